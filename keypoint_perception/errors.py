@@ -1,0 +1,9 @@
+"""The one exception that a user is meant to read."""
+
+
+class UserError(Exception):
+    """Bad input from outside: a file, a parameter, a message, a command line.
+
+    The message is one line that says what was given, what is allowed and what to do. Commands print it and exit
+    with status 2; the node logs it and lives on. Anything else that is raised is a bug of ours.
+    """

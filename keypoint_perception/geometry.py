@@ -1,0 +1,89 @@
+"""The only place where pixels, normalised coordinates and resizing meet.
+
+Normalised coordinates are in [-1, 1] with -1 and +1 at the CENTRES of the first and last pixel of the network's
+input. Pixel (0, 0) is the centre of an image's top-left pixel. Always (x, y).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from keypoint_perception.errors import UserError
+
+
+def normalised_to_pixels(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(..., 2) normalised points to pixels of an image of `size` (width, height): u = (x + 1) / 2 * (W - 1)."""
+    return (np.asarray(points) + 1) / 2 * (np.asarray(size) - 1)
+
+
+def pixels_to_normalised(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(..., 2) pixels of an image of `size` (width, height) to normalised points. Inverse of the above."""
+    return np.asarray(points) / (np.asarray(size) - 1) * 2 - 1
+
+
+def rescale_pixels(points: np.ndarray, size: tuple[int, int], to_size: tuple[int, int]) -> np.ndarray:
+    """(..., 2) pixels of an image to pixels of the same image resized: (u + ½) · to / from - ½."""
+    return (np.asarray(points) + 0.5) * np.asarray(to_size) / np.asarray(size) - 0.5
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image (H, W[, C]) resized to `size` (width, height), alike in training and on the robot.
+
+    Area averaging where the image shrinks in both directions (no aliasing), bilinear otherwise.
+    """
+    if image.shape[1::-1] == tuple(size):
+        return image
+    shrinks = size[0] <= image.shape[1] and size[1] <= image.shape[0]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+@dataclass(frozen=True)
+class Viewport:
+    """The part of a camera image that a network sees, and the size at which it sees it."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    """Crop in pixels of the camera image; (x, y) is its top-left pixel."""
+    input_size: tuple[int, int]
+    """(width, height) of the network's input."""
+
+    @classmethod
+    def of(
+        cls,
+        image_size: tuple[int, int],
+        input_size: tuple[int, int],
+        roi: tuple[float, float, float, float] | None = None,
+    ) -> Viewport:
+        """The viewport of an image of `image_size` (width, height) pixels.
+
+        roi: (x0, y0, x1, y1) as fractions of the image in [0, 1], None for all of it. At least one pixel remains.
+        Raises UserError where the roi is empty or reaches outside.
+        """
+        x0, y0, x1, y1 = roi or (0.0, 0.0, 1.0, 1.0)
+        if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+            raise UserError(
+                f"roi is {roi}: give x0,y0,x1,y1 as fractions of the image with 0 <= x0 < x1 <= 1, likewise y"
+            )
+        width, height = image_size
+        left, top = min(round(x0 * width), width - 1), min(round(y0 * height), height - 1)
+        right, bottom = max(round(x1 * width), left + 1), max(round(y1 * height), top + 1)
+        return cls(left, top, right - left, bottom - top, tuple(input_size))
+
+    def view(self, image: np.ndarray) -> np.ndarray:
+        """The network's input, (H_in, W_in, C), cut out of a camera image (H, W, C)."""
+        return resize(image[self.y : self.y + self.height, self.x : self.x + self.width], self.input_size)
+
+    def to_pixels(self, points: np.ndarray) -> np.ndarray:
+        """(..., 2) normalised coordinates of the network's input to pixels of the camera image."""
+        inside = normalised_to_pixels(points, self.input_size)
+        return rescale_pixels(inside, self.input_size, (self.width, self.height)) + (self.x, self.y)
+
+    def to_normalised(self, points: np.ndarray) -> np.ndarray:
+        """(..., 2) pixels of the camera image to normalised coordinates of the network's input."""
+        inside = np.asarray(points) - (self.x, self.y)
+        return pixels_to_normalised(rescale_pixels(inside, (self.width, self.height), self.input_size), self.input_size)

@@ -1,0 +1,64 @@
+"""What a detector says about one image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+EDGE_THRESHOLD = 0.5
+"""An adjacency entry at or above this is an edge. Every method scales its adjacency so that this one rule holds."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Keypoints and skeleton of one image, in pixels of that image.
+
+    Pixel (0, 0) is the centre of the top-left pixel. K is the model's number of keypoints; a keypoint is never
+    dropped or renumbered, whatever its score.
+    """
+
+    keypoints: np.ndarray
+    """(K, 2) float32, (x, y) in pixels."""
+    scores: np.ndarray
+    """(K,) float32 in [0, 1]."""
+    adjacency: np.ndarray
+    """(K, K) float32 in [0, 1], symmetric, zero diagonal."""
+    image_size: tuple[int, int]
+    """(width, height) of the image in pixels."""
+
+    def edges(self, threshold: float = EDGE_THRESHOLD) -> np.ndarray:
+        """The (E, 2) int pairs (i, j), i < j, whose adjacency is at least `threshold`, in lexicographic order."""
+        return np.argwhere(np.triu(self.adjacency, k=1) >= threshold)
+
+
+class Hierarchy(NamedTuple):
+    """A forest over keypoints and groups of keypoints, coarse to fine: a parent comes before its children.
+
+    M nodes; a node is a keypoint or a group that is no keypoint itself.
+    """
+
+    parent: tuple[int, ...]
+    """(M,) index of the parent node, -1 for a root."""
+    keypoint_id: tuple[int, ...]
+    """(M,) index of the keypoint, -1 for a group."""
+    level: tuple[int, ...]
+    """(M,) depth in the forest, 0 is coarsest."""
+    name: tuple[str, ...]
+    """(M,) keypoint or group names."""
+
+    def root(self, node: int) -> int:
+        """The root of the tree that `node` belongs to."""
+        while self.parent[node] >= 0:
+            node = self.parent[node]
+        return node
+
+    def groups(self, keypoints: int) -> np.ndarray:
+        """(K,) int: for each of `keypoints` keypoints a number for the tree it stands in, 0-based in node order."""
+        number: dict[int, int] = {}
+        group = np.zeros(keypoints, dtype=int)
+        for node, keypoint in enumerate(self.keypoint_id):
+            if keypoint >= 0:
+                group[keypoint] = number.setdefault(self.root(node), len(number))
+        return group

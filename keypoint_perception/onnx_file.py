@@ -1,0 +1,157 @@
+"""Just enough of the ONNX file format to look before an engine does: metadata, inputs, outputs, outside references.
+
+An engine that opens a hostile file has already followed its references. This reads the protobuf wire format of
+onnx.proto3 directly, so that the robot needs no onnx package and TensorRT, which drops metadata, none either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from keypoint_perception.errors import UserError
+
+UINT8, FLOAT = 2, 1
+_TYPE_NAMES = {FLOAT: "float32", UINT8: "uint8"}
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What the outside of an ONNX file looks like. A dimension of None is free."""
+
+    metadata: dict[str, str]
+    inputs: dict[str, tuple[int, Shape]]
+    """Name to (element type, shape)."""
+    outputs: dict[str, tuple[int, Shape]]
+
+    def check_interface(self, input_size: tuple[int, int], keypoints: int, *, dynamic_adjacency: bool) -> None:
+        """Raises UserError unless inputs and outputs are those of DESIGN's model file."""
+        width, height = input_size
+        expected = {
+            "image": (UINT8, (height, width, 3)),
+            "keypoints": (FLOAT, (keypoints, 2)),
+            "scores": (FLOAT, (keypoints,)),
+        }
+        if dynamic_adjacency:
+            expected["adjacency"] = (FLOAT, (keypoints, keypoints))
+        found = {**self.inputs, **self.outputs}
+        if set(self.inputs) != {"image"} or set(found) != set(expected):
+            raise UserError(
+                f"it maps {sorted(self.inputs)} to {sorted(self.outputs)}, not ['image'] to {sorted(set(expected) - {'image'})}"
+            )
+        for name, (kind, shape) in expected.items():
+            got_kind, got_shape = found[name]
+            if got_kind != kind or got_shape[1:] != shape:
+                got = _TYPE_NAMES.get(got_kind, f"type {got_kind}")
+                raise UserError(
+                    f"its `{name}` is {got} {got_shape}, not {_TYPE_NAMES[kind]} (N, {', '.join(map(str, shape))})"
+                )
+
+
+def read_structure(data: bytes) -> Structure:
+    """Parses an ONNX file. Raises UserError where it is truncated, no ONNX, or refers to files outside itself."""
+    try:
+        model = list(_fields(memoryview(data)))
+        graphs = [value for number, value in model if number == 7]
+        if len(graphs) != 1 or not any(number == 8 for number, _ in model):
+            raise ValueError("no single graph with an operator set")
+        metadata = dict(_text_pair(value) for number, value in model if number == 14)
+        graph = list(_fields(graphs[0]))
+        inputs = dict(_value_info(value) for number, value in graph if number == 11)
+        outputs = dict(_value_info(value) for number, value in graph if number == 12)
+        outside = any(_graph_is_external(value) for value in graphs)
+        outside |= any(_nodes_are_external(value, node_field=7) for number, value in model if number == 25)
+    except (ValueError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"it is not a whole ONNX file ({error}): copy or export it again") from None
+    if outside:
+        raise UserError("it keeps tensors in other files, which are never read: export it with everything inside")
+    return Structure(metadata, inputs, outputs)
+
+
+def append_metadata(onnx: bytes, key: str, value: str) -> bytes:
+    """The file with one more metadata entry; a protobuf message may be extended by appending a field."""
+    pair = _length_delimited(1, key.encode()) + _length_delimited(2, value.encode())
+    return onnx + _length_delimited(14, pair)
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:
+    """The (field number, value) pairs of one message; a value is bytes or, for numbers, an int."""
+    position = 0
+    while position < len(data):
+        tag, position = _varint(data, position)
+        number, kind = tag >> 3, tag & 7
+        if kind == 0:
+            value, position = _varint(data, position)
+            yield number, value
+            continue
+        if kind == 2:
+            length, position = _varint(data, position)
+        elif kind in (1, 5):
+            length = 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"wire type {kind} at byte {position}")
+        if number == 0 or position + length > len(data):
+            raise ValueError(f"a field reaches past the end at byte {position}")
+        yield number, data[position : position + length]
+        position += length
+
+
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise ValueError(f"a number without end at byte {position}")
+
+
+def _text_pair(data: memoryview) -> tuple[str, str]:
+    pair = dict(_fields(data))
+    return bytes(pair.get(1, b"")).decode(), bytes(pair.get(2, b"")).decode()
+
+
+def _value_info(data: memoryview) -> tuple[str, tuple[int, Shape]]:
+    value = dict(_fields(data))
+    tensor = dict(_fields(dict(_fields(value[2]))[1])) if 2 in value else {}
+    dimensions = [dict(_fields(d)) for number, d in _fields(tensor[2]) if number == 1] if 2 in tensor else []
+    return bytes(value.get(1, b"")).decode(), (tensor.get(1, 0), tuple(d.get(1) for d in dimensions))
+
+
+def _tensor_is_external(data: memoryview) -> bool:
+    return any(number == 13 or (number == 14 and value != 0) for number, value in _fields(data))
+
+
+def _graph_is_external(data: memoryview) -> bool:
+    for number, value in _fields(data):
+        if number == 5 and _tensor_is_external(value):
+            return True
+        if number == 15 and any(n in (1, 2) and _tensor_is_external(v) for n, v in _fields(value)):
+            return True
+    return _nodes_are_external(data, node_field=1)
+
+
+def _nodes_are_external(data: memoryview, node_field: int) -> bool:
+    attributes = (a for n, node in _fields(data) if n == node_field for f, a in _fields(node) if f == 5)
+    for attribute in attributes:
+        for number, value in _fields(attribute):
+            if number in (5, 10) and _tensor_is_external(value):
+                return True
+            if number in (6, 11) and _graph_is_external(value):
+                return True
+    return False
+
+
+def _length_delimited(number: int, payload: bytes) -> bytes:
+    return _encode_varint(number << 3 | 2) + _encode_varint(len(payload)) + payload
+
+
+def _encode_varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -1,0 +1,121 @@
+"""The interface that every method implements and the training loop knows; nothing here belongs to one paper.
+
+Shapes: B images, K keypoints, N annotated joints. Coordinates are (x, y) in [-1, 1], -1 and +1 at the centres of the
+first and last pixel.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+
+class Batch(TypedDict, total=False):
+    """What the data side may put into a batch. A method names what it needs in `required_keys`."""
+
+    image: Tensor
+    """(B, 3, H, W) float in [0, 1]: the target."""
+    reference: Tensor
+    """(B, 3, H, W) float in [0, 1]: another view or instant of the same object, the source."""
+    loss_mask: Tensor
+    """(B, 1, H, W) float in [0, 1]: where the reconstruction of `image` counts."""
+    prior_keypoints: Tensor
+    """(B, J, 2): unpaired poses."""
+    keypoints: Tensor
+    """(B, N, 2): annotated joints, for evaluation only."""
+    visible: Tensor
+    """(B, N) bool, for evaluation only."""
+
+
+class Detection(NamedTuple):
+    """What a method says about a batch of images."""
+
+    keypoints: Tensor
+    """(B, K, 2) normalised."""
+    scores: Tensor
+    """(B, K) in [0, 1]."""
+    adjacency: Tensor
+    """(B, K, K) in [0, 1], symmetric, zero diagonal; at least 0.5 is an edge."""
+    parent: Tensor
+    """(B, K) int64, -1 is a root; a parent has a smaller level than its child."""
+    level: Tensor
+    """(B, K) int64, 0 is coarsest."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How a method's parameters are stepped. A method's config holds one with its paper's values as defaults."""
+
+    name: Literal["adam", "adamw"] = "adam"
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    """Largest L2 norm of all gradients of a phase, None for no limit."""
+    clip_value: float | None = None
+    """Largest absolute value of a gradient entry, None for no limit."""
+    decay: float = 1.0
+    """The learning rate is multiplied by this every `decay_steps` steps."""
+    decay_steps: int = 100_000
+    schedule: Literal["step", "cosine"] = "step"
+    """`cosine` ignores `decay` and goes to zero at the run's last step."""
+
+
+class Method(nn.Module, ABC):
+    """A paper: networks, losses and what may be learned when.
+
+    A subclass is built from its own frozen config dataclass and the input size; its constructor touches no global
+    state, network or device. The loop sets `step` before each training step, calls each phase that `phases(step)`
+    names in order and, in each, adds up the terms of `loss(batch, phase)` and steps the parameters of
+    `param_groups(phase)` only.
+    """
+
+    required_keys: ClassVar[frozenset[str]] = frozenset({"image", "reference"})
+    static_fields: ClassVar[frozenset[str]] = frozenset({"adjacency", "parent", "level"})
+    """The Detection fields that do not depend on the image."""
+    step: int = 0
+    """The running training step, for schedules inside the losses; set by the loop."""
+    optimizer: OptimizerConfig
+    keypoint_count: int
+    """K."""
+
+    @abstractmethod
+    def detect(self, image: Tensor) -> Detection:
+        """image (B, 3, H, W) in [0, 1] to keypoints, scores and graph. Deterministic in eval mode, exportable."""
+
+    @abstractmethod
+    def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        """The named terms of one phase, each a scalar with its weight already in it; their sum is minimised."""
+
+    def phases(self, step: int) -> tuple[str, ...]:
+        """The phases of training step `step`, in order. Most methods have one."""
+        return ("main",)
+
+    def param_groups(self, phase: str) -> Iterable[dict[str, Any]]:
+        """What `phase` steps: dicts with `params` and, where it is not 1, `lr_multiplier`.
+
+        A group may carry torch's own optimiser keys (`weight_decay`, `eps`), which take precedence.
+        """
+        return [{"params": list(self.parameters())}]
+
+    @torch.no_grad()
+    def preview(self, batch: Batch) -> dict[str, Tensor]:
+        """Pictures worth looking at during training: name to (B, 3, H, W) in [0, 1]. Reconstructions, edge maps."""
+        return {}
+
+
+def independent_keypoints(keypoints: Tensor, scores: Tensor) -> Detection:
+    """A Detection of keypoints without links or hierarchy: keypoints (B, K, 2), scores (B, K)."""
+    batch, count = scores.shape
+    return Detection(
+        keypoints,
+        scores,
+        adjacency=keypoints.new_zeros(batch, count, count),
+        parent=torch.full((batch, count), -1, dtype=torch.long, device=keypoints.device),
+        level=torch.zeros(batch, count, dtype=torch.long, device=keypoints.device),
+    )
