@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from training.evaluation.landmarks import (
+    Regressor,
+    correct_share,
+    direct_error,
+    halves,
+    mean_error,
+    mean_pose_error,
+    root_mean_square_error,
+    summed_absolute_error,
+)
+from training.evaluation.stability import jitter, on_object_share, same_part_share
+
+
+def test_regression_recovers_a_linear_map_of_corner_coordinates():
+    rng = np.random.default_rng(0)
+    keypoints = rng.uniform(-1, 1, (50, 3, 2))
+    joints = 3 * (keypoints[:, :2] + 1) / 2
+    predicted = Regressor.fit(keypoints, joints).predict(keypoints)
+    assert predicted == pytest.approx(joints)
+
+
+def test_a_constant_offset_needs_the_bias():
+    rng = np.random.default_rng(0)
+    keypoints = rng.uniform(-1, 1, (50, 1, 2))
+    joints = (keypoints + 1) / 2 + 7
+    assert mean_error(Regressor.fit(keypoints, joints, bias=True).predict(keypoints), joints) < 1e-9
+    assert mean_error(Regressor.fit(keypoints, joints).predict(keypoints), joints) > 0.5
+
+
+def test_errors_by_hand():
+    joints = np.zeros((2, 1, 2))
+    predicted = np.array([[[3.0, 4.0]], [[0.0, 0.0]]])
+    assert mean_error(predicted, joints) == 2.5
+    assert mean_error(predicted, joints, normaliser=np.array([5.0, 1.0])) == 0.5
+    assert root_mean_square_error(predicted, joints) == 2.5  # sqrt((9 + 16) / 4)
+    assert summed_absolute_error(predicted, joints) == 3.5  # 1.5 + 2
+    assert correct_share(predicted, joints, threshold=5) == 0.5  # a distance of exactly 5 is not below 5
+    assert mean_pose_error(np.array([[[0.0, 0]], [[6.0, 8]]]), joints) == 5
+
+
+def test_mirrored_poses_count_only_when_asked():
+    pose = np.array([[[0.0, 0.0], [2.0, 0.0]]])
+    assert direct_error(pose[:, ::-1], pose) == 2
+    assert direct_error(pose[:, ::-1], pose, mirror=np.array([1, 0])) == 0
+
+
+def test_halves_do_not_overlap():
+    first, second = halves(5)
+    assert list(range(5))[first] == [0, 1] and list(range(5))[second] == [2, 3, 4]
+
+
+def test_on_object_share_counts_keypoints_near_the_mask():
+    masks = np.zeros((1, 5, 5), bool)
+    masks[0, 2, 2] = True
+    keypoints = np.array([[[0, 0], [0.5, 0], [1, 1]]], float)  # centre, one pixel beside it, the corner
+    assert on_object_share(keypoints, masks) == pytest.approx(2 / 3)
+    assert on_object_share(keypoints, masks, slack=0) == pytest.approx(1 / 3)
+
+
+def test_same_part_share_and_jitter():
+    joints = np.array([[[0, 0], [1, 0]]] * 4, float)
+    keypoints = np.zeros((4, 1, 2))
+    keypoints[3, 0, 0] = 1
+    assert same_part_share(keypoints, joints) == 0.75
+    assert jitter(np.arange(8.0).reshape(4, 1, 2)) == 0
+    assert jitter(np.array([[[0.0, 0]], [[1, 0]], [[0, 0]]])) == 2

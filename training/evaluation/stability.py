@@ -1,0 +1,37 @@
+"""Does a keypoint stay where it belongs: on the object, on the same part, without jitter?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keypoint_perception.geometry import normalised_to_pixels
+
+
+def on_object_share(keypoints: np.ndarray, masks: np.ndarray, slack: int = 1) -> float:
+    """Share of keypoints (T, K, 2), normalised, within `slack` pixels of the object in masks (T, H, W) bool."""
+    height, width = masks.shape[1:]
+    pixels = np.rint(normalised_to_pixels(keypoints, (width, height))).astype(int)
+    hits = np.zeros(keypoints.shape[:2], dtype=bool)
+    frame = np.arange(len(masks))[:, None]
+    for dy in range(-slack, slack + 1):
+        for dx in range(-slack, slack + 1):
+            x, y = pixels[..., 0] + dx, pixels[..., 1] + dy
+            inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+            hits |= inside & masks[frame, y.clip(0, height - 1), x.clip(0, width - 1)]
+    return float(hits.mean())
+
+
+def same_part_share(keypoints: np.ndarray, joints: np.ndarray) -> float:
+    """Share of (frame, keypoint) whose nearest joint is the keypoint's most frequent one.
+
+    keypoints (T, K, 2), joints (T, J, 2), both normalised. 1 is perfect; always-the-same-place keypoints on a moving
+    object score low.
+    """
+    nearest = np.linalg.norm(keypoints[:, :, None] - joints[:, None], axis=-1).argmin(axis=-1)  # (T, K)
+    favourite = [np.bincount(column, minlength=joints.shape[1]).max() for column in nearest.T]
+    return float(np.sum(favourite) / nearest.size)
+
+
+def jitter(keypoints: np.ndarray) -> float:
+    """Median length of the second difference over time, (T, K, 2) with T >= 3: 0 for constant velocity."""
+    return float(np.median(np.linalg.norm(np.diff(keypoints, n=2, axis=0), axis=-1)))
