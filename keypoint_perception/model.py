@@ -86,15 +86,14 @@ class ModelInfo:
         """Parses and validates a metadata value. Raises UserError that names the first thing wrong."""
         try:
             raw = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"its description is not JSON ({error}): export the model again") from None
         if not isinstance(raw, dict):
             raise UserError(f"its description is a JSON {type(raw).__name__}, not an object: export the model again")
         version = raw.get("format_version")
         if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
-            raise UserError(
-                f"its format_version is {version!r}: this release reads 1 to {FORMAT_VERSION}, update keypoint_perception"
-            )
+            allowed = f"this release reads 1 to {FORMAT_VERSION}"
+            raise UserError(f"its format_version is {version!r}, {allowed}: update keypoint_perception")
         known = {f.name for f in fields(cls)}
         try:
             info = cls(**{key: value for key, value in raw.items() if key in known})
@@ -129,6 +128,7 @@ class ModelInfo:
         members = [k for group in groups for k in group.keypoints]
         if len(members) != len(set(members)) or any(not 0 <= k < count for k in members):
             raise ValueError("groups must be disjoint sets of keypoint ids")
+        roi = None if self.roi is None else _roi(self.roi)
         if not isinstance(self.training, dict) or not isinstance(self.figures, dict):
             raise ValueError("training and figures must be objects")
         return ModelInfo(
@@ -140,7 +140,7 @@ class ModelInfo:
             parent=parent,
             level=level,
             groups=groups,
-            roi=None if self.roi is None else tuple(float(f) for f in self.roi),
+            roi=roi,
             training=self.training,
             figures=self.figures,
         )
@@ -202,6 +202,13 @@ def static_edges(info: ModelInfo) -> int | None:
     if info.adjacency is None:
         return None
     return int((np.triu(np.asarray(info.adjacency), 1) >= EDGE_THRESHOLD).sum())
+
+
+def _roi(fractions: Any) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = (float(f) for f in fractions)
+    if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+        raise ValueError(f"roi is {fractions}, allowed is 0 <= x0 < x1 <= 1, likewise y")
+    return x0, y0, x1, y1
 
 
 def _as_dict(group: Any) -> dict[str, Any]:

@@ -38,7 +38,8 @@ class Structure:
         found = {**self.inputs, **self.outputs}
         if set(self.inputs) != {"image"} or set(found) != set(expected):
             raise UserError(
-                f"it maps {sorted(self.inputs)} to {sorted(self.outputs)}, not ['image'] to {sorted(set(expected) - {'image'})}"
+                f"it maps {sorted(self.inputs)} to {sorted(self.outputs)}, "
+                f"not ['image'] to {sorted(set(expected) - {'image'})}"
             )
         for name, (kind, shape) in expected.items():
             got_kind, got_shape = found[name]
@@ -62,7 +63,7 @@ def read_structure(data: bytes) -> Structure:
         outputs = dict(_value_info(value) for number, value in graph if number == 12)
         outside = any(_graph_is_external(value) for value in graphs)
         outside |= any(_nodes_are_external(value, node_field=7) for number, value in model if number == 25)
-    except (ValueError, IndexError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"it is not a whole ONNX file ({error}): copy or export it again") from None
     if outside:
         raise UserError("it keeps tensors in other files, which are never read: export it with everything inside")
