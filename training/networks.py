@@ -1,0 +1,138 @@
+"""Convolutional blocks that two or more papers share. Feature maps are (B, C, H, W)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NormName = Literal["batch", "instance", "group", "none"]
+"""`batch` is the papers' choice; `group` does not depend on the batch, `instance` not on an image's contrast."""
+
+
+def normalisation(name: NormName, channels: int) -> nn.Module:
+    """A normalisation layer of `channels` channels by its name."""
+    if name == "batch":
+        return nn.BatchNorm2d(channels)
+    if name == "instance":
+        return nn.InstanceNorm2d(channels, affine=True)
+    if name == "group":
+        return nn.GroupNorm(max(g for g in (8, 4, 2, 1) if channels % g == 0), channels)
+    return nn.Identity()
+
+
+def conv_block(
+    in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, norm: NormName = "batch", leak: float = 0.0
+) -> nn.Sequential:
+    """Convolution, normalisation, (leaky) ReLU; size H x W to ceil(H / stride) x ceil(W / stride)."""
+    activation = nn.LeakyReLU(leak, inplace=True) if leak else nn.ReLU(inplace=True)
+    convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=norm == "none")
+    return nn.Sequential(convolution, normalisation(norm, out_channels), activation)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(x))), with a 1x1 projection of x where the channels or the size change, then ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, norm: NormName = "batch") -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            conv_block(in_channels, out_channels, stride=stride, norm=norm),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=norm == "none"),
+            normalisation(norm, out_channels),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if in_channels != out_channels or stride != 1:
+            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C_in, H, W) to (B, C_out, ceil(H / stride), ceil(W / stride))."""
+        return F.relu(self.body(features) + self.shortcut(features))
+
+
+class Encoder(nn.Module):
+    """Blocks of two convolutions; each block doubles the channels, each but the first halves the size.
+
+    The first filter is 7x7, all others are 3x3 (IMM section 4.1). With `early_stride` the first block halves the size,
+    too: as many halvings with a block less, and no convolution at full resolution, which is several times faster.
+    """
+
+    def __init__(
+        self, in_channels: int, width: int, halvings: int, norm: NormName = "batch", early_stride: bool = False
+    ) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = []
+        channels = in_channels
+        for index in range(halvings + (0 if early_stride else 1)):
+            kernel, stride = (7, 2 if early_stride else 1) if index == 0 else (3, 2)
+            out = width * 2**index
+            blocks += [conv_block(channels, out, kernel, stride, norm), conv_block(out, out, norm=norm)]
+            channels = out
+        self.blocks = nn.Sequential(*blocks)
+        self.channels = channels
+        """Channels of the output."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, C_in, H, W) to (B, channels, H / 2^halvings, W / 2^halvings), rounded up."""
+        return self.blocks(image)
+
+
+class Decoder(nn.Module):
+    """Blocks of two 3x3 convolutions; before each but the first the size doubles bilinearly and the channels halve.
+
+    `width` channels in the first block, never fewer than `least_width`; a last convolution without non-linearity
+    (IMM section 4.1).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        doublings: int,
+        out_channels: int = 3,
+        least_width: int = 32,
+        norm: NormName = "batch",
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList()
+        channels = in_channels
+        for index in range(doublings + 1):
+            out = max(width // 2**index, least_width)
+            self.blocks.append(nn.Sequential(conv_block(channels, out, norm=norm), conv_block(out, out, norm=norm)))
+            channels = out
+        self.last = nn.Conv2d(channels, out_channels, 3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C_in, H, W) to (B, C_out, H · 2^doublings, W · 2^doublings)."""
+        for index, block in enumerate(self.blocks):
+            features = block(upsample(features) if index else features)
+        return self.last(features)
+
+
+def upsample(features: Tensor, factor: int = 2) -> Tensor:
+    """Bilinear, so that pixel areas (not centres) coincide."""
+    return F.interpolate(features, scale_factor=factor, mode="bilinear", align_corners=False)
+
+
+def initialise_normal(module: nn.Module, std: float, bound: float = 2.0) -> None:
+    """Convolution and linear weights from N(0, std²) truncated at `bound` deviations, biases 0; norms unchanged."""
+    for part in module.modules():
+        if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            nn.init.trunc_normal_(part.weight, std=std, a=-bound * std, b=bound * std)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """The number of trained parameters."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, module: nn.Module, rate: float) -> None:
+    """average = rate · average + (1 - rate) · module, over parameters; buffers are copied."""
+    for mean, value in zip(average.parameters(), module.parameters(), strict=True):
+        mean.lerp_(value.detach(), 1 - rate)
+    for mean, value in zip(average.buffers(), module.buffers(), strict=True):
+        mean.copy_(value)
