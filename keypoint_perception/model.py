@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from keypoint_perception.errors import UserError
+from keypoint_perception.files import written_whole
 from keypoint_perception.observation import EDGE_THRESHOLD, Hierarchy
 from keypoint_perception.onnx_file import append_metadata, read_structure
 
@@ -186,14 +187,9 @@ def write_model(path: str | os.PathLike[str], onnx: bytes, info: ModelInfo) -> M
     Raises UserError where the graph and the description disagree; then nothing is left behind.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with written_whole(path) as temporary:
         temporary.write_bytes(append_metadata(onnx, METADATA_KEY, info.to_json()))
         model = read_model(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return Model(path, model.data, model.info, model.sha256)
 
 

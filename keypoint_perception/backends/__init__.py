@@ -16,6 +16,7 @@ from keypoint_perception.errors import UserError
 from keypoint_perception.model import Model
 
 BACKENDS = {
+    "tensorrt": "keypoint_perception.backends.tensorrt",
     "openvino": "keypoint_perception.backends.openvino",
     "onnxruntime": "keypoint_perception.backends.onnxruntime",
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from keypoint_perception.backends import Backend, open_backend
 from keypoint_perception.errors import UserError
+from keypoint_perception.files import written_whole
 from keypoint_perception.geometry import Viewport
 from keypoint_perception.model import Model, read_model
 from training.evaluation import landmarks, stability, structure
@@ -163,12 +163,9 @@ def main(argv: list[str]) -> int:
     measures = evaluate_model(model, arguments.data, epsilon=arguments.epsilon, seed=arguments.seed)
     print(f"{model.id} on {arguments.data}\n{table(measures)}")
     if arguments.output:
-        temporary = arguments.output.with_name(f".{arguments.output.name}.tmp")
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(
-            json.dumps({"model_id": model.id, "data": str(arguments.data), **measures}, indent=1) + "\n"
-        )
-        os.replace(temporary, arguments.output)
+        report = {"model_id": model.id, "data": str(arguments.data), **measures}
+        with written_whole(arguments.output) as temporary:
+            temporary.write_text(json.dumps(report, indent=1) + "\n")
     return 0
 
 

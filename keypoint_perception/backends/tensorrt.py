@@ -1,0 +1,170 @@
+"""TensorRT on an NVIDIA GPU: pinned buffers, one stream, a CUDA graph for each batch size.
+
+Written to the documentation of TensorRT 10 and 11 and cuda-bindings 13. `benchmarks/gpu.py` proves or disproves it on
+a machine with a GPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from keypoint_perception.backends import Backend, BackendUnavailable
+from keypoint_perception.engine import MAX_BATCH, cached_engine, engine_key, import_flavour
+from keypoint_perception.errors import UserError
+from keypoint_perception.model import Model
+
+
+class Cuda:
+    """The CUDA runtime, with errors as exceptions."""
+
+    def __init__(self) -> None:
+        try:
+            from cuda.bindings import runtime
+        except ImportError as error:
+            raise BackendUnavailable(f"CUDA cannot be called ({error}): pip install cuda-bindings") from None
+        self.runtime = runtime
+        error, count = runtime.cudaGetDeviceCount()
+        if error != runtime.cudaError_t.cudaSuccess or count == 0:
+            raise BackendUnavailable(
+                f"no NVIDIA GPU can be used ({error.name}): install a GPU driver or use another backend"
+            )
+
+    def __call__(self, function: str, *arguments: Any) -> Any:
+        """Calls a runtime function. Returns its value or tuple of values; raises RuntimeError where it fails."""
+        error, *values = getattr(self.runtime, function)(*arguments)
+        if error != self.runtime.cudaError_t.cudaSuccess:
+            raise RuntimeError(f"{function} failed: {error.name}")
+        return values[0] if len(values) == 1 else tuple(values)
+
+    def gpu_name(self) -> str:
+        """Name and compute capability of the first GPU, as "NVIDIA H200 (sm_90)"."""
+        properties = self("cudaGetDeviceProperties", 0)
+        name = properties.name
+        text = name.decode() if isinstance(name, bytes) else name
+        return f"{text} (sm_{properties.major}{properties.minor})"
+
+
+class Buffer:
+    """A tensor of the largest batch, once in pinned host memory and once on the GPU."""
+
+    def __init__(self, cuda: Cuda, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self._cuda = cuda
+        self.image_bytes = int(np.prod(shape[1:])) * dtype.itemsize
+        size = self.image_bytes * shape[0]
+        self._host_pointer = int(cuda("cudaHostAlloc", size, 0))
+        self.device = int(cuda("cudaMalloc", size))
+        raw = (ctypes.c_uint8 * size).from_address(self._host_pointer)
+        self.host = np.frombuffer(raw, dtype).reshape(shape)
+
+    def upload(self, count: int, stream: Any) -> None:
+        """Copies the first `count` images to the GPU, in the stream's order."""
+        kind = self._cuda.runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._cuda("cudaMemcpyAsync", self.device, self._host_pointer, count * self.image_bytes, kind, stream)
+
+    def download(self, count: int, stream: Any) -> None:
+        """Copies the first `count` images' results back, in the stream's order."""
+        kind = self._cuda.runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._cuda("cudaMemcpyAsync", self._host_pointer, self.device, count * self.image_bytes, kind, stream)
+
+    def free(self) -> None:
+        """Gives both memories back; the arrays must not be touched any more."""
+        self._cuda("cudaFree", self.device)
+        self._cuda("cudaFreeHost", self._host_pointer)
+
+
+class TensorRtBackend(Backend):
+    """A deserialised engine with its buffers."""
+
+    name = "tensorrt"
+
+    def __init__(self, model: Model) -> None:
+        self._cuda = Cuda()
+        flavour, trt = import_flavour()
+        gpu = self._cuda.gpu_name()
+        plan, path = cached_engine(model, engine_key(model, flavour, trt, gpu), trt)
+        self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise BackendUnavailable(f"{flavour} {trt.__version__} cannot run {path} on {gpu}: use another backend")
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise BackendUnavailable(f"{flavour} has no room for {model.path} on {gpu}: free GPU memory")
+        self._stream = self._cuda("cudaStreamCreate")
+        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
+        self._buffers = {name: self._buffer(trt, name) for name in names}
+        for name, buffer in self._buffers.items():
+            self._context.set_tensor_address(name, buffer.device)
+        self._outputs = [name for name in names if name != "image"]
+        self._graphs: dict[int, Any] = {}
+        self._description = f"{flavour} {trt.__version__} ({gpu})"
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """See Backend.run."""
+        parts = [self._run_batch(images[i : i + MAX_BATCH]) for i in range(0, len(images), MAX_BATCH)]
+        return parts[0] if len(parts) == 1 else {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+
+    def describe(self) -> str:
+        """See Backend.describe."""
+        return self._description
+
+    def close(self) -> None:
+        """Frees GPU memory. The backend cannot run afterwards."""
+        for graph in self._graphs.values():
+            if graph is not None:
+                self._cuda("cudaGraphExecDestroy", graph)
+        self._graphs.clear()
+        del self._context, self._engine
+        for buffer in self._buffers.values():
+            buffer.free()
+        self._cuda("cudaStreamDestroy", self._stream)
+
+    def _buffer(self, trt: Any, name: str) -> Buffer:
+        shape = tuple(self._engine.get_tensor_shape(name))
+        dtype = np.dtype(trt.nptype(self._engine.get_tensor_dtype(name)))
+        return Buffer(self._cuda, (MAX_BATCH, *shape[1:]), dtype)
+
+    def _run_batch(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        count = len(images)
+        np.copyto(self._buffers["image"].host[:count], images)
+        graph = self._graphs.get(count)
+        if graph is not None:
+            self._cuda("cudaGraphLaunch", graph, self._stream)
+        else:
+            self._context.set_input_shape("image", tuple(images.shape))
+            self._enqueue(count)
+        self._cuda("cudaStreamSynchronize", self._stream)
+        if count not in self._graphs:  # captured after a plain run, which has done all lazy initialisation
+            self._graphs[count] = self._capture(count)
+        return {name: self._buffers[name].host[:count].copy() for name in self._outputs}
+
+    def _enqueue(self, count: int) -> None:
+        self._buffers["image"].upload(count, self._stream)
+        if not self._context.execute_async_v3(int(self._stream)):
+            raise UserError("TensorRT failed to run the model: see its log above, or use backend onnxruntime")
+        for name in self._outputs:
+            self._buffers[name].download(count, self._stream)
+
+    def _capture(self, count: int) -> Any:
+        """The run of a batch as one CUDA graph, None where the engine cannot be captured."""
+        runtime = self._cuda.runtime
+        mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._cuda("cudaStreamBeginCapture", self._stream, mode)
+        try:
+            self._enqueue(count)
+            captured = True
+        except (UserError, RuntimeError):
+            captured = False
+        error, graph = runtime.cudaStreamEndCapture(self._stream)
+        if not captured or error != runtime.cudaError_t.cudaSuccess:
+            return None
+        executable = self._cuda("cudaGraphInstantiate", graph, 0)
+        self._cuda("cudaGraphDestroy", graph)
+        return executable
+
+
+def create(model: Model, threads: int) -> Backend:
+    """Opens a model; `threads` does not matter on a GPU."""
+    return TensorRtBackend(model)
