@@ -21,16 +21,35 @@ def grid(height: int, width: int, like: Tensor) -> Tensor:
 
 
 def spatial_softmax(logits: Tensor) -> Tensor:
-    """(B, K, H, W) logits to maps that each sum to 1 over H x W."""
-    return logits.flatten(2).softmax(dim=-1).view_as(logits)
+    """(B, K, H, W) logits to maps that each sum to 1 over H x W; float32 where the network ran in half precision."""
+    precision = torch.promote_types(logits.dtype, torch.float32)
+    return logits.flatten(2).softmax(dim=-1, dtype=precision).view(logits.shape)
 
 
 def expected_position(probability: Tensor) -> Tensor:
     """(B, K, H, W) maps that sum to 1 to their means (B, K, 2): Σ_p p · probability(p)."""
-    height, width = probability.shape[-2:]
-    x = probability.sum(dim=-2) @ axis(width, probability)
-    y = probability.sum(dim=-1) @ axis(height, probability)
-    return torch.stack((x, y), dim=-1)
+    return torch.stack((axis_mean(probability.sum(dim=-2)), axis_mean(probability.sum(dim=-1))), dim=-1)
+
+
+def axis_mean(probability: Tensor) -> Tensor:
+    """(..., L) probabilities of the cells of an axis to their mean coordinates (...).
+
+    Multiplied and summed, since autocast would turn a matrix product into half precision.
+    """
+    return (probability * axis(probability.shape[-1], probability)).sum(dim=-1)
+
+
+def concentration(probability_x: Tensor, probability_y: Tensor, keypoints: Tensor, sigma: float) -> Tensor:
+    """How much of a heatmap lies at its keypoint: Σ_p p_x · p_y · exp(-‖p - keypoint‖² / 2σ²), in [0, 1].
+
+    probability_x (B, K, W) and probability_y (B, K, H) are the marginals, keypoints (B, K, 2), sigma normalised.
+    Returns (B, K): 1 for a single cell at the keypoint, near 0 where the map is spread out or has several modes.
+    """
+    mass = []
+    for probability, centre in zip((probability_x, probability_y), keypoints.unbind(-1), strict=True):
+        distance = axis(probability.shape[-1], probability) - centre[..., None]
+        mass.append((probability * torch.exp(-(distance**2) / (2 * sigma**2))).sum(-1))
+    return (mass[0] * mass[1]).clamp(0, 1)
 
 
 def gaussian_maps(keypoints: Tensor, height: int, width: int, sigma: float, *, halved: bool = True) -> Tensor:
@@ -44,14 +63,19 @@ def gaussian_maps(keypoints: Tensor, height: int, width: int, sigma: float, *, h
     return y[..., :, None] * x[..., None, :]
 
 
-def segment_distance(start: Tensor, end: Tensor, height: int, width: int) -> Tensor:
-    """Squared distance of every cell to the segments start-end: two (..., 2) to (..., height, width).
+def points_to_segments(points: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """Squared distance of points to the segments start-end, all (..., 2) and broadcast against each other: (...).
 
     d² = ‖p - (s + t (e - s))‖² with t = clamp((p - s)·(e - s) / ‖e - s‖², 0, 1). A segment of length 0 is a point;
     its gradient is finite.
     """
-    cells = grid(height, width, start)
-    along = (end - start)[..., None, None, :]
-    offset = cells - start[..., None, None, :]
+    along = end - start
+    offset = points - start
     t = ((offset * along).sum(-1) / (along**2).sum(-1).clamp_min(1e-8)).clamp(0, 1)
     return ((offset - t[..., None] * along) ** 2).sum(-1)
+
+
+def segment_distance(start: Tensor, end: Tensor, height: int, width: int) -> Tensor:
+    """Squared distance of every cell to the segments start-end: two (..., 2) to (..., height, width)."""
+    cells = grid(height, width, start)
+    return points_to_segments(cells, start[..., None, None, :], end[..., None, None, :])

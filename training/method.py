@@ -75,6 +75,8 @@ class Method(nn.Module, ABC):
     `param_groups(phase)` only.
     """
 
+    Config: ClassVar[type[Any]]
+    """The frozen dataclass of the method's options; its defaults are the paper's."""
     required_keys: ClassVar[frozenset[str]] = frozenset({"image", "reference"})
     static_fields: ClassVar[frozenset[str]] = frozenset({"adjacency", "parent", "level"})
     """The Detection fields that do not depend on the image."""

