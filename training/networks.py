@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -108,6 +109,50 @@ class Decoder(nn.Module):
         for index, block in enumerate(self.blocks):
             features = block(upsample(features) if index else features)
         return self.last(features)
+
+
+class UNet(nn.Module):
+    """The U-Net of Ronneberger et al. 2015, with BatchNorm and padding.
+
+    `depth` steps down (2 x 2 max-pooling) double the channels from `width` to at most `widest`; each step up doubles
+    the size (bilinear) and sees the map of the same size on the way down. H and W must be multiples of stride · 2^depth.
+    With a `stride` above 1 a convolution shrinks the input first, and the output stays that small: cheap.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        width: int,
+        depth: int = 4,
+        widest: int | None = None,
+        stride: int = 1,
+    ) -> None:
+        super().__init__()
+        widths = [min(width * 2**level, widest or width * 2**level) for level in range(depth + 1)]
+        self.stem = conv_block(in_channels, width, 5, stride) if stride > 1 else nn.Identity()
+        steps = list(pairwise(widths))
+        self.down = nn.ModuleList([_double(width if stride > 1 else in_channels, widths[0])])
+        self.down.extend(_double(above, below) for above, below in steps)
+        self.up = nn.ModuleList(_double(above + below, above) for above, below in reversed(steps))
+        self.last = nn.Conv2d(widths[0], out_channels, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, C_in, H, W) to (B, C_out, H / stride, W / stride)."""
+        features = self.stem(image)
+        skips = []
+        for level, block in enumerate(self.down):
+            features = block(F.max_pool2d(features, 2) if level else features)
+            skips.append(features)
+        skips.pop()
+        for block in self.up:
+            features = block(torch.cat((skips.pop(), upsample(features)), dim=1))
+        return self.last(features)
+
+
+def _double(in_channels: int, out_channels: int) -> nn.Sequential:
+    """The U-Net's double convolution."""
+    return nn.Sequential(conv_block(in_channels, out_channels), conv_block(out_channels, out_channels))
 
 
 def upsample(features: Tensor, factor: int = 2) -> Tensor:
