@@ -115,7 +115,7 @@ class UNet(nn.Module):
     """The U-Net of Ronneberger et al. 2015, with BatchNorm and padding.
 
     `depth` steps down (2 x 2 max-pooling) double the channels from `width` to at most `widest`; each step up doubles
-    the size (bilinear) and sees the map of the same size on the way down. H and W must be multiples of stride · 2^depth.
+    the size (bilinear) and sees the map of the same size on the way down. H and W: multiples of stride · 2^depth.
     With a `stride` above 1 a convolution shrinks the input first, and the output stays that small: cheap.
     """
 
