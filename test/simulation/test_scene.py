@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+from training.simulation.scene import Node, World, mujoco
+
+BALL = """
+<mujoco>
+  <worldbody>
+    <light pos="0 -1 3"/>
+    <camera name="front" pos="0 -2 1" xyaxes="1 0 0 0 .3 1" fovy="50"/>
+    <body name="ball" mocap="true"><geom size=".06" rgba="1 0 0 1"/></body>
+    <body name="screen" mocap="true" pos="0 0 -9"><geom type="box" size=".2 .01 .2"/></body>
+  </worldbody>
+</mujoco>
+"""
+
+
+@pytest.fixture(params=[(64, 64), (96, 72)], ids=str)
+def world(request):
+    model = mujoco.MjModel.from_xml_string(BALL)
+    node = Node("ball", model.body("ball").id, (0.0, 0.0, 0.0), radius=0.061)
+    with World(model, [node], [], request.param, antialiasing=0) as world:
+        yield world
+
+
+def place(world, *position):
+    world.data.mocap_pos[0] = position
+    world.refresh()
+
+
+def test_projection_lands_on_the_rendered_marker(world):
+    rng = np.random.default_rng(1)
+    errors = []
+    for _ in range(200):
+        place(world, *rng.uniform([-0.4, -0.4, 0.6], [0.4, 0.4, 1.3]))
+        rows, columns = np.nonzero(world.segmentation("front") == world.nodes[0].body)
+        touches = (
+            {rows.min(), columns.min()} & {0} or rows.max() == world.size[1] - 1 or columns.max() == world.size[0] - 1
+        )
+        if not touches:
+            errors.append(world.project("front")[0][0] - (columns.mean(), rows.mean()))
+    errors = np.array(errors)
+    assert len(errors) > 100
+    assert np.abs(errors.mean(axis=0)).max() < 0.05
+    assert np.linalg.norm(errors, axis=1).mean() < 0.2
+
+
+def test_depth_is_metres_along_the_optical_axis(world):
+    place(world, 0.0, 0.0, 1.0)
+    pixels, points = world.project("front")
+    column, row = np.rint(pixels[0]).astype(int)
+    depth = world.depth("front")
+    assert depth[row, column] == pytest.approx(points[0, 2] - 0.06, abs=0.01)  # the sphere is drawn with facets
+    assert np.isnan(depth[0, 0])
+
+
+def test_a_node_is_hidden_by_what_stands_before_it_and_by_leaving_the_picture(world):
+    place(world, 0.0, 0.0, 1.0)
+    assert world.visible("front").tolist() == [True]
+    world.data.mocap_pos[1] = (0.0, -0.5, 1.0)
+    world.refresh()
+    assert world.visible("front").tolist() == [False]
+    world.data.mocap_pos[1] = (0.0, 0.5, 1.0)
+    world.refresh()
+    assert world.visible("front").tolist() == [True]
+    place(world, 5.0, 0.0, 1.0)
+    assert world.visible("front").tolist() == [False]
+    place(world, 0.0, -5.0, 1.0)
+    assert world.visible("front").tolist() == [False]
+    assert np.isnan(world.project("front")[0]).all()
+
+
+def test_positions_do_not_lag_behind_the_physics():
+    model = mujoco.MjModel.from_xml_string(
+        '<mujoco><option timestep=".01"/><worldbody><camera name="c" pos="0 -3 0"/>'
+        '<body name="b"><freejoint/><geom size=".1"/></body></worldbody></mujoco>'
+    )
+    with World(model, [Node("b", 1, (0.0, 0.0, 0.0))], [], (16, 16)) as world:
+        world.advance(0.1)
+        np.testing.assert_allclose(world.positions()[0], world.data.qpos[:3])

@@ -1,0 +1,207 @@
+"""The base of every simulated scene: a MuJoCo world seen by cameras, with exact ground truth.
+
+A scene module builds a `mujoco.MjModel`, says which points of which bodies are its nodes and which of them a link
+joins, and hands both to `World`, which moves, renders and measures. Rendering is headless, by EGL.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keypoint_perception.errors import UserError
+
+# Both are read when MuJoCo and Mesa are loaded. Software rendering by one thread: processes share the cores better.
+os.environ.setdefault("MUJOCO_GL", "egl")
+os.environ.setdefault("LP_NUM_THREADS", "0")
+_EGL_PACKAGES = "libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0"
+_EGL_HINT = f"headless rendering needs EGL: sudo apt install {_EGL_PACKAGES}"
+
+try:
+    import mujoco
+except (ImportError, AttributeError, OSError) as error:  # what PyOpenGL raises depends on which library is missing
+    raise UserError(f"cannot load the simulator ({error}); {_EGL_HINT}") from error
+
+COLLISION_GROUP = 3
+"""Geometry of this MuJoCo group collides but is never drawn."""
+_TO_OPTICAL = np.diag([1.0, -1.0, -1.0])
+"""MuJoCo's cameras look along -z with y up; optical frames (REP 103) look along +z with y down."""
+
+
+class Node(NamedTuple):
+    """A point that moves with a body: a joint, the tip of a limb, a handle."""
+
+    name: str
+    body: int
+    """MuJoCo's body id."""
+    offset: tuple[float, float, float]
+    """Position in the body's frame, metres."""
+    radius: float = 0.0
+    """How far the body's own surface may lie in front of the point, metres, without hiding it."""
+
+
+@dataclass(frozen=True)
+class CameraModel:
+    """A pinhole camera without distortion. Pixel (0, 0) is the centre of the top-left pixel."""
+
+    K: np.ndarray
+    """(3, 3) float64 intrinsics in pixels."""
+    size: tuple[int, int]
+    """(width, height) in pixels."""
+    rotation: np.ndarray
+    """(3, 3) float64, from the world to the camera's optical frame (x right, y down, z forward)."""
+    translation: np.ndarray
+    """(3,) float64 metres, the world's origin in the optical frame."""
+
+    def to_optical(self, points: np.ndarray) -> np.ndarray:
+        """World points (N, 3) to the optical frame, metres."""
+        return points @ self.rotation.T + self.translation
+
+    def to_pixels(self, points: np.ndarray) -> np.ndarray:
+        """Optical points (N, 3) to pixels (N, 2); NaN behind the camera."""
+        z = np.where(points[:, 2:] > 0, points[:, 2:], np.nan)
+        return points[:, :2] / z * self.K[[0, 1], [0, 1]] + self.K[:2, 2]
+
+
+class World:
+    """A MuJoCo model in motion, its cameras, and the skeleton whose truth is known.
+
+    `size` is (width, height) of every picture in pixels. Pictures show the state after the last `reset`, `advance` or
+    `refresh`. Use it as a context manager, or call `close`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        nodes: Sequence[Node],
+        edges: Iterable[tuple[int, int]],
+        size: tuple[int, int],
+        *,
+        shadows: bool = False,
+        antialiasing: int = 4,
+    ) -> None:
+        """`antialiasing` is the number of samples a pixel (0, 2, 4, 8). Raises UserError where EGL does not work."""
+        self.model = model
+        self.data = mujoco.MjData(model)
+        self.nodes = tuple(nodes)
+        self.names = tuple(node.name for node in self.nodes)
+        self.adjacency = np.zeros((len(self.nodes), len(self.nodes)), dtype=bool)
+        for i, j in edges:
+            self.adjacency[i, j] = self.adjacency[j, i] = True
+        self.size = size
+        self._bodies = np.array([node.body for node in self.nodes])
+        self._offsets = np.array([node.offset for node in self.nodes], dtype=np.float64)
+        self._radii = np.array([node.radius for node in self.nodes])
+        self._shadows = shadows
+        self._options = mujoco.MjvOption()
+        self._options.geomgroup[COLLISION_GROUP] = 0
+        model.vis.quality.offsamples = antialiasing
+        model.vis.global_.offwidth, model.vis.global_.offheight = size
+        self._renderer = _open_renderer(model, size)
+        self.reset()
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the rendering context."""
+        self._renderer.close()
+
+    # ------------------------------------------------------------------------------------------------------- motion
+
+    def reset(self) -> None:
+        """Everything back to the model's initial state."""
+        mujoco.mj_resetData(self.model, self.data)
+        mujoco.mj_forward(self.model, self.data)
+
+    def advance(self, seconds: float) -> None:
+        """Physics for (a whole number of time steps close to) `seconds`, then `refresh`."""
+        mujoco.mj_step(self.model, self.data, max(1, round(seconds / self.model.opt.timestep)))
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Positions of bodies and cameras from the current joint positions; mj_step leaves them one step behind."""
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_comPos(self.model, self.data)
+        mujoco.mj_camlight(self.model, self.data)
+
+    # ----------------------------------------------------------------------------------------------------- pictures
+
+    def render(self, camera: str) -> np.ndarray:
+        """Colour: (H, W, 3) uint8 RGB."""
+        self._renderer.disable_depth_rendering()
+        self._renderer.disable_segmentation_rendering()
+        return self._draw(camera, shadows=self._shadows)
+
+    def depth(self, camera: str) -> np.ndarray:
+        """Distance along the optical axis: (H, W) float32 metres, NaN where nothing is hit."""
+        self._renderer.enable_depth_rendering()
+        metres = self._draw(camera)
+        far = self.model.vis.map.zfar * self.model.stat.extent
+        return np.where(metres < 0.999 * far, metres, np.float32(np.nan))
+
+    def segmentation(self, camera: str) -> np.ndarray:
+        """Which body each pixel shows: (H, W) int32 body ids, 0 for what is fixed to the world, -1 for nothing."""
+        self._renderer.enable_segmentation_rendering()
+        ids, kinds = np.moveaxis(self._draw(camera), -1, 0)
+        is_geom = kinds == int(mujoco.mjtObj.mjOBJ_GEOM)
+        return np.where(is_geom, self.model.geom_bodyid[np.where(is_geom, ids, 0)], -1).astype(np.int32)
+
+    def _draw(self, camera: str, *, shadows: bool = False) -> np.ndarray:
+        self._renderer.update_scene(self.data, camera, self._options)
+        flags = self._renderer.scene.flags
+        flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
+        return self._renderer.render()
+
+    # -------------------------------------------------------------------------------------------------------- truth
+
+    def camera(self, name: str) -> CameraModel:
+        """Intrinsics and present pose of a camera of the model."""
+        index = self.model.camera(name).id
+        width, height = self.size
+        focal = 0.5 * height / np.tan(np.deg2rad(self.model.cam_fovy[index]) / 2)
+        intrinsics = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+        rotation = (self.data.cam_xmat[index].reshape(3, 3) @ _TO_OPTICAL).T
+        return CameraModel(intrinsics, self.size, rotation, -rotation @ self.data.cam_xpos[index])
+
+    def positions(self) -> np.ndarray:
+        """World positions of the nodes: (J, 3) float64 metres."""
+        rotations = self.data.xmat[self._bodies].reshape(-1, 3, 3)
+        return self.data.xpos[self._bodies] + np.einsum("jab,jb->ja", rotations, self._offsets)
+
+    def project(self, camera: str) -> tuple[np.ndarray, np.ndarray]:
+        """The nodes as a camera sees them: pixels (J, 2) float32 and optical frame (J, 3) float32 metres."""
+        view = self.camera(camera)
+        points = view.to_optical(self.positions())
+        return view.to_pixels(points).astype(np.float32), points.astype(np.float32)
+
+    def visible(self, camera: str, depth: np.ndarray | None = None) -> np.ndarray:
+        """Which nodes are seen, (J,) bool: inside the picture, and nothing nearer than their own body before them.
+
+        `depth` is this camera's present `depth`, where it is at hand already.
+        """
+        depth = self.depth(camera) if depth is None else depth
+        pixels, points = self.project(camera)
+        width, height = self.size
+        inside = (points[:, 2] > 0) & (
+            np.abs(pixels - (width / 2 - 0.5, height / 2 - 0.5)) < (width / 2, height / 2)
+        ).all(1)
+        columns, rows = np.rint(np.where(inside[:, None], pixels, 0)).astype(int).T
+        surface = depth[rows.clip(0, height - 1), columns.clip(0, width - 1)]
+        return inside & ~(surface < points[:, 2] - self._radii)
+
+
+def _open_renderer(model: Any, size: tuple[int, int]) -> Any:
+    try:
+        return mujoco.Renderer(model, size[1], size[0])
+    except (ImportError, AttributeError, OSError, RuntimeError, mujoco.FatalError) as error:
+        raise UserError(f"cannot render ({error}); {_EGL_HINT}") from error
