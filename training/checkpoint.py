@@ -1,0 +1,94 @@
+"""The state of a training run on disk: one file, written to a temporary name first, read without running code."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from keypoint_perception.errors import UserError
+from training.config import RunConfig, config_from_dict, method_class
+from training.method import Method
+
+CHECKPOINT_NAME = "checkpoint.pt"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that continuing a run, or exporting its model, needs."""
+
+    config: RunConfig
+    step: int
+    """Steps done."""
+    method: dict[str, Any]
+    """State dict of the method."""
+    optimizers: dict[str, Any]
+    """State dict of each phase's optimiser."""
+    average: dict[str, Any] | None
+    """State dict of the averaged method, None where the run keeps no average."""
+    about: dict[str, Any]
+    """Plain values for the model's card: command, data, seconds, machine."""
+
+    def build(self, averaged: bool = True) -> Method:
+        """The trained method in eval mode on the CPU; the averaged weights where there are some and they are wanted."""
+        method = build_method(self.config)
+        state = self.average if averaged and self.average is not None else self.method
+        method.load_state_dict(state)
+        method.step = self.step
+        return method.eval()
+
+
+def build_method(config: RunConfig) -> Method:
+    """A new, untrained method of this config."""
+    return method_class(config.name)(config.options, input_size=tuple(config.data.input_size))
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Replaces `path` at once; a crash in between leaves the old file."""
+    values = {
+        "format": FORMAT,
+        "name": checkpoint.config.name,
+        "config": json.dumps(checkpoint.config.to_dict()),
+        "step": checkpoint.step,
+        "method": checkpoint.method,
+        "optimizers": checkpoint.optimizers,
+        "average": checkpoint.average,
+        "about": json.dumps(checkpoint.about),
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(values, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Reads a checkpoint file, or that of a run folder. Raises UserError that says what is wrong with it."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / CHECKPOINT_NAME
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: give the folder of a run that `python -m training fit` made")
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+        if values["format"] != FORMAT:
+            raise UserError(
+                f"{path} has checkpoint format {values['format']}, this release reads {FORMAT}: train again"
+            )
+        config = config_from_dict(values["name"], json.loads(values["config"]))
+        parts = {key: values[key] for key in ("step", "method", "optimizers", "average")}
+        return Checkpoint(config=config, about=json.loads(values["about"]), **parts)
+    except UserError:
+        raise
+    except Exception as error:  # torch and zip raise many types for damaged files
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is no whole checkpoint ({first_line}): train again or use a copy") from None

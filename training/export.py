@@ -1,0 +1,272 @@
+"""From a training run to one .onnx file: `python -m training export RUN -o MODEL.onnx [--precision fp32|fp16|int8]`.
+
+The graph takes uint8 images and holds everything after the resize. What does not depend on the image (adjacency,
+parent, level) goes into the description, not into the graph. A model whose keypoints differ from PyTorch's on real
+frames by more than `TOLERANCE_PX` is not written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import onnxruntime
+import torch
+from onnxruntime import quantization
+from torch import Tensor, nn
+
+from keypoint_perception.errors import UserError
+from keypoint_perception.geometry import normalised_to_pixels
+from keypoint_perception.model import Group, ModelInfo, write_model
+from training.checkpoint import Checkpoint, read_checkpoint
+from training.data import load_data
+from training.kinematics import estimate_kinematics, spectral_groups
+from training.method import Detection, Method
+
+Precision = Literal["fp32", "fp16", "int8"]
+TOLERANCE_PX: dict[str, float] = {"fp32": 0.01, "fp16": 0.1, "int8": 0.5}
+"""Largest distance between PyTorch's and ONNX Runtime's keypoints in input pixels; for int8 the median counts."""
+PARITY_FRAMES = 64
+TRAJECTORY_FRAMES = 2000
+BATCH = 32
+OPSET = 20
+
+
+class InferenceGraph(nn.Module):
+    """What the file computes: uint8 images (N, H, W, 3) to keypoints, scores and, where it varies, adjacency."""
+
+    def __init__(self, method: Method, half: bool = False) -> None:
+        super().__init__()
+        self.method = method
+        self.half_precision = half
+        self.has_adjacency = "adjacency" not in method.static_fields
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """The cast comes before the transpose, as TensorRT wants it."""
+        scaled = (image.half() if self.half_precision else image.float()) / 255
+        found = self.method.detect(scaled.permute(0, 3, 1, 2))
+        fields = (found.keypoints, found.scores) + ((found.adjacency,) if self.has_adjacency else ())
+        return tuple(field.float() for field in fields)
+
+
+class Parity(NamedTuple):
+    """Distance between PyTorch's and the file's keypoints over frames and keypoints, in input pixels."""
+
+    median: float
+    mean: float
+    max: float
+
+    def accepted(self, precision: Precision) -> bool:
+        """Whether it is within `TOLERANCE_PX`."""
+        return (self.median if precision == "int8" else self.max) <= TOLERANCE_PX[precision]
+
+    def __str__(self) -> str:
+        return f"median {self.median:.4f}, mean {self.mean:.4f}, max {self.max:.4f} px"
+
+
+def to_onnx(method: Method, frames: np.ndarray, precision: Precision = "fp32") -> bytes:
+    """The graph of a method in eval mode.
+
+    frames: (N, H, W, 3) uint8 of the input size; the first two are traced, all of them calibrate int8. fp16 runs the
+    network in half precision; `training.heatmaps` turns maps into coordinates in float32 in any case.
+    """
+    if precision == "fp16":
+        method = copy.deepcopy(method).half()
+    graph = InferenceGraph(method, half=precision == "fp16").eval()
+    names = ["keypoints", "scores", "adjacency"][: 3 if graph.has_adjacency else 2]
+    example = torch.from_numpy(np.ascontiguousarray(np.resize(frames, (2, *frames.shape[1:]))))
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of a torchvision that nothing here needs
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            graph,
+            (example,),
+            dynamo=True,
+            input_names=["image"],
+            output_names=names,
+            dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
+            external_data=False,
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    return _quantised(model, frames) if precision == "int8" else model.SerializeToString()
+
+
+class _Frames(quantization.CalibrationDataReader):
+    def __init__(self, frames: np.ndarray) -> None:
+        self._batches: Iterator[np.ndarray] = iter(np.array_split(frames, max(len(frames) // BATCH, 1)))
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """The next batch for the calibrator, None at the end."""
+        batch = next(self._batches, None)
+        return None if batch is None else {"image": batch}
+
+
+def _quantised(model: Any, frames: np.ndarray) -> bytes:
+    """Convolutions in int8 (symmetric, weights per channel), everything else as it was."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "int8.onnx"
+        quantization.quantize_static(
+            model,
+            out,
+            _Frames(frames),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],
+            per_channel=True,
+            activation_type=quantization.QuantType.QInt8,
+            weight_type=quantization.QuantType.QInt8,
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+        )
+        return out.read_bytes()
+
+
+def parity(method: Method, onnx: bytes, frames: np.ndarray) -> Parity:
+    """Compares the keypoints of a method in eval mode and of its graph on frames (N, H, W, 3) uint8."""
+    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    size = frames.shape[2], frames.shape[1]
+    gaps = []
+    for batch in np.array_split(frames, -(-len(frames) // BATCH)):
+        given = session.run(["keypoints"], {"image": batch})[0]
+        wanted = detect_frames(method, batch).keypoints.numpy()
+        gaps.append(np.linalg.norm(normalised_to_pixels(given, size) - normalised_to_pixels(wanted, size), axis=-1))
+    gap = np.concatenate(gaps)
+    return Parity(float(np.median(gap)), float(gap.mean()), float(gap.max()))
+
+
+@torch.no_grad()
+def detect_frames(method: Method, frames: np.ndarray) -> Detection:
+    """A method in eval mode on frames (N, H, W, 3) uint8, batch by batch."""
+    parts = []
+    for start in range(0, len(frames), BATCH):
+        batch = torch.from_numpy(np.ascontiguousarray(frames[start : start + BATCH]))
+        parts.append(method.detect(batch.permute(0, 3, 1, 2).float() / 255))
+    return Detection(*(torch.cat(field) for field in zip(*parts, strict=True)))
+
+
+def sample_frames(data: Any, count: int) -> np.ndarray:
+    """`count` frames (N, H, W, 3) uint8 or all there are, evenly over the recordings."""
+    sequences = [frames for _, frames in data.sequences()]
+    if not sum(map(len, sequences)):
+        raise UserError("the recordings hold no frames: give others")
+    share = -(-count // len(sequences))
+    picked = [
+        frames[np.unique(np.linspace(0, len(frames) - 1, share).astype(int))] for frames in sequences if len(frames)
+    ]
+    return np.concatenate(picked)[:count]
+
+
+def trajectories(method: Method, data: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Keypoints (T, K, 2) in input pixels and scores (T, K) of each recording, about `TRAJECTORY_FRAMES` in all."""
+    sequences = [frames for _, frames in data.sequences() if len(frames) > 1]
+    stride = max(sum(map(len, sequences)) // TRAJECTORY_FRAMES, 1)
+    found = []
+    for frames in sequences:
+        detection = detect_frames(method, frames[::stride])
+        size = frames.shape[2], frames.shape[1]
+        found.append((normalised_to_pixels(detection.keypoints.numpy(), size), detection.scores.numpy()))
+    return found
+
+
+class Skeleton(NamedTuple):
+    """The static part of a model and where it comes from."""
+
+    adjacency: np.ndarray | None
+    """(K, K), None where the method predicts one per image."""
+    parent: tuple[int, ...]
+    level: tuple[int, ...]
+    groups: tuple[Group, ...]
+    origin: str
+
+
+def skeleton(method: Method, data: Any, frames: np.ndarray) -> Skeleton:
+    """Graph, forest and groups: the method's own or, where it learns no graph, estimated from trajectories."""
+    found = detect_frames(method, frames[:2])
+    parent = tuple(found.parent[0].tolist())
+    level = tuple(found.level[0].tolist())
+    if "adjacency" not in method.static_fields:
+        return Skeleton(None, parent, level, (), "predicted for each image")
+    adjacency = found.adjacency[0].double().numpy()
+    if adjacency.any():
+        return Skeleton(adjacency, parent, level, _groups(spectral_groups(adjacency)), "learned by the method")
+    estimate = estimate_kinematics(trajectories(method, data))
+    return Skeleton(
+        estimate.adjacency,
+        parent,
+        level,
+        _groups(estimate.groups),
+        f"estimated from trajectories over {estimate.frames} frames: constant distances, spanning tree, clusters",
+    )
+
+
+def _groups(members: list[tuple[int, ...]]) -> tuple[Group, ...]:
+    return tuple(Group(f"part_{number}", keypoints) for number, keypoints in enumerate(members) if len(keypoints) > 1)
+
+
+def describe(checkpoint: Checkpoint, data: Any, name: str, found: Skeleton) -> ModelInfo:
+    """The model's description."""
+    config = checkpoint.config
+    about = {key: value for key, value in checkpoint.about.items() if key != "data_description"}
+    adjacency = None if found.adjacency is None else tuple(map(tuple, found.adjacency.tolist()))
+    count = len(found.parent)
+    digits = len(str(count - 1))
+    return ModelInfo(
+        name=name,
+        method=config.name,
+        input_size=tuple(config.data.input_size),
+        keypoint_names=tuple(f"k{index:0{digits}d}" for index in range(count)),
+        adjacency=adjacency,
+        parent=found.parent,
+        level=found.level,
+        groups=found.groups,
+        roi=data.viewport_roi,
+        training={**about, "steps": checkpoint.step, "seed": config.loop.seed, "graph": found.origin},
+    )
+
+
+def export_run(run: Path, out: Path, precision: Precision = "fp32", name: str | None = None, data: Any = None) -> str:
+    """Writes the model of a run. Returns a line that says what was written and how it compares to PyTorch.
+
+    data: the run's recordings where they are loaded already. Raises UserError, and writes nothing, where the run or
+    its recordings cannot be read or the parity check fails.
+    """
+    checkpoint = read_checkpoint(run)
+    method = checkpoint.build()
+    data = load_data(checkpoint.config.data) if data is None else data
+    frames = sample_frames(data, PARITY_FRAMES)
+    onnx = to_onnx(method, frames, precision)
+    gap = parity(method, onnx, frames)
+    if not gap.accepted(precision):
+        raise UserError(
+            f"{out} is not written: {precision} keypoints differ from PyTorch's by {gap}, allowed is"
+            f" {TOLERANCE_PX[precision]} px: use --precision fp32"
+        )
+    info = describe(checkpoint, data, name or out.stem, skeleton(method, data, frames))
+    info.figures["parity_px"] = {key: round(value, 5) for key, value in gap._asdict().items()}
+    info.training["precision"] = precision
+    model = write_model(out, onnx, info)
+    return f"wrote {out} ({len(model.data) / 1e6:.2f} MB, {precision}): against PyTorch on {len(frames)} frames {gap}"
+
+
+def main(argv: list[str]) -> int:
+    """Runs `export`."""
+    parser = argparse.ArgumentParser(prog="python -m training export", description="Write a trained model as .onnx.")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run that `fit` made")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="MODEL.onnx")
+    parser.add_argument("--precision", choices=get_args(Precision), default="fp32")
+    parser.add_argument("--name", help="name of the model; the file's name by default")
+    given = parser.parse_args(argv)
+    if given.out.suffix != ".onnx":
+        raise UserError(f"-o is {given.out}: a model file must end in .onnx")
+    print(export_run(given.run, given.out, given.precision, given.name))
+    return 0

@@ -1,0 +1,135 @@
+"""Training from the command line: `python -m training fit METHOD --data BAG --topic T -o RUN`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import shlex
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning_fabric
+from lightning_fabric.strategies import DDPStrategy
+
+from keypoint_perception.errors import UserError
+from training.checkpoint import CHECKPOINT_NAME, read_checkpoint
+from training.config import RunConfig, config_parser, method_class, parse_config
+from training.data import load_data
+from training.methods import METHODS
+from training.trainer import Trainer
+
+CONFIG_NAME = "config.yaml"
+MODEL_NAME = "model.onnx"
+
+
+def make_fabric(config: RunConfig) -> lightning_fabric.Fabric:
+    """Devices, precision and processes. Raises UserError where this machine has not what is asked for."""
+    loop = config.loop
+    several = loop.devices * loop.num_nodes > 1
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    try:
+        return lightning_fabric.Fabric(
+            accelerator=loop.accelerator,
+            devices=loop.devices,
+            num_nodes=loop.num_nodes,
+            precision="bf16-mixed" if loop.precision == "bf16" else "32-true",
+            strategy=DDPStrategy(find_unused_parameters=True) if several else "auto",
+        )
+    except (RuntimeError, ValueError) as error:  # Lightning's own refusals, e.g. no GPU
+        raise UserError(
+            f"cannot train on {loop.devices} {loop.accelerator} device(s): {str(error).splitlines()[0]}"
+        ) from None
+
+
+def train(
+    config: RunConfig, data: Any, out: Path, fabric: lightning_fabric.Fabric, resume: bool = False, command: str = ""
+) -> Trainer:
+    """Trains a method into the folder `out`. SIGTERM and Ctrl-C write a checkpoint and raise `Stopped`.
+
+    Raises UserError where `out` holds a run already and `resume` is not set, or where the loss is not finite.
+    """
+    checkpoint = out / CHECKPOINT_NAME
+    if checkpoint.exists() and not resume:
+        raise UserError(f"{out} holds a run already: add --resume to continue it, or choose another -o")
+    trainer = Trainer(config, data, out, fabric, command)
+    if checkpoint.exists():
+        trainer.resume(read_checkpoint(checkpoint))
+    if fabric.is_global_zero:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / CONFIG_NAME).write_text(config.to_yaml())
+    with stop_on_signal(trainer):
+        trainer.run()
+    return trainer
+
+
+@contextlib.contextmanager
+def stop_on_signal(trainer: Trainer) -> Iterator[None]:
+    """Lets SIGINT and SIGTERM end the run after the step in progress, with a checkpoint."""
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        trainer.stop_signal = number
+
+    previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training fit",
+        description="Train a method from recordings. Every option of the loop (--steps), of the method"
+        " (--method.keypoints) and of the data (--data.pairs) can be given here or in the YAML file;"
+        " `python -m training methods METHOD` lists a method's.",
+        epilog="fit METHOD --options lists all of them.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("method", metavar="METHOD", help=", ".join(METHODS))
+    parser.add_argument("--data", nargs="+", metavar="PATH", help="rosbag2 folders or files, videos, image folders")
+    parser.add_argument("--topic", help="image topic of the bags")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="RUN", help="folder of the run")
+    parser.add_argument("--config", type=Path, help="YAML file, see config/train")
+    parser.add_argument("--resume", action="store_true", help="continue the run in RUN with its own config")
+    parser.add_argument("--no-export", action="store_true", help=f"do not write RUN/{MODEL_NAME} at the end")
+    return parser
+
+
+def _arguments(given: argparse.Namespace, rest: list[str]) -> list[str]:
+    """The short flags in the names of the config, after the files they override."""
+    files = [given.out / CONFIG_NAME] if given.resume and (given.out / CONFIG_NAME).exists() else []
+    arguments = [f"--config={path}" for path in files + ([given.config] if given.config else [])]
+    if given.data:
+        arguments.append(f"--data.sources={json.dumps(given.data)}")
+    if given.topic:
+        arguments.append(f"--data.topic={given.topic}")
+    return arguments + rest
+
+
+def main(argv: list[str]) -> int:
+    """Runs `fit`."""
+    if argv[1:] == ["--options"]:
+        config_parser(argv[0]).print_help()
+        return 0
+    given, rest = _parser().parse_known_args(argv)
+    method_class(given.method)
+    config = parse_config(given.method, _arguments(given, rest))
+    if not config.data.sources:
+        raise UserError("no recordings given: add --data BAG [BAG …] (and --topic T for bags)")
+    fabric = make_fabric(config)
+    fabric.launch()
+    with fabric.rank_zero_first(local=True):
+        data = load_data(config.data, progress=fabric.is_global_zero)
+    command = shlex.join(["python", "-m", "training", "fit", *argv])
+    train(config, data, given.out, fabric, given.resume, command)
+    if fabric.is_global_zero and not given.no_export:
+        from training.export import export_run  # takes a second to import
+
+        print(export_run(given.out, given.out / MODEL_NAME, data=data))
+    return 0

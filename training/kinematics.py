@@ -1,0 +1,118 @@
+"""A skeleton and its parts from how keypoints move: for methods that learn no graph themselves.
+
+Two points of one rigid link keep their distance. The spread of a distance over its median, its relative variation, says
+how rigid a pair is whatever the scale; spread and median are taken from quantiles, so that single false detections do
+not count, and are weighted by score. The skeleton is the spanning tree whose distances vary least in all (short, rigid
+pairs before long ones, which foreshortening changes more); the parts are clusters of mutually rigid points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.cluster.vq import kmeans2
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+from scipy.spatial.distance import squareform
+
+from keypoint_perception.observation import EDGE_THRESHOLD
+
+HALF_RIGID = 0.2
+"""Relative variation at which a pair counts as half rigid; projection alone varies a turning link by about 0.1."""
+SMALLEST_DISTANCE = 0.02
+"""Distances, as a share of the points' overall extent, below which variation is not blown up by dividing."""
+UNRELATED = 0.02
+"""A spanning edge of less rigidity than this joins nothing: its ends belong to different objects."""
+MOST_GROUPS = 8
+
+
+@dataclass(frozen=True)
+class Kinematics:
+    """What the trajectories of K keypoints say."""
+
+    adjacency: np.ndarray
+    """(K, K) in [0, 1], symmetric, zero diagonal: at least 0.5 on the edges of the spanning tree, below elsewhere."""
+    groups: list[tuple[int, ...]]
+    """Disjoint sets of keypoints that move as one, every keypoint in one of them."""
+    rigidity: np.ndarray
+    """(K, K) in [0, 1]: 1 for a distance that never changes."""
+    frames: int
+    """Number of frames that were seen."""
+
+
+def estimate_kinematics(recordings: list[tuple[np.ndarray, np.ndarray]]) -> Kinematics:
+    """Keypoints (T, K, 2) and scores (T, K) of one or more recordings to a skeleton and groups.
+
+    Units do not matter, but must be equal in x and y. Recordings may differ in scale.
+    """
+    count = recordings[0][0].shape[1]
+    spread, variation = _variation(recordings)
+    rigidity = np.exp2(-((variation / HALF_RIGID) ** 2))
+    np.fill_diagonal(rigidity, 0)
+    tree = minimum_spanning_tree(spread + 1e-9).toarray() > 0
+    edge = (tree | tree.T) & (rigidity > UNRELATED)
+    adjacency = np.where(edge, EDGE_THRESHOLD + (1 - EDGE_THRESHOLD) * rigidity, 0.98 * EDGE_THRESHOLD * rigidity)
+    np.fill_diagonal(adjacency, 0)
+    frames = sum(len(keypoints) for keypoints, _ in recordings)
+    return Kinematics(adjacency, rigid_groups(rigidity) if count > 1 else [(0,)], rigidity, frames)
+
+
+def rigid_groups(rigidity: np.ndarray) -> list[tuple[int, ...]]:
+    """Clusters of keypoints that are, on average, at least half rigid with one another; by their smallest member."""
+    distance = 1 - rigidity
+    np.fill_diagonal(distance, 0)
+    labels = fcluster(linkage(squareform(distance, checks=False), "average"), t=0.5, criterion="distance")
+    return _by_label(labels)
+
+
+def spectral_groups(adjacency: np.ndarray, seed: int = 0) -> list[tuple[int, ...]]:
+    """Clusters of a weighted graph (K, K) by its normalised Laplacian; their number from the largest eigengap.
+
+    Unconnected parts are always apart. At most `MOST_GROUPS`, or as many as there are unconnected parts.
+    """
+    count = len(adjacency)
+    parts, labels = connected_components(adjacency > 0)
+    if parts >= min(MOST_GROUPS, count):
+        return _by_label(labels)
+    scale = 1 / np.sqrt(np.maximum(adjacency.sum(axis=1), 1e-12))
+    laplacian = np.eye(count) - scale[:, None] * adjacency * scale
+    values, vectors = np.linalg.eigh(laplacian)
+    most = min(MOST_GROUPS, count - 1)
+    clusters = parts + int(np.argmax(np.diff(values[parts - 1 : most + 1])))
+    if clusters == parts:
+        return _by_label(labels)
+    rows = vectors[:, :clusters] / np.maximum(np.linalg.norm(vectors[:, :clusters], axis=1, keepdims=True), 1e-12)
+    return _by_label(kmeans2(rows, clusters, minit="++", seed=seed)[1])
+
+
+def _variation(recordings: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """(K, K) spread of each distance as a share of the recording's extent, and relative variation; scores weigh."""
+    count = recordings[0][0].shape[1]
+    spread, variation, total = (np.zeros((count, count)) for _ in range(3))
+    for keypoints, scores in recordings:
+        extent = max(float(np.linalg.norm(np.ptp(keypoints.reshape(-1, 2), axis=0))), 1e-9)
+        for i in range(count):
+            distance = np.linalg.norm(keypoints - keypoints[:, i : i + 1], axis=-1) / extent  # (T, K)
+            weight = scores * scores[:, i : i + 1] + 1e-6
+            low, middle, high = _weighted_quantiles(distance, weight, (0.1, 0.5, 0.9))
+            deviation = (high - low) / 2.563  # of a normal distribution
+            weight_sum = weight.sum(axis=0)
+            spread[i] += weight_sum * deviation
+            variation[i] += weight_sum * deviation / np.maximum(middle, SMALLEST_DISTANCE)
+            total[i] += weight_sum
+    return spread / total, variation / total
+
+
+def _weighted_quantiles(values: np.ndarray, weights: np.ndarray, shares: tuple[float, ...]) -> list[np.ndarray]:
+    """Quantiles along the first axis: values, weights (T, K) to one (K,) for each share."""
+    order = np.argsort(values, axis=0)
+    ordered = np.take_along_axis(values, order, axis=0)
+    running = np.cumsum(np.take_along_axis(weights, order, axis=0), axis=0)
+    reached = [(running < share * running[-1]).sum(axis=0) for share in shares]
+    return [np.take_along_axis(ordered, row[None], axis=0)[0] for row in reached]
+
+
+def _by_label(labels: np.ndarray) -> list[tuple[int, ...]]:
+    groups = [tuple(np.flatnonzero(labels == label).tolist()) for label in np.unique(labels)]
+    return sorted(groups)

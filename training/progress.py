@@ -1,0 +1,75 @@
+"""What a training run says while it runs: a bar with time left, and curves for TensorBoard."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from tqdm import tqdm
+
+LOG_FOLDER = "tensorboard"
+
+
+class Progress:
+    """Bar and curves of one run. Silent where `shown` is false, as in all but the first of several processes."""
+
+    def __init__(self, out: Path, start: int, steps: int, log_steps: int, shown: bool) -> None:
+        interval = 0.5 if sys.stderr.isatty() else 30.0
+        self.bar = tqdm(
+            total=steps, initial=start, disable=not shown, mininterval=interval, maxinterval=interval, unit="step"
+        )
+        self.writer = None
+        if shown:
+            from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+
+            self.writer = SummaryWriter(str(out / LOG_FOLDER), purge_step=start)
+        self.log_steps = log_steps
+        self.waited = 0.0
+        self.started = time.perf_counter()
+
+    def waiting(self, seconds: float) -> None:
+        """Adds time that the loop stood still for data."""
+        self.waited += seconds
+
+    @property
+    def wait_share(self) -> float:
+        """Share of the time so far that went into waiting for data, in [0, 1]."""
+        return self.waited / max(time.perf_counter() - self.started, 1e-9)
+
+    def step(self, step: int, terms: dict[str, float], rates: dict[str, float]) -> None:
+        """One step is done: its loss terms and learning rates."""
+        losses = " ".join(f"{name} {value:.4g}" for name, value in terms.items())
+        self.bar.set_postfix_str(f"{losses} wait {self.wait_share:.0%}", refresh=False)
+        self.bar.update()
+        if self.writer and step % self.log_steps == 0:
+            self.scalars(step, {**terms, **{f"lr/{name}": rate for name, rate in rates.items()}})
+            self.writer.add_scalar("data_wait_share", self.wait_share, step)
+
+    def scalars(self, step: int, values: dict[str, float], group: str = "") -> None:
+        """More curves."""
+        if self.writer:
+            for name, value in values.items():
+                self.writer.add_scalar(f"{group}/{name}" if group else name, value, step)
+
+    def picture(self, step: int, image: np.ndarray) -> None:
+        """A picture (H, W, 3) uint8 RGB beside the curves."""
+        if self.writer:
+            self.writer.add_image("preview", image, step, dataformats="HWC")
+
+    def say(self, line: str) -> None:
+        """A line above the bar."""
+        if not self.bar.disable:
+            self.bar.write(line, file=sys.stderr)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.close()
+        if self.writer:
+            self.writer.close()
