@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from training.method import Method
+from training.methods.autolink import AutoLink
 from training.methods.imm import IMM
+from training.methods.npt import Npt
 
 METHODS: dict[str, type[Method]] = {
     "imm": IMM,
+    "autolink": AutoLink,
+    "npt": Npt,
 }
 """Name on the command line to the class, which is built as `Class(Class.Config(…), input_size=(W, H))`."""

@@ -1,0 +1,184 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from keypoint_perception.errors import UserError
+from training.methods.autolink import AutoLink, AutoLinkConfig, edge_map, random_cells, spectral_groups
+
+TINY = AutoLinkConfig(
+    keypoints=4,
+    detector_widths=(8, 16, 16),
+    upsamplings=1,
+    decoder_width=8,
+    decoder_depth=2,
+    edge_stride=2,
+    thickness=5e-3,
+    mask_cells=8,
+    features="pyramid",
+)
+
+
+def build(**changes):
+    torch.manual_seed(0)
+    return AutoLink(replace(TINY, **changes), (32, 32))
+
+
+def bars(count, size=32):
+    """Images with a bright line between two random points on grey."""
+    rng = np.random.default_rng(0)
+    images = np.full((count, 3, size, size), 0.4, np.float32)
+    for image in images:
+        start, end = rng.uniform(4, size - 4, (2, 2))
+        for t in np.linspace(0, 1, 60):
+            x, y = np.round(start + t * (end - start)).astype(int)
+            image[:, y - 1 : y + 2, x - 1 : x + 2] = np.array([1.0, 0.9, 0.1])[:, None, None]
+    return torch.from_numpy(images)
+
+
+def edge_map_by_loops(keypoints, weights, thickness, size):
+    """Eq. 2 to 4 as printed, with the minus sign."""
+    out = np.zeros((size, size))
+    axis = np.linspace(-1, 1, size)
+    edges = [(i, j) for i in range(len(keypoints)) for j in range(i + 1, len(keypoints))]
+    for row in range(size):
+        for column in range(size):
+            p = np.array([axis[column], axis[row]])
+            for weight, (i, j) in zip(weights, edges, strict=True):
+                a, b = keypoints[i], keypoints[j]
+                t = np.clip((p - a) @ (b - a) / ((b - a) @ (b - a)), 0, 1)
+                distance = np.linalg.norm(p - (a + t * (b - a)))
+                out[row, column] = max(out[row, column], weight * np.exp(-(distance**2) / thickness))
+    return out
+
+
+def test_edge_map_is_the_maximum_over_edges():
+    keypoints = torch.tensor([[[-0.5, -0.5], [0.7, -0.2], [0.1, 0.8]]])
+    weights = torch.tensor([1.0, 0.5, 2.0])
+    pairs = torch.triu_indices(3, 3, 1)
+    drawn = edge_map(keypoints, weights, pairs, 9, 9, thickness=0.02)
+    expected = edge_map_by_loops(keypoints[0].numpy(), weights.numpy(), 0.02, 9)
+    np.testing.assert_allclose(drawn[0, 0].numpy(), expected, atol=1e-6)
+
+
+def test_edge_map_has_the_gradient_of_the_maximum():
+    pairs = torch.triu_indices(3, 3, 1)
+    gradients = []
+    for lazy in (True, False):
+        keypoints = torch.tensor([[[-0.5, -0.5], [0.7, -0.2], [0.1, 0.8]]], dtype=torch.float64, requires_grad=True)
+        weights = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64, requires_grad=True)
+        if lazy:
+            drawn = edge_map(keypoints, weights, pairs, 8, 8, thickness=0.05)
+        else:
+            every = [edge_map(keypoints, weights[[e]], pairs[:, [e]], 8, 8, thickness=0.05) for e in range(3)]
+            drawn = torch.stack(every).amax(dim=0)
+        (drawn**2).sum().backward()
+        gradients.append((keypoints.grad, weights.grad))
+    for ours, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
+def test_coincident_keypoints_have_a_finite_gradient():
+    keypoints = torch.zeros(1, 2, 2, requires_grad=True)
+    edge_map(keypoints, torch.ones(1), torch.triu_indices(2, 2, 1), 8, 8, 0.01).sum().backward()
+    assert torch.isfinite(keypoints.grad).all()
+
+
+def test_mask_keeps_whole_cells_of_the_given_share():
+    torch.manual_seed(0)
+    mask = random_cells(torch.zeros(50, 3, 32, 32), cells=8, keep=0.2)
+    cells = mask.view(50, 8, 4, 8, 4).transpose(2, 3).flatten(3)
+    assert torch.equal(cells.amin(-1), cells.amax(-1))
+    assert 0.17 < mask.mean() < 0.23
+
+
+def test_initial_edge_weights_are_the_softplus_of_about_minus_four():
+    weights = build(keypoints=16).weights()
+    assert weights.shape == (120,)
+    assert weights.min() > 0.012 and weights.max() < 0.026
+
+
+def test_learning_rate_factor_equals_the_factor_inside_the_softplus():
+    """Adam on θ with 512 times the rate moves softplus(θ) as Adam on r moves softplus(512 r)."""
+    ours, inside = torch.tensor([-4.0, -3.0], requires_grad=True), torch.tensor([-4.0, -3.0]) / 512
+    inside.requires_grad_()
+    group = next(g for g in build().param_groups("main") if g.get("lr_multiplier"))
+    options = {"eps": group["eps"], "weight_decay": 1e-3 / group["lr_multiplier"]}
+    first = torch.optim.AdamW([ours], lr=1e-4 * group["lr_multiplier"], **options)
+    second = torch.optim.AdamW([inside], lr=1e-4, eps=1e-8, weight_decay=1e-3)
+    for step in range(5):
+        target = torch.tensor([0.5, 0.001 * step])
+        for optimizer, value in ((first, lambda: ours), (second, lambda: 512 * inside)):
+            optimizer.zero_grad()
+            ((torch.nn.functional.softplus(value()) - target) ** 2).sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(ours.detach(), 512 * inside.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_edges_are_counted_relative_to_the_strongest():
+    method = build(edge_share=0.25)
+    with torch.no_grad():
+        method.edges.copy_(torch.tensor([2.0, 0.6, 0.4, 0.01, 0.0001, 2.0]).expm1().log())  # softplus^-1
+    adjacency = method.adjacency()
+    assert torch.equal(adjacency, adjacency.T) and adjacency.diagonal().eq(0).all()
+    linked = adjacency[method.pairs[0], method.pairs[1]] >= 0.5
+    assert linked.tolist() == [True, True, False, False, False, True]
+
+
+def test_spectral_groups_split_two_bodies():
+    weights = np.full((6, 6), 0.01)
+    for body in ((0, 2, 4), (1, 3, 5)):
+        weights[np.ix_(body, body)] = 1.0
+    np.fill_diagonal(weights, 0)
+    assert spectral_groups(weights).tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_the_paper_s_architecture():
+    method = AutoLink(AutoLinkConfig(features="pyramid"), (128, 128))
+    assert [block.body[1].out_channels for block in method.detector.down] == [64, 128, 256, 512]
+    _, maps = method.eval().keypoints(torch.zeros(1, 3, 128, 128))
+    assert maps.shape == (1, 16, 32, 32)
+    assert method.decoder.stem.__class__ is torch.nn.Identity and len(method.decoder.up) == 4
+    assert method.alpha.item() == 1
+
+
+def test_gradients_reach_everything_that_learns():
+    method = build()
+    batch = {"image": bars(4)}
+    sum(method.loss(batch, "main").values()).backward()
+    for name, parameter in method.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+    assert method.edges.grad.abs().sum() > 0 and method.alpha.grad != 0
+    grouped = [p for group in method.param_groups("main") for p in group["params"]]
+    assert len(grouped) == len(set(map(id, grouped))) == len(list(method.parameters()))
+
+
+def test_overfits_eight_images():
+    method, images = build(keep=0.1), bars(8)
+    groups = [
+        {"params": g["params"], "lr": 2e-3 * min(10, g.get("lr_multiplier", 1))} for g in method.param_groups("main")
+    ]
+    optimizer = torch.optim.Adam(groups)
+    errors = []
+    for _ in range(80):
+        optimizer.zero_grad()
+        loss = sum(method.loss({"image": images}, "main").values())
+        loss.backward()
+        optimizer.step()
+        errors.append(loss.item())
+    assert np.mean(errors[-5:]) < 0.25 * errors[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("keypoints", 1), ("thickness", 0.0), ("keep", 1.5), ("upsamplings", 4), ("feature_error", "cubed")],
+)
+def test_bad_values_are_refused(key, value):
+    with pytest.raises(UserError, match=key):
+        replace(TINY, **{key: value})
+
+
+def test_an_input_that_does_not_divide_is_refused():
+    with pytest.raises(UserError, match="multiples of 8"):
+        AutoLink(TINY, (36, 32))

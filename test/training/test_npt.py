@@ -1,0 +1,262 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from keypoint_perception.errors import UserError
+from training.methods.npt import (
+    Npt,
+    NptConfig,
+    around_mode,
+    as_matrix,
+    blur,
+    contiguity_loss,
+    foreground_share,
+    length_loss,
+    near_loss,
+    neighbours,
+    sparse_losses,
+    transport,
+    uniform_loss,
+)
+
+TINY = NptConfig(
+    points=5,
+    width=8,
+    psi_widths=(8,) * 8,
+    psi_strides=(2, 2, 2, 1, 1, 1, 1, 1),
+    background_size=8,
+    temperature_steps=50,
+)
+PAIRS = torch.triu_indices(3, 3, 1)  # (0, 1), (0, 2), (1, 2)
+
+
+def build(**changes):
+    torch.manual_seed(0)
+    return Npt(replace(TINY, **changes), (32, 32))
+
+
+def one_hot(positions, size=9):
+    """(1, P, size, size) sure points at (column, row)."""
+    maps = torch.zeros(1, len(positions), size, size)
+    for point, (column, row) in enumerate(positions):
+        maps[0, point, row, column] = 1
+    return maps
+
+
+def moving_dots(count, size=32):
+    """Pairs of images with the same three coloured squares in different places."""
+    rng = np.random.default_rng(0)
+    images = np.full((2, count, 3, size, size), 0.3, np.float32)
+    for pair in range(count):
+        for colour in np.eye(3, dtype=np.float32):
+            for image in images[:, pair]:
+                x, y = rng.integers(2, size - 6, 2)
+                image[:, y : y + 4, x : x + 4] = colour[:, None, None]
+    return {"reference": torch.from_numpy(images[0]), "image": torch.from_numpy(images[1])}
+
+
+def test_a_sure_point_carries_its_colour():
+    source = torch.zeros(1, 3, 9, 9)
+    source[0, :, 2:5, 2:5] = torch.tensor([0.9, 0.5, 0.1])[:, None, None]
+    background = torch.full((1, 3, 9, 9), 0.3)
+    painted = transport(source, one_hot([(3, 3)]), one_hot([(6, 5)]), background, background_weight=0.2)
+    colour = torch.tensor([0.9, 0.5, 0.1])
+    torch.testing.assert_close(painted[0, :, 5, 6], (1.0 * colour + 0.2 * 0.3) / 1.2)
+    torch.testing.assert_close(painted[0, :, 5, 7], (0.5 * colour + 0.2 * 0.3) / 0.7)
+    torch.testing.assert_close(painted[0, :, 4, 5], (0.25 * colour + 0.2 * 0.3) / 0.45)
+    torch.testing.assert_close(painted[0, :, 0, 0], torch.full((3,), 0.3))
+
+
+def test_blur_is_the_binomial_gaussian_of_peak_one():
+    around = blur(one_hot([(4, 4)]))[0, 0, 3:6, 3:6]
+    torch.testing.assert_close(around, torch.tensor([[0.25, 0.5, 0.25], [0.5, 1.0, 0.5], [0.25, 0.5, 0.25]]))
+
+
+def test_neighbours_are_points_whose_windows_meet():
+    together = neighbours(one_hot([(1, 1), (4, 1), (8, 8)]), pool=7)[0]
+    assert together[0, 1] == 1 and together[0, 2] == 0 and together[1, 2] == 0
+    torch.testing.assert_close(together, together.T)
+
+
+def test_contiguity_rewards_each_point_that_keeps_a_neighbour():
+    source = one_hot([(1, 1), (3, 1), (8, 8)])
+    assert contiguity_loss(source, one_hot([(5, 5), (6, 5), (0, 0)]), pool=3).item() == -2
+    assert contiguity_loss(source, one_hot([(0, 8), (8, 0), (0, 0)]), pool=3).item() == 0
+
+
+def near_by_loops(strength, points, scale, temperature):
+    total = 0.0
+    for p in points:
+        explained = []
+        for weight, (i, j) in zip(strength, PAIRS.T.tolist(), strict=True):
+            a, b = points[i], points[j]
+            t = np.clip((p - a) @ (b - a) / max((b - a) @ (b - a), 1e-8), 0, 1)
+            explained.append(weight * np.exp(-np.linalg.norm(p - a - t * (b - a)) / scale))
+        weights = np.exp(np.array(explained) / temperature)
+        total -= (np.array(explained) * weights / weights.sum()).sum()
+    return total
+
+
+def test_near_loss_against_plain_loops():
+    points, strength = torch.tensor([[[-0.5, 0.0], [0.5, 0.1], [0.1, 0.4]]]), torch.tensor([[0.9, 0.2, 0.1]])
+    value = near_loss(strength, points, PAIRS, scale=0.3, temperature=0.2)
+    assert value.item() == pytest.approx(near_by_loops(strength[0].numpy(), points[0].numpy(), 0.3, 0.2), abs=1e-3)
+
+
+def test_sparse_losses_by_hand():
+    strength = torch.tensor([[0.9, 0.0, 0.3]])
+    links, joints = sparse_losses(strength, PAIRS, 3, power=1)
+    assert links.item() == pytest.approx((0.9 + 0 + 0.3) / 3, abs=1e-6)
+    assert joints.item() == pytest.approx((0.9 + 0.9 + 0.3) / 3, abs=1e-6)
+    links, _ = sparse_losses(strength, PAIRS, 3, power=0.5)
+    assert links.item() == pytest.approx(((0.9**0.5 + 0.3**0.5) / 3) ** 2, abs=1e-3)
+
+
+def test_foreground_share_is_the_covered_part_of_a_line():
+    maps = one_hot([(0, 4), (8, 4), (4, 4)])
+    points = torch.tensor([[[-1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]])
+    share = foreground_share(maps, points, PAIRS, pool=3, samples=9)[0]
+    # Line 0-1 runs over columns 0 to 8: all but 2 and 6 are within a pixel of a point. On the half as long lines 0-2
+    # and 1-2 every second sample lies between two columns and counts half where one of them is covered.
+    assert share.tolist() == pytest.approx([7 / 9, 7 / 9, 7 / 9])
+    assert foreground_share(maps, points, PAIRS, pool=5, samples=9)[0].tolist() == pytest.approx([1, 1, 1])
+
+
+def test_uniform_loss_is_the_mean_strength_of_links_with_gaps():
+    strength, share = torch.tensor([[0.9, 0.4, 0.2]]), torch.tensor([[0.95, 0.5, 0.79]])
+    assert uniform_loss(strength, share, 0.8).item() == pytest.approx((0.4 + 0.2) / 2)
+    assert uniform_loss(strength, torch.ones(1, 3), 0.8).item() == 0
+
+
+def test_length_loss_by_hand():
+    points = torch.tensor([[[0.0, 0.0], [0.05, 0.0], [0.0, 1.5]]])
+    value = length_loss(torch.tensor([[0.5, 1.0, 0.0]]), points, PAIRS, (0.1, 1.2))
+    assert value.item() == pytest.approx((0.5 * 0.05 + 1.0 * 0.3) / 3, abs=1e-4)
+
+
+def test_matrix_of_pairs_is_symmetric():
+    matrix = as_matrix(torch.tensor([[1.0, 2.0, 3.0]]), PAIRS, 3)
+    assert matrix.tolist() == [[[0, 1, 2], [1, 0, 3], [2, 3, 0]]]
+
+
+def test_position_is_the_mean_around_the_mode_and_ignores_a_far_second_peak():
+    maps = torch.zeros(1, 1, 9, 9)
+    maps[0, 0, 4, 2], maps[0, 0, 4, 3], maps[0, 0, 0, 8] = 0.4, 0.2, 0.4 - 1e-3
+    x, y = around_mode(maps)[0, 0].tolist()
+    assert x == pytest.approx((2 * 0.4 + 3 * 0.2) / 0.6 / 4 - 1) and y == 0
+
+
+def test_the_paper_s_architecture():
+    method = Npt(NptConfig(), (64, 64))
+    convolutions = [block[0] for block in method.skeleton.convolutions]
+    assert [c.kernel_size[0] for c in convolutions] == [7, 5, 3, 3, 3, 3, 3, 1]
+    normalise, linear = method.skeleton.head
+    assert isinstance(normalise, nn.LayerNorm) and linear.out_features == 32 * 31 // 2
+    doubles = [*method.points.down, *method.points.up]
+    assert len(method.points.down) == 5 and len(method.points.up) == 4
+    assert all(c[0].kernel_size == (3, 3) and c[0].stride == (1, 1) for double in doubles for c in double)
+    assert method.points.last.kernel_size == (1, 1)
+    images = torch.zeros(2, 3, 64, 64)
+    assert method.points(images).shape == (2, 32, 64, 64)
+    assert method.background(images).shape == (2, 3, 64, 64)
+    assert method.background.encoder[0][0].in_channels == 3 and isinstance(method.background.encoder[-1], nn.Linear)
+
+
+def test_skeleton_depends_on_the_image_and_joints_are_points_with_a_link():
+    method = build().eval()
+    detection = method.detect(torch.rand(3, 3, 32, 32))
+    assert "adjacency" not in method.static_fields
+    assert not torch.equal(detection.adjacency[0], detection.adjacency[1])
+    torch.testing.assert_close(detection.scores, detection.adjacency.amax(-1))
+
+
+def touched(method, terms):
+    """Which networks a sum of terms has a gradient for."""
+    method.zero_grad()
+    sum(terms).backward()
+    parts = {"points": method.points, "skeleton": method.skeleton, "background": method.background}
+    return {name for name, part in parts.items() if any(p.grad is not None and p.grad.any() for p in part.parameters())}
+
+
+def test_each_loss_reaches_what_it_must():
+    batch = moving_dots(4)
+    expected = {
+        "reconstruction": {"points", "background"},
+        "contiguity": {"points"},
+        "near": {"points", "skeleton"},
+        "uniform": {"points", "skeleton"},
+        "links": {"points", "skeleton"},
+        "joints": {"points", "skeleton"},
+        "length": {"points", "skeleton"},
+    }
+    for name, networks in expected.items():
+        method = build(length_range=(0.9, 1.0))
+        assert touched(method, [method.loss(batch, "main")[name]]) == networks, name
+
+
+def test_whether_a_link_has_gaps_has_no_gradient_to_the_points():
+    maps, points = torch.rand(1, 3, 9, 9, requires_grad=True), torch.rand(1, 3, 2, requires_grad=True)
+    assert not foreground_share(maps, points, PAIRS, 5, 8).requires_grad
+
+
+def test_points_learn_alone_first_then_the_graph_s_terms_grow():
+    method, batch = build(points_steps=10, ramp_steps=10, near_ramps=True, power=1.0), moving_dots(2)
+    assert set(method.loss(batch, "main")) == {"reconstruction", "contiguity"}
+    values = []
+    for step in (10, 14, 19, 40):
+        method.step = step
+        torch.manual_seed(1)
+        values.append(method.loss(batch, "main")["links"].item())
+    assert values[0] == pytest.approx(values[3] / 10, rel=0.1)
+    assert values[1] == pytest.approx(values[3] / 2, rel=0.1)
+    assert values[2] == pytest.approx(values[3], rel=0.1)
+
+
+def test_bounded_logits_leave_every_link_undecided():
+    method = build(logit_bound=2.0)
+    with torch.no_grad():
+        method.skeleton.head[1].weight.mul_(1e3)
+    strength = method.eval().detect(torch.rand(2, 3, 32, 32)).adjacency
+    links = strength[:, method.pairs[0], method.pairs[1]]
+    assert links.min() >= 0.119 and links.max() <= 0.881
+
+
+@pytest.mark.parametrize("position", ["categorical", "expectation"])
+def test_overfits_eight_pairs(position):
+    method = build(position=position, points=6, width=12, points_steps=10**6)
+    batch = moving_dots(8)
+    optimizer = torch.optim.Adam(method.parameters(), 5e-3)
+    errors = []
+    for step in range(60):
+        method.step = step
+        optimizer.zero_grad()
+        terms = method.loss(batch, "main")
+        sum(terms.values()).backward()
+        optimizer.step()
+        errors.append(terms["reconstruction"].item())
+    assert np.mean(errors[-10:]) < 0.4 * errors[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("points", 1),
+        ("psi_widths", (8,) * 7),
+        ("uniform_pool", 4),
+        ("power", 0.0),
+        ("near_scale", -1.0),
+        ("position", "mean"),
+        ("length_range", (1.0, 0.5)),
+    ],
+)
+def test_bad_values_are_refused(key, value):
+    with pytest.raises(UserError, match=key):
+        replace(TINY, **{key: value})
+
+
+def test_an_input_that_does_not_divide_is_refused():
+    with pytest.raises(UserError, match="multiples of 16"):
+        Npt(TINY, (40, 32))

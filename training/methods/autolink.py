@@ -1,0 +1,258 @@
+"""AutoLink: keypoints and one graph for all images, learned by inpainting.
+
+He, Wandt, Rhodin: "AutoLink: Self-supervised Learning of Human Skeletons and Object Outlines by Linking Keypoints",
+NeurIPS 2022. A detector places K keypoints; a single-channel edge map draws every pair of keypoints as a line whose
+weight is shared by all images; a decoder repaints the image from that edge map and a few cells of the image itself.
+
+Where the paper and its official code differ the text is the default:
+- Eq. 2 lost its minus sign: S_ij = exp(-d²/σ²).
+- Eq. 6 is a squared L2 distance of features, the code takes the mean L1 distance: `feature_error`.
+- Adam with betas (0.9, 0.99) against AdamW with (0.9, 0.999) and weight decay 1e-3: `optimizer`.
+- The factor of 512 on the edge weights' learning rate is, in the code, a factor inside the softplus. Adam steps by the
+  gradient's sign, so the two are equal once Adam's eps and the weight decay are divided by 512: `param_groups`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from keypoint_perception.errors import UserError
+from training.heatmaps import expected_position, grid, points_to_segments, spatial_softmax
+from training.losses import PerceptualLoss
+from training.method import Batch, Detection, Method, OptimizerConfig
+from training.networks import ResidualBlock, UNet, conv_block, upsample
+from training.perceptual import FeatureName, perceptual_features
+
+
+@dataclass(frozen=True)
+class AutoLinkConfig:
+    """The paper's values; sizes that it leaves to its appendix are the official code's."""
+
+    keypoints: int = 16
+    """K."""
+    detector_widths: tuple[int, ...] = (64, 128, 256, 512)
+    """Channels of the detector's residual stages; each halves the image."""
+    upsamplings: int = 2
+    """Doublings after the last stage: 128 px become maps of 32 x 32."""
+    decoder_width: int = 64
+    """Channels of the decoder's first level, doubled at each of `decoder_depth` steps down, up to 512."""
+    decoder_depth: int = 4
+    edge_stride: int = 1
+    """The edge map is drawn, and the decoder works, at 1 / this of the image's size; above 1 for small processors."""
+    thickness: float = 5e-5
+    """σ² of Eq. 2, in [-1, 1] units: a line of 0.45 px at 128 px. The paper tunes it a data set, up to 2.5e-3."""
+    initial_edge: float = -4.0
+    """Mean of the edge weights before the softplus: every pair starts at about 0.018."""
+    edge_lr_multiplier: float = 512.0
+    mask_cells: int = 16
+    """Cells a side of the mask."""
+    keep: float = 0.2
+    """Probability that a cell stays visible."""
+    features: FeatureName = "efficientnet_lite0"
+    """Γ of Eq. 6. The paper's VGG needs a file of weights; `pyramid` compares the image itself at several scales."""
+    weights: str | None = None
+    """Path of Γ's weights, for VGG."""
+    layers: tuple[str, ...] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+    """Layers of VGG that are compared, beside the image itself; the official code's."""
+    feature_error: Literal["squared", "absolute"] = "squared"
+    running_mean_rate: float | None = None
+    """Not in the paper: divide each layer's error by a running mean of it, so that layers of any scale count alike."""
+    edge_share: float = 0.2
+    """An edge counts from this share of the strongest weight on; see `AutoLink.adjacency`."""
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig("adam", 1e-4, (0.9, 0.99)))
+
+    def __post_init__(self) -> None:
+        """Raises UserError that names the first bad value."""
+        least = {"keypoints": 2, "upsamplings": 0, "decoder_width": 1, "decoder_depth": 1, "edge_stride": 1}
+        for name, value in (least | {"mask_cells": 1}).items():
+            if getattr(self, name) < value:
+                raise UserError(f"autolink: {name} is {getattr(self, name)}: give at least {value}")
+        if not self.detector_widths or min(self.detector_widths) < 1:
+            raise UserError(f"autolink: detector_widths is {self.detector_widths}: give one number of channels a stage")
+        if self.upsamplings > len(self.detector_widths):
+            raise UserError(
+                f"autolink: upsamplings is {self.upsamplings}: give at most the {len(self.detector_widths)} stages"
+            )
+        for name in ("thickness", "edge_lr_multiplier"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"autolink: {name} is {getattr(self, name)}: give a number above 0")
+        for name in ("keep", "edge_share"):
+            if not 0 < getattr(self, name) <= 1:
+                raise UserError(f"autolink: {name} is {getattr(self, name)}: give a share above 0 and at most 1")
+        if self.feature_error not in ("squared", "absolute"):
+            raise UserError(f"autolink: feature_error is {self.feature_error!r}: give 'squared' or 'absolute'")
+
+
+class KeypointDetector(nn.Module):
+    """The "ResNet with upsampling": images (B, 3, H, W) in [-1, 1] to K maps of logits."""
+
+    def __init__(self, keypoints: int, widths: tuple[int, ...], upsamplings: int) -> None:
+        super().__init__()
+        before = (3, *widths[:-1])
+        self.down = nn.Sequential(*(ResidualBlock(a, b, stride=2) for a, b in zip(before, widths, strict=True)))
+        channels = [max(widths[-1] // 2**step, 16) for step in range(upsamplings + 1)]
+        self.up = nn.ModuleList(conv_block(a, b) for a, b in pairwise(channels))
+        self.last = nn.Conv2d(channels[-1], keypoints, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (B, K, h, w), smaller than the image by 2^(stages - upsamplings)."""
+        features = self.down(image)
+        for block in self.up:
+            features = block(upsample(features))
+        return self.last(features)
+
+
+def edge_map(keypoints: Tensor, weights: Tensor, pairs: Tensor, height: int, width: int, thickness: float) -> Tensor:
+    """S of Eq. 4, (B, 1, height, width): S(p) = max_ij w_ij exp(-d_ij(p)² / σ²).
+
+    keypoints (B, K, 2), weights (E,) above 0, pairs (2, E). Which edge is highest at a pixel is found without a
+    gradient, edge by edge; only that edge is then drawn with one. Value and gradient are those of the maximum over
+    all maps, without K² H W numbers in memory.
+    """
+    with torch.no_grad():
+        highest = keypoints.new_full((len(keypoints), height, width), -torch.inf)
+        winner = torch.zeros_like(highest, dtype=torch.long)
+        cells = grid(height, width, keypoints)
+        for edge, (i, j) in enumerate(pairs.T.tolist()):
+            distance = points_to_segments(cells, keypoints[:, i, None, None], keypoints[:, j, None, None])
+            height_here = weights[edge].log() - distance / thickness
+            better = height_here > highest
+            highest = torch.where(better, height_here, highest)
+            winner[better] = edge
+    ends = (keypoints.gather(1, pairs[side][winner].flatten(1)[..., None].expand(-1, -1, 2)) for side in (0, 1))
+    start, end = (point.view(-1, height, width, 2) for point in ends)
+    drawn = weights[winner] * torch.exp(-points_to_segments(cells, start, end) / thickness)
+    return drawn[:, None]
+
+
+def random_cells(image: Tensor, cells: int, keep: float) -> Tensor:
+    """The mask of section 3.2, (B, 1, H, W): each cell of a cells x cells grid is 1 with probability `keep`, else 0."""
+    visible = (torch.rand(len(image), 1, cells, cells, device=image.device) < keep).to(image)
+    return F.interpolate(visible, image.shape[-2:], mode="nearest")
+
+
+def spectral_groups(weights: np.ndarray, groups: int = 2) -> np.ndarray:
+    """Spectral clustering [Ng et al. 2001] of a graph, as section 4.4 splits the object from the background.
+
+    weights (K, K) symmetric, not negative. Returns (K,) labels from 0 to groups - 1, numbered by first appearance.
+    Deterministic: k-means starts from the keypoints farthest from one another.
+    """
+    affinity = np.asarray(weights, dtype=np.float64)
+    root = 1 / np.sqrt(np.maximum(affinity.sum(axis=1), 1e-12))
+    _, vectors = np.linalg.eigh(root[:, None] * affinity * root)
+    spectrum = vectors[:, -groups:]
+    spectrum = spectrum / np.maximum(np.linalg.norm(spectrum, axis=1, keepdims=True), 1e-12)
+    centres = spectrum[:1]
+    while len(centres) < groups:
+        gap = np.linalg.norm(spectrum[:, None] - centres, axis=-1).min(axis=1)
+        centres = np.concatenate((centres, spectrum[[gap.argmax()]]))
+    for _ in range(100):
+        label = np.linalg.norm(spectrum[:, None] - centres, axis=-1).argmin(axis=1)
+        members = [spectrum[label == group] for group in range(groups)]
+        centres = np.stack([m.mean(axis=0) if len(m) else c for m, c in zip(members, centres, strict=True)])
+    order = {group: number for number, group in enumerate(dict.fromkeys(label.tolist()))}
+    return np.array([order[group] for group in label.tolist()])
+
+
+class AutoLink(Method):
+    """Keypoints linked by edges whose weights all images share; see the module's text for the paper."""
+
+    Config = AutoLinkConfig
+    required_keys: ClassVar[frozenset[str]] = frozenset({"image"})
+    pairs: Tensor
+
+    def __init__(self, config: AutoLinkConfig, input_size: tuple[int, int]) -> None:
+        super().__init__()
+        factor = max(2 ** len(config.detector_widths), config.edge_stride * 2**config.decoder_depth)
+        if any(side % factor for side in input_size):
+            raise UserError(f"autolink: the input is {input_size}: give multiples of {factor} pixels a side")
+        self.config = config
+        self.optimizer = config.optimizer
+        self.keypoint_count = config.keypoints
+        self.detector = KeypointDetector(config.keypoints, config.detector_widths, config.upsamplings)
+        self.decoder = UNet(4, 3, config.decoder_width, config.decoder_depth, widest=512)
+        self.register_buffer("pairs", torch.triu_indices(config.keypoints, config.keypoints, 1), persistent=False)
+        self.edges = nn.Parameter(config.initial_edge + 0.1 * torch.randn(self.pairs.shape[1]))
+        self.alpha = nn.Parameter(torch.ones(()))
+        features = perceptual_features(config.features, config.weights, config.layers)
+        power: Literal[1, 2] = 2 if config.feature_error == "squared" else 1
+        self.perceptual = PerceptualLoss(features, config.running_mean_rate, power, reduction="mean")
+        self.size = (input_size[1], input_size[0])
+
+    def keypoints(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 1: (B, K, 2) positions and the (B, K, h, w) maps they are means of. Images enter in [-1, 1]."""
+        maps = spatial_softmax(self.detector(2 * image - 1))
+        return expected_position(maps), maps
+
+    def weights(self) -> Tensor:
+        """w_ij of Eq. 4, (E,) above 0, in the order of `pairs`."""
+        return F.softplus(self.edges)
+
+    def adjacency(self) -> Tensor:
+        """(K, K) in [0, 1]: w / (w + edge_share · max w), so that 0.5 is where an edge counts.
+
+        Only the ratio of weights has a meaning, as α and the decoder rescale the edge map; and under the maximum of
+        Eq. 4 an edge of a small share of the strongest is drawn too faintly to carry structure.
+        """
+        weights = self.weights()
+        relative = weights / (weights + self.config.edge_share * weights.max())
+        return symmetric(relative, self.pairs, self.keypoint_count)
+
+    def groups(self, count: int = 2) -> np.ndarray:
+        """(K,) group numbers by spectral clustering of the learned graph: object and structured background."""
+        graph = symmetric(self.weights(), self.pairs, self.keypoint_count)
+        return spectral_groups(graph.detach().cpu().numpy(), count)
+
+    def detect(self, image: Tensor) -> Detection:
+        """A keypoint's score is the share of its map within a tenth of the image around it."""
+        keypoints, maps = self.keypoints(image)
+        cells = grid(*maps.shape[-2:], maps)
+        near = ((cells - keypoints[:, :, None, None]) ** 2).sum(dim=-1) < 0.2**2
+        adjacency = self.adjacency().expand(len(image), -1, -1)
+        root = torch.full_like(keypoints[..., 0], -1, dtype=torch.long)
+        scores = (maps * near).sum(dim=(2, 3)).clamp(0, 1)
+        return Detection(keypoints, scores, adjacency, parent=root, level=torch.zeros_like(root))
+
+    def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        """Eq. 6."""
+        reconstruction, _ = self.reconstruct(batch["image"])
+        return {"perceptual": self.perceptual(reconstruction, batch["image"], batch.get("loss_mask"))}
+
+    def reconstruct(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 5: the repainted image (B, 3, H, W) in [0, 1] units (unclamped) and the edge map."""
+        keypoints, _ = self.keypoints(image)
+        height, width = (side // self.config.edge_stride for side in self.size)
+        edges = edge_map(keypoints.float(), self.weights(), self.pairs, height, width, self.config.thickness)
+        visible = (2 * image - 1) * random_cells(image, self.config.mask_cells, self.config.keep)
+        visible = F.interpolate(visible, (height, width), mode="area")
+        painted = self.decoder(torch.cat((self.alpha * visible, edges), dim=1))
+        return F.interpolate(painted, self.size, mode="bilinear", align_corners=False) / 2 + 0.5, edges
+
+    def param_groups(self, phase: str) -> Iterable[dict[str, Any]]:
+        """The edge weights learn `edge_lr_multiplier` times faster; eps and decay as if the factor were inside."""
+        factor = self.config.edge_lr_multiplier
+        rest = [p for p in self.parameters() if p is not self.edges]
+        edges = {"params": [self.edges], "lr_multiplier": factor, "eps": 1e-8 / factor}
+        return [{"params": rest}, edges | {"weight_decay": self.optimizer.weight_decay / factor}]
+
+    @torch.no_grad()
+    def preview(self, batch: Batch) -> dict[str, Tensor]:
+        """The reconstruction and the edge map, scaled to its highest value."""
+        reconstruction, edges = self.reconstruct(batch["image"])
+        edges = F.interpolate(edges / edges.amax(dim=(1, 2, 3), keepdim=True), self.size, mode="bilinear")
+        return {"reconstruction": reconstruction.clamp(0, 1), "edges": edges.expand(-1, 3, -1, -1)}
+
+
+def symmetric(values: Tensor, pairs: Tensor, count: int) -> Tensor:
+    """(E,) values of unordered pairs to a symmetric (count, count) with a zero diagonal."""
+    matrix = values.new_zeros(count, count)
+    matrix[pairs[0], pairs[1]] = values
+    return matrix + matrix.T

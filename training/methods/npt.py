@@ -1,0 +1,369 @@
+"""NPT: the skeleton of a single image, learned from pairs of images of the same object in two poses.
+
+Anciukevičius, Henderson, Bilen: "Learning to Predict Keypoints and Structure of Articulated Objects without
+Supervision", ICPR 2022. A point extractor π (U-Net) gives P categorical point locations; the neural point transporter
+moves the colours under the source's points to the target's and lays them over a background B; ψ looks at the source and
+its points and says which points a link joins. Joints are the points with a link, so their number varies by image.
+
+What the paper leaves open is an option with a note in `NptConfig`. Deviations, each with its reason:
+- Distances that need the ends of a segment (Eq. 3, 5, 8) use expected positions γ, as Eq. 8 does; γ is the only form of
+  the points that has ends. exp(-d) is exp(-d / near_scale): in pixels it would vanish, in [-1, 1] units hardly fall.
+- δ (Eq. 5) samples π̄ along the line instead of Eq. 7's sum over all pixels of all P² lines. It is the quantity that the
+  text defines; as [δ < α] has no gradient, Eq. 7's reason for avoiding coordinates does not apply, and P² H W is slow.
+- The sums over links and joints (Eq. 4) are divided by the number of pairs and of points, so that weights survive a
+  change of P.
+- With every loss on from the first step ψ freezes to one graph: linking everything explains everything, and later all
+  links die at once. `points_steps` lets the points settle first and `near` and `sparse` come in together after it,
+  `logit_bound` keeps ψ's sigmoids from saturating and `psi_lr_multiplier` slows it. 0, None and 1 are the paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from keypoint_perception.errors import UserError
+from training.heatmaps import expected_position, gaussian_maps, points_to_segments, spatial_softmax
+from training.losses import pyramid_mse
+from training.method import Batch, Detection, Method, OptimizerConfig
+from training.networks import UNet, conv_block
+
+
+@dataclass(frozen=True)
+class NptConfig:
+    """The paper's values (section VIII, weights of Swimmers) or, where it gives none, the ones that worked here."""
+
+    points: int = 32
+    """P. Not given."""
+    width: int = 64
+    """Channels of π's first double convolution, doubled at each of 4 steps down. Not given; the U-Net paper's."""
+    psi_widths: tuple[int, ...] = (32, 64, 64, 64, 128, 128, 128, 32)
+    """Channels of ψ's 8 layers. Not given."""
+    psi_strides: tuple[int, ...] = (2, 1, 2, 1, 2, 1, 1, 1)
+    """Strides of ψ's 8 layers. Not given."""
+    background_size: int = 64
+    """Length of B's background vector. Not given."""
+    position: Literal["categorical", "expectation"] = "categorical"
+    """`expectation` is the ablation of Table III: a Gaussian at the mean of a spatial softmax."""
+    temperature: float = 1.0
+    """Of the Gumbel-softmax at step 0. Not given."""
+    final_temperature: float = 0.3
+    """Of the Gumbel-softmax from `temperature_steps` on, linear in between. Not given."""
+    temperature_steps: int = 2000
+    straight_through: bool = False
+    """One-hot samples with the gradient of the soft ones; the paper relaxes instead."""
+    background_weight: float = 0.2
+    """Weight of the background in the compositing softmax; a point's centre has 1. Not given."""
+    pyramid_levels: int = 5
+    contiguity_pool: int = 7
+    """β, in pixels."""
+    uniform_pool: int = 5
+    """τ, in pixels."""
+    uniform_share: float = 0.8
+    """α of Eq. 5."""
+    line_samples: int = 16
+    """Positions along a line at which δ is measured."""
+    near_scale: float = 0.1
+    """Distance in [-1, 1] units at which exp(-d) of Eq. 3 has fallen to 1/e. Not given."""
+    near_temperature: float = 0.1
+    """Of the softmax that relaxes the maximum of Eq. 3. Not given."""
+    power: float = 1.0
+    """p of Eq. 4, 0 < p <= 1. Not given."""
+    length_range: tuple[float, float] = (0.1, 1.2)
+    """l_min and l_max of Eq. 8 in [-1, 1] units. Not given."""
+    reconstruction: float = 10.0
+    contiguity: float = 0.001
+    near: float = 10.0
+    joints: float = 0.1
+    links: float = 7000.0
+    uniform: float = 20.0
+    length: float = 1000.0
+    ramp_steps: int = 10_000
+    """`uniform`, `joints` and `links` grow linearly from 0 over so many steps after `points_steps`."""
+    points_steps: int = 0
+    """Steps in which only the points learn. The paper has none, see above."""
+    near_ramps: bool = False
+    """`near` grows with the others. The paper has it on from the start, see above."""
+    logit_bound: float | None = None
+    """ψ's logits are squashed into ± this. The paper's are free, see above."""
+    psi_lr_multiplier: float = 1.0
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig("adam", 5e-3, (0.9, 0.999), clip_norm=1.0, clip_value=1.0)
+    )
+
+    def __post_init__(self) -> None:
+        """Raises UserError that names the first bad value."""
+        for name in ("points", "width", "background_size", "temperature_steps", "pyramid_levels", "line_samples"):
+            if getattr(self, name) < (2 if name == "points" else 1):
+                raise UserError(f"npt: {name} is {getattr(self, name)}: give at least {2 if name == 'points' else 1}")
+        if self.position not in ("categorical", "expectation"):
+            raise UserError(f"npt: position is {self.position!r}: give 'categorical' or 'expectation'")
+        for name in ("psi_widths", "psi_strides"):
+            if len(getattr(self, name)) != len(PSI_KERNELS):
+                raise UserError(f"npt: {name} has {len(getattr(self, name))} entries: give {len(PSI_KERNELS)}")
+        for name in ("contiguity_pool", "uniform_pool"):
+            if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
+                raise UserError(f"npt: {name} is {getattr(self, name)}: give an odd number of pixels")
+        for name in ("temperature", "final_temperature", "near_scale", "near_temperature", "background_weight"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"npt: {name} is {getattr(self, name)}: give a number above 0")
+        for name in ("reconstruction", "contiguity", "near", "joints", "links", "uniform", "length", "ramp_steps"):
+            if getattr(self, name) < 0:
+                raise UserError(f"npt: {name} is {getattr(self, name)}: give 0 or more")
+        if not 0 < self.power <= 1:
+            raise UserError(f"npt: power is {self.power}: give 0 < power <= 1")
+        if not 0 <= self.length_range[0] < self.length_range[1]:
+            raise UserError(f"npt: length_range is {self.length_range}: give 0 <= shortest < longest")
+
+
+PSI_KERNELS = (7, 5, 3, 3, 3, 3, 3, 1)
+"""Kernel sizes of ψ's layers (section VIII)."""
+
+
+class SkeletonPredictor(nn.Module):
+    """ψ: an image and its point maps to one logit for each pair of points, (B, P (P - 1) / 2)."""
+
+    def __init__(self, config: NptConfig, input_size: tuple[int, int]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3 + config.points
+        for kernel, width, stride in zip(PSI_KERNELS, config.psi_widths, config.psi_strides, strict=True):
+            layers.append(conv_block(channels, width, kernel, stride, leak=0.2))
+            channels = width
+        self.convolutions = nn.Sequential(*layers)
+        width, height = input_size
+        for stride in config.psi_strides:
+            width, height = -(-width // stride), -(-height // stride)
+        features = channels * width * height
+        self.head = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, config.points * (config.points - 1) // 2))
+        self.bound = config.logit_bound
+
+    def forward(self, image: Tensor, maps: Tensor) -> Tensor:
+        """image (B, 3, H, W) and π (B, P, H, W) to logits (B, E)."""
+        logits = self.head(self.convolutions(torch.cat((image, maps), dim=1)).flatten(1))
+        return logits if self.bound is None else self.bound * torch.tanh(logits / self.bound)
+
+
+class BackgroundNetwork(nn.Module):
+    """B: an image, shrunk to 16 x 16, to a background image of its own size. Too narrow to hold the object."""
+
+    def __init__(self, code: int, input_size: tuple[int, int]) -> None:
+        super().__init__()
+        layers = [conv_block(before, after, stride=2, leak=0.2) for before, after in ((3, 16), (16, 32), (32, 32))]
+        self.encoder = nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 2 * 2, code))
+        self.spread = nn.Linear(code, 32 * 4 * 4)
+        self.decoder = nn.Sequential(
+            nn.Upsample(scale_factor=2), nn.ConvTranspose2d(32, 16, 4, 2, 1), nn.LeakyReLU(0.2),
+            nn.Upsample(scale_factor=2), nn.ConvTranspose2d(16, 3, 4, 2, 1), nn.Sigmoid(),
+        )  # fmt: skip
+        self.size = (input_size[1], input_size[0])
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, 3, H, W) in [0, 1]."""
+        code = self.encoder(F.interpolate(image, (16, 16), mode="area"))
+        background = self.decoder(self.spread(code).view(-1, 32, 4, 4))
+        return F.interpolate(background, self.size, mode="bilinear", align_corners=False)
+
+
+def blur(maps: Tensor) -> Tensor:
+    """(B, P, H, W) convolved with the 3 x 3 binomial Gaussian of peak 1, so that a sure point keeps the height 1."""
+    taps = maps.new_tensor((0.5, 1.0, 0.5))
+    kernel = (taps[:, None] * taps).expand(maps.shape[1], 1, 3, 3)
+    return F.conv2d(maps, kernel, padding=1, groups=maps.shape[1])
+
+
+def transport(
+    source: Tensor, source_maps: Tensor, target_maps: Tensor, background: Tensor, background_weight: float
+) -> Tensor:
+    """NPT(x_source, π(x_source), π(x_target)): (B, 3, H, W), section III-A.
+
+    c_p is the mean source colour under point p's smoothed map; each point's splat of that colour and the background
+    are mixed in proportion to splat height and `background_weight`: the weighted softmax over layers of equal depth.
+    """
+    under = blur(source_maps)
+    colours = torch.einsum("bphw,bchw->bpc", under, source) / under.sum((2, 3)).clamp_min(1e-6)[..., None]
+    splat = blur(target_maps)
+    painted = torch.einsum("bphw,bpc->bchw", splat, colours) + background_weight * background
+    return painted / (splat.sum(dim=1, keepdim=True) + background_weight)
+
+
+def neighbours(maps: Tensor, pool: int) -> Tensor:
+    """N of Eq. 6, (B, P, P): max over ω of the product of two dilated maps.
+
+    ω steps over half a window: windows still overlap, so that a pair within β of each other shares one.
+    """
+    dilated = F.max_pool2d(maps, pool, stride=max(1, pool // 2), padding=pool // 2).flatten(2)
+    return (dilated[:, :, None] * dilated[:, None]).amax(dim=-1)
+
+
+def contiguity_loss(source_maps: Tensor, target_maps: Tensor, pool: int) -> Tensor:
+    """Eq. 2: -Σ_p max_{q≠p} N_pq^source N_pq^target, mean over the batch."""
+    together = neighbours(source_maps, pool) * neighbours(target_maps, pool)
+    itself = torch.eye(together.shape[1], dtype=torch.bool, device=together.device)
+    return -together.masked_fill(itself, 0).amax(dim=-1).sum(dim=-1).mean()
+
+
+def near_loss(strength: Tensor, points: Tensor, pairs: Tensor, scale: float, temperature: float) -> Tensor:
+    """Eq. 3 for one frame: -Σ_p max_ij S_ij exp(-d[p‖i,j] / scale), mean over the batch.
+
+    strength S (B, E), points γ (B, P, 2), pairs (2, E). The maximum is Σ_ij x_ij softmax(x / temperature)_ij.
+    """
+    distance = points_to_segments(points[:, :, None], points[:, None, pairs[0]], points[:, None, pairs[1]])
+    explained = strength[:, None] * torch.exp(-(distance + 1e-8).sqrt() / scale)  # (B, P, E)
+    return -(explained * (explained / temperature).softmax(dim=-1)).sum(dim=(1, 2)).mean()
+
+
+def sparse_losses(strength: Tensor, pairs: Tensor, points: int, power: float) -> tuple[Tensor, Tensor]:
+    """Eq. 4: (Σ_ij S_ij^p)^1/p over pairs and (Σ_i max_j S_ij^p)^1/p over points, each divided by its count."""
+    raised = (strength + 1e-8) ** power
+    links = raised.mean(dim=-1) ** (1 / power)
+    joints = as_matrix(raised, pairs, points).amax(dim=-1).mean(dim=-1) ** (1 / power)
+    return links.mean(), joints.mean()
+
+
+@torch.no_grad()
+def foreground_share(maps: Tensor, points: Tensor, pairs: Tensor, pool: int, samples: int) -> Tensor:
+    """δ, (B, E): the mean over positions on the line between two points of π̄ = max_p of the dilated maps (Eq. 7)."""
+    foreground = F.max_pool2d(maps, pool, stride=1, padding=pool // 2).amax(dim=1, keepdim=True)
+    t = torch.linspace(0, 1, samples, dtype=points.dtype, device=points.device)[:, None]
+    start, end = points[:, pairs[0], None], points[:, pairs[1], None]  # (B, E, 1, 2)
+    return F.grid_sample(foreground, start + t * (end - start), align_corners=True).mean(dim=-1)[:, 0]
+
+
+def uniform_loss(strength: Tensor, share: Tensor, least: float) -> Tensor:
+    """Eq. 5 for one frame: Σ S_ij [δ_ij < α] / Σ [δ_ij < α], mean over the batch."""
+    gap = (share < least).to(strength)
+    return ((strength * gap).sum(dim=-1) / gap.sum(dim=-1).clamp_min(1)).mean()
+
+
+def length_loss(strength: Tensor, points: Tensor, pairs: Tensor, length_range: tuple[float, float]) -> Tensor:
+    """Eq. 8 for one frame: Σ S_ij (max(0, l_min - l_ij) + max(0, l_ij - l_max)), mean over pairs and batch."""
+    length = ((points[:, pairs[0]] - points[:, pairs[1]]) ** 2).sum(dim=-1).add(1e-8).sqrt()
+    shortest, longest = length_range
+    return (strength * ((shortest - length).clamp_min(0) + (length - longest).clamp_min(0))).mean()
+
+
+def as_matrix(values: Tensor, pairs: Tensor, points: int) -> Tensor:
+    """(B, E) values of unordered pairs to a symmetric (B, P, P) with a zero diagonal."""
+    matrix = values.new_zeros(values.shape[0], points * points)
+    index = torch.cat((pairs[0] * points + pairs[1], pairs[1] * points + pairs[0]))
+    return matrix.index_copy(1, index, torch.cat((values, values), dim=1)).view(-1, points, points)
+
+
+def around_mode(probability: Tensor, radius: int = 2) -> Tensor:
+    """(B, P, H, W) maps to (B, P, 2): the mean position within `radius` cells of each map's highest cell."""
+    height, width = probability.shape[-2:]
+    mode = probability.flatten(2).argmax(dim=-1)
+    x, y = torch.arange(width, device=mode.device), torch.arange(height, device=mode.device)
+    close_x = (x - (mode % width)[..., None]).abs() <= radius  # (B, P, W)
+    close_y = (y - (mode // width)[..., None]).abs() <= radius
+    window = probability * (close_y[..., :, None] & close_x[..., None, :])
+    return expected_position(window / window.sum(dim=(2, 3), keepdim=True).clamp_min(1e-12))
+
+
+class Npt(Method):
+    """The neural point transporter and its skeleton; see the module's text for the paper."""
+
+    Config = NptConfig
+    required_keys: ClassVar[frozenset[str]] = frozenset({"image", "reference"})
+    static_fields: ClassVar[frozenset[str]] = frozenset({"parent", "level"})
+    pairs: Tensor
+
+    def __init__(self, config: NptConfig, input_size: tuple[int, int]) -> None:
+        super().__init__()
+        smallest = max(16, 2 ** (config.pyramid_levels - 1))
+        if any(side % 16 or side < smallest for side in input_size):
+            raise UserError(f"npt: the input is {input_size}: give multiples of 16, at least {smallest} pixels a side")
+        self.config = config
+        self.optimizer = config.optimizer
+        self.keypoint_count = config.points
+        self.points = UNet(3, config.points, config.width, depth=4)
+        self.skeleton = SkeletonPredictor(config, input_size)
+        self.background = BackgroundNetwork(config.background_size, input_size)
+        self.register_buffer("pairs", torch.triu_indices(config.points, config.points, 1), persistent=False)
+
+    def detect(self, image: Tensor) -> Detection:
+        """Points at the modes of π, links S of ψ; a point's score is its strongest link: how sure it is a joint."""
+        maps = spatial_softmax(self.points(image))
+        position = around_mode(maps)
+        if self.config.position == "expectation":
+            position = expected_position(maps)
+            maps = self._gaussians(position, maps)
+        strength = self.skeleton(image, maps).sigmoid()
+        adjacency = as_matrix(strength, self.pairs, self.keypoint_count)
+        root = torch.full_like(position[..., 0], -1, dtype=torch.long)
+        return Detection(position, adjacency.amax(dim=-1), adjacency, parent=root, level=torch.zeros_like(root))
+
+    def param_groups(self, phase: str) -> Iterable[dict[str, Any]]:
+        """ψ has a learning rate of its own."""
+        skeleton = list(self.skeleton.parameters())
+        rest = [*self.points.parameters(), *self.background.parameters()]
+        return [{"params": rest}, {"params": skeleton, "lr_multiplier": self.config.psi_lr_multiplier}]
+
+    def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        """Eq. 1 and 2, and Eq. 3 to 5 and 8 with their warm-ups."""
+        config = self.config
+        source, target = batch["reference"], batch["image"]
+        source_maps, target_maps = self.sample(torch.cat((source, target))).chunk(2)
+        painted = transport(source, source_maps, target_maps, self.background(target), config.background_weight)
+        terms = {
+            "reconstruction": config.reconstruction * pyramid_mse(painted, target, levels=config.pyramid_levels),
+            "contiguity": config.contiguity * contiguity_loss(source_maps, target_maps, config.contiguity_pool),
+        }
+        if self.step >= config.points_steps:
+            terms |= self._skeleton_terms(source, source_maps, target_maps)
+        return terms
+
+    def _skeleton_terms(self, source: Tensor, source_maps: Tensor, target_maps: Tensor) -> dict[str, Tensor]:
+        """Section III-B: the skeleton of the source must explain the points of both frames."""
+        config, pairs = self.config, self.pairs
+        strength = self.skeleton(source, source_maps).sigmoid()
+        ramp = min(1.0, (self.step - config.points_steps + 1) / max(1, config.ramp_steps))
+        near = uniform = length = strength.new_zeros(())
+        for maps in (source_maps, target_maps):
+            points = expected_position(maps)
+            share = foreground_share(maps, points, pairs, config.uniform_pool, config.line_samples)
+            near = near + near_loss(strength, points, pairs, config.near_scale, config.near_temperature)
+            uniform = uniform + uniform_loss(strength, share, config.uniform_share)
+            length = length + length_loss(strength, points, pairs, config.length_range)
+        links, joints = sparse_losses(strength, pairs, config.points, config.power)
+        return {
+            "near": config.near * (ramp if config.near_ramps else 1.0) * near,
+            "links": config.links * ramp * links,
+            "joints": config.joints * ramp * joints,
+            "uniform": config.uniform * ramp * uniform,
+            "length": config.length * length,
+        }
+
+    def sample(self, image: Tensor) -> Tensor:
+        """π(x): (B, P, H, W) maps that sum to 1, Gumbel-softmax samples while training."""
+        config, logits = self.config, self.points(image)
+        if config.position == "expectation":
+            return self._gaussians(expected_position(spatial_softmax(logits)), logits)
+        if not self.training:
+            return spatial_softmax(logits)
+        progress = min(1.0, self.step / config.temperature_steps)
+        temperature = config.temperature + progress * (config.final_temperature - config.temperature)
+        flat = F.gumbel_softmax(logits.flatten(2), temperature, hard=config.straight_through, dim=-1)
+        return flat.view_as(logits)
+
+    @staticmethod
+    def _gaussians(position: Tensor, like: Tensor) -> Tensor:
+        """Maps that sum to 1, a Gaussian of one pixel around each position: what Table III's ablation transports."""
+        height, width = like.shape[-2:]
+        maps = gaussian_maps(position, height, width, sigma=2 / (max(height, width) - 1))
+        return maps / maps.sum(dim=(2, 3), keepdim=True).clamp_min(1e-6)
+
+    @torch.no_grad()
+    def preview(self, batch: Batch) -> dict[str, Tensor]:
+        """The reconstruction, the background and where the points are."""
+        source_maps, target_maps = self.sample(torch.cat((batch["reference"], batch["image"]))).chunk(2)
+        background = self.background(batch["image"])
+        painted = transport(batch["reference"], source_maps, target_maps, background, self.config.background_weight)
+        points = blur(target_maps).amax(dim=1, keepdim=True).clamp(0, 1).expand(-1, 3, -1, -1)
+        return {"reconstruction": painted, "background": background, "points": points}
