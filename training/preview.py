@@ -44,7 +44,7 @@ def draw_detections(image: Tensor, detection: Detection) -> np.ndarray:
     """(B, 3, H, W) images in [0, 1] and what was found in them to (B, H, W, 3) uint8 pictures."""
     enlarged = [_enlarge(picture) for picture in to_uint8(image)]
     size = enlarged[0].shape[1::-1]
-    style = Style(palette(detection.keypoints.shape[1]))
+    style = Style(palette(detection.keypoints.shape[1]), threshold=0.0)
     found = (field.detach().float().cpu().numpy() for field in detection[:3])
     observations = (
         Observation(normalised_to_pixels(keypoints, size).astype(np.float32), scores, adjacency, size)
