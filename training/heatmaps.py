@@ -5,6 +5,8 @@ Coordinates are (x, y) in [-1, 1]; the ends are the CENTRES of the first and las
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,16 @@ def spatial_softmax(logits: Tensor) -> Tensor:
     """(B, K, H, W) logits to maps that each sum to 1 over H x W; float32 where the network ran in half precision."""
     precision = torch.promote_types(logits.dtype, torch.float32)
     return logits.flatten(2).softmax(dim=-1, dtype=precision).view(logits.shape)
+
+
+def separable_softmax(logits: Tensor, reduce: Literal["mean", "sum"] = "mean") -> tuple[Tensor, Tensor]:
+    """(B, K, H, W) logits to probabilities of the columns (B, K, W) and of the rows (B, K, H), in float32.
+
+    The logits of an axis are the means or sums over the other axis.
+    """
+    over = torch.mean if reduce == "mean" else torch.sum
+    logits = logits.float()
+    return over(logits, dim=-2).softmax(dim=-1), over(logits, dim=-1).softmax(dim=-1)
 
 
 def expected_position(probability: Tensor) -> Tensor:

@@ -1,0 +1,162 @@
+"""Transporter: keypoints by transporting features between two frames of one video.
+
+Kulkarni, Gupta, Ionescu, Borgeaud, Reynolds, Zisserman, Mnih: "Unsupervised Learning of Object Keypoints for Perception
+and Control", NeurIPS 2019, https://arxiv.org/abs/1906.11883. An encoder Φ gives features, a keypoint network Ψ gives K
+points. The source's features are erased at the points of both frames and the target's are pasted at its own points; a
+decoder must then redraw the target. Whatever differs between the frames has to lie under a point.
+
+Readings of the paper, with their reasons:
+- Gaussian maps are exp(-d² / σ²), as in the authors' code; `gaussian: halved` has the usual ½.
+- The K maps of a frame combine to 1 - Π_k (1 - H_k), which stays in [0, 1]: the erasing factor is then exactly what
+  erasing point after point gives. `combine` has the sum and the maximum as well.
+- The loss is the mean, not the sum, of the squared error: Adam does not notice, and weights hold for any image size.
+- Scores, which the paper has none of, say how concentrated a heatmap is around its keypoint.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from keypoint_perception.errors import UserError
+from training.heatmaps import axis_mean, concentration, gaussian_maps, separable_softmax
+from training.losses import difference
+from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
+from training.networks import Decoder, Encoder, NormName
+
+CombineName = Literal["union", "sum", "max"]
+"""How the maps of K points become one."""
+
+
+def _paper_optimizer() -> OptimizerConfig:
+    return OptimizerConfig(lr=1e-3, decay=0.95, decay_steps=100_000)
+
+
+@dataclass(frozen=True)
+class TransporterConfig:
+    """Defaults are the paper's (its appendix: 80 x 80 pixels, batches of 64)."""
+
+    keypoints: int = 10
+    """K."""
+    width: int = 32
+    """Channels of the first convolution; doubled at each halving of the size."""
+    map_stride: int = 4
+    """Input pixels per cell of features and heatmaps, a power of two."""
+    early_stride: bool = False
+    """Halve the size in the first convolution: several times faster, with a block less."""
+    decoder_least_width: int = 32
+    """The decoder never has fewer channels."""
+    output_stride: int = 1
+    """Reconstruct at 1 / this of the input's size, a power of two up to map_stride."""
+    norm: NormName = "batch"
+    """Normalisation after each convolution."""
+    sigma: float = 0.1
+    """σ of the points' Gaussians, normalised units."""
+    gaussian: Literal["plain", "halved"] = "plain"
+    """exp(-d² / σ²), or exp(-d² / 2σ²)."""
+    combine: CombineName = "union"
+    """The one map of K points: 1 - Π (1 - H_k), the sum cut at 1, or the maximum."""
+    axis_logits: Literal["mean", "sum"] = "mean"
+    """Logits of an image axis are the means or the sums of the heatmap over the other axis."""
+    detach_source: bool = True
+    """No gradient through the source's features and points: the target's alone are learned."""
+    optimizer: OptimizerConfig = field(default_factory=_paper_optimizer)
+
+    def __post_init__(self) -> None:
+        """Raises UserError that names the first bad value."""
+        for name in ("keypoints", "width", "decoder_least_width"):
+            if getattr(self, name) < 1:
+                raise UserError(f"transporter: {name} is {getattr(self, name)}: give 1 or more")
+        check_power_of_two("transporter", "map_stride", self.map_stride, 2, 64)
+        check_power_of_two("transporter", "output_stride", self.output_stride, 1, self.map_stride)
+        if not self.sigma > 0:
+            raise UserError(f"transporter: sigma is {self.sigma}: give a number above 0")
+
+
+def check_power_of_two(method: str, name: str, value: int, least: int, most: int) -> None:
+    """Raises UserError unless `value` is a power of two from `least` to `most`."""
+    if not least <= value <= most or value & (value - 1):
+        raise UserError(f"{method}: {name} is {value}: allowed are powers of two from {least} to {most}")
+
+
+def one_map(maps: Tensor, combine: CombineName = "union") -> Tensor:
+    """H: the maps (B, K, H, W) of K points, each with peak 1, to one (B, 1, H, W) in [0, 1]."""
+    if combine == "sum":
+        return maps.sum(dim=1, keepdim=True).clamp(max=1)
+    if combine == "max":
+        return maps.amax(dim=1, keepdim=True)
+    return 1 - (1 - maps).prod(dim=1, keepdim=True)
+
+
+def transport(source: Tensor, source_map: Tensor, target: Tensor, target_map: Tensor) -> Tensor:
+    """(1 - H_s) (1 - H_t) Φ_s + H_t Φ_t: features (B, C, H, W), maps (B, 1, H, W), to (B, C, H, W)."""
+    return (1 - source_map) * (1 - target_map) * source + target_map * target
+
+
+class Transporter(Method):
+    """Φ, Ψ and the decoder. input_size is (width, height) in pixels."""
+
+    Config = TransporterConfig
+
+    def __init__(self, config: TransporterConfig, input_size: tuple[int, int]) -> None:
+        super().__init__()
+        if any(side % config.map_stride or side < 2 * config.map_stride for side in input_size):
+            raise UserError(
+                f"transporter: input_size is {input_size}: both sides must be multiples of map_stride"
+                f" ({config.map_stride}) and at least two of it"
+            )
+        self.config = config
+        self.optimizer = config.optimizer
+        self.keypoint_count = config.keypoints
+        halvings = int(math.log2(config.map_stride))
+        self.features = Encoder(3, config.width, halvings, config.norm, config.early_stride)
+        trunk = Encoder(3, config.width, halvings, config.norm, config.early_stride)
+        self.detector = nn.Sequential(trunk, nn.Conv2d(trunk.channels, config.keypoints, 1))
+        self.decoder = Decoder(
+            self.features.channels,
+            self.features.channels,
+            halvings - int(math.log2(config.output_stride)),
+            least_width=config.decoder_least_width,
+            norm=config.norm,
+        )
+
+    def detect(self, image: Tensor) -> Detection:
+        """See Method.detect."""
+        column, row = separable_softmax(self.detector(image), self.config.axis_logits)
+        keypoints = torch.stack((axis_mean(column), axis_mean(row)), dim=-1)
+        return independent_keypoints(keypoints, concentration(column, row, keypoints, 2 * self.config.sigma))
+
+    def reconstruct(self, source: Tensor, target: Tensor) -> Tensor:
+        """x̂_t from two frames (B, 3, H, W): (B, 3, H, W) / output_stride."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.detach_source):
+            source_features, source_map = self.features(source), self._map(source)
+        target_features, target_map = self.features(target), self._map(target)
+        return self.decoder(transport(source_features, source_map, target_features, target_map))
+
+    def _map(self, image: Tensor) -> Tensor:
+        """H_Ψ: (B, 1, H_map, W_map)."""
+        height, width = (side // self.config.map_stride for side in image.shape[-2:])
+        halved = self.config.gaussian == "halved"
+        maps = gaussian_maps(self.detect(image).keypoints, height, width, self.config.sigma, halved=halved)
+        return one_map(maps, self.config.combine)
+
+    def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        """‖x̂_t - x_t‖², where `loss_mask` counts if the batch has one."""
+        reconstruction = self.reconstruct(batch["reference"], batch["image"])
+        target = F.avg_pool2d(batch["image"], self.config.output_stride)
+        return {"reconstruction": difference(reconstruction, target, mask=batch.get("loss_mask"))}
+
+    @torch.no_grad()
+    def preview(self, batch: Batch) -> dict[str, Tensor]:
+        """The reconstruction, and the one map of the target's points."""
+        size = batch["image"].shape[-2:]
+        pictures = {
+            "reconstruction": self.reconstruct(batch["reference"], batch["image"]).clamp(0, 1),
+            "points": self._map(batch["image"]).expand(-1, 3, -1, -1),
+        }
+        return {name: F.interpolate(picture.float(), size, mode="bilinear") for name, picture in pictures.items()}
