@@ -1,9 +1,10 @@
 """A skeleton and its parts from how keypoints move: for methods that learn no graph themselves.
 
-Two points of one rigid link keep their distance. The spread of a distance over its median, its relative variation, says
-how rigid a pair is whatever the scale; spread and median are taken from quantiles, so that single false detections do
-not count, and are weighted by score. The skeleton is the spanning tree whose distances vary least in all (short, rigid
-pairs before long ones, which foreshortening changes more); the parts are clusters of mutually rigid points.
+Two points of one rigid link keep their distance. The spread of a distance, relative to the distance itself or to how
+far the points move about one another, whichever is smaller, says how rigid a pair is whatever the scale: a coefficient
+of variation that a long way between unrelated points does not flatter. Spreads are taken from quantiles weighted by
+score, so that single false detections do not count. The skeleton is the spanning tree whose distances vary least in
+all, where of two equally rigid pairs the shorter wins; the parts are clusters of mutually rigid points.
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ from scipy.spatial.distance import squareform
 
 from keypoint_perception.observation import EDGE_THRESHOLD
 
-HALF_RIGID = 0.2
+HALF_RIGID = 0.25
 """Relative variation at which a pair counts as half rigid; projection alone varies a turning link by about 0.1."""
-SMALLEST_DISTANCE = 0.02
-"""Distances, as a share of the points' overall extent, below which variation is not blown up by dividing."""
+SMALLEST_DISTANCE = 0.03
+"""Distances and motions, as shares of the points' overall extent, that variation is at least divided by."""
+NORMAL_SPREAD = 2.563
+"""From the 10% to the 90% quantile of a normal distribution, in standard deviations."""
+LENGTH_COST = 0.1
+"""What an edge's length costs in the spanning tree, against its spread."""
 UNRELATED = 0.02
 """A spanning edge of less rigidity than this joins nothing: its ends belong to different objects."""
 MOST_GROUPS = 8
@@ -47,10 +52,10 @@ def estimate_kinematics(recordings: list[tuple[np.ndarray, np.ndarray]]) -> Kine
     Units do not matter, but must be equal in x and y. Recordings may differ in scale.
     """
     count = recordings[0][0].shape[1]
-    spread, variation = _variation(recordings)
+    cost, variation = _variation(recordings)
     rigidity = np.exp2(-((variation / HALF_RIGID) ** 2))
     np.fill_diagonal(rigidity, 0)
-    tree = minimum_spanning_tree(spread + 1e-9).toarray() > 0
+    tree = minimum_spanning_tree(cost + 1e-9).toarray() > 0
     edge = (tree | tree.T) & (rigidity > UNRELATED)
     adjacency = np.where(edge, EDGE_THRESHOLD + (1 - EDGE_THRESHOLD) * rigidity, 0.98 * EDGE_THRESHOLD * rigidity)
     np.fill_diagonal(adjacency, 0)
@@ -87,21 +92,27 @@ def spectral_groups(adjacency: np.ndarray, seed: int = 0) -> list[tuple[int, ...
 
 
 def _variation(recordings: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """(K, K) spread of each distance as a share of the recording's extent, and relative variation; scores weigh."""
+    """(K, K) costs of edges in shares of the recording's extent, and relative variations; scores weigh."""
     count = recordings[0][0].shape[1]
-    spread, variation, total = (np.zeros((count, count)) for _ in range(3))
+    cost, variation, total = (np.zeros((count, count)) for _ in range(3))
     for keypoints, scores in recordings:
-        extent = max(float(np.linalg.norm(np.ptp(keypoints.reshape(-1, 2), axis=0))), 1e-9)
+        low, high = np.quantile(keypoints.reshape(-1, 2), (0.1, 0.9), axis=0)
+        extent = max(float(np.linalg.norm(high - low)), 1e-9)
         for i in range(count):
-            distance = np.linalg.norm(keypoints - keypoints[:, i : i + 1], axis=-1) / extent  # (T, K)
+            offset = (keypoints - keypoints[:, i : i + 1]) / extent  # (T, K, 2)
             weight = scores * scores[:, i : i + 1] + 1e-6
-            low, middle, high = _weighted_quantiles(distance, weight, (0.1, 0.5, 0.9))
-            deviation = (high - low) / 2.563  # of a normal distribution
-            weight_sum = weight.sum(axis=0)
-            spread[i] += weight_sum * deviation
-            variation[i] += weight_sum * deviation / np.maximum(middle, SMALLEST_DISTANCE)
+            low, middle, high = _weighted_quantiles(np.linalg.norm(offset, axis=-1), weight, (0.1, 0.5, 0.9))
+            moved = np.hypot(*(_spread(offset[..., axis], weight) for axis in (0, 1)))
+            deviation, weight_sum = (high - low) / NORMAL_SPREAD, weight.sum(axis=0)
+            cost[i] += weight_sum * (deviation + LENGTH_COST * middle)
+            variation[i] += weight_sum * deviation / np.maximum(np.minimum(middle, moved), SMALLEST_DISTANCE)
             total[i] += weight_sum
-    return spread / total, variation / total
+    return cost / total, variation / total
+
+
+def _spread(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    low, high = _weighted_quantiles(values, weights, (0.1, 0.9))
+    return (high - low) / NORMAL_SPREAD
 
 
 def _weighted_quantiles(values: np.ndarray, weights: np.ndarray, shares: tuple[float, ...]) -> list[np.ndarray]:

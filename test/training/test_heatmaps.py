@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import torch
+
+from training.heatmaps import (
+    axis,
+    concentration,
+    expected_position,
+    gaussian_maps,
+    segment_distance,
+    spatial_softmax,
+)
+
+
+def test_axis_ends_are_the_centres_of_the_first_and_last_cell():
+    assert axis(5, torch.zeros(1)).tolist() == [-1.0, -0.5, 0.0, 0.5, 1.0]
+
+
+def test_expected_position_equals_a_slow_loop():
+    logits = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = expected_position(spatial_softmax(logits)).numpy()
+    for b in range(2):
+        for k in range(3):
+            weights = np.exp(logits[b, k].numpy())
+            x = sum(weights[r, c] * (-1 + 2 * c / 5) for r in range(4) for c in range(6)) / weights.sum()
+            y = sum(weights[r, c] * (-1 + 2 * r / 3) for r in range(4) for c in range(6)) / weights.sum()
+            assert found[b, k] == pytest.approx([x, y], abs=1e-12)
+
+
+def test_a_single_hot_cell_is_found_at_its_centre():
+    logits = torch.full((1, 1, 5, 9), -1e4)
+    logits[0, 0, 1, 6] = 0
+    assert expected_position(spatial_softmax(logits))[0, 0].tolist() == pytest.approx([0.5, -0.5])
+
+
+def test_coordinates_keep_float32_precision_under_bfloat16_autocast():
+    logits = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    exact = expected_position(spatial_softmax(logits))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(expected_position(spatial_softmax(logits)), exact, atol=1e-6)
+    half = expected_position(spatial_softmax(logits.half()))
+    assert half.dtype == torch.float32
+    assert torch.allclose(half, exact, atol=1e-3)
+
+
+@pytest.mark.parametrize("halved", [True, False])
+def test_gaussian_maps_against_the_formula(halved):
+    point, sigma = (0.25, -0.5), 0.3
+    maps = gaussian_maps(torch.tensor([[point]], dtype=torch.float64), 3, 5, sigma, halved=halved)[0, 0]
+    for row in range(3):
+        for column in range(5):
+            squared = (-1 + column / 2 - point[0]) ** 2 + (-1 + row - point[1]) ** 2
+            expected = np.exp(-squared / ((2 if halved else 1) * sigma**2))
+            assert maps[row, column].item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_concentration_is_one_for_one_cell_and_small_for_a_flat_map():
+    one = torch.zeros(1, 1, 9)
+    one[..., 4] = 1
+    flat = torch.full((1, 1, 9), 1 / 9)
+    centre = torch.zeros(1, 1, 2)
+    assert concentration(one, one, centre, 0.1).item() == pytest.approx(1)
+    assert concentration(flat, flat, centre, 0.1).item() < 0.05
+
+
+def test_segment_distance_beside_beyond_and_for_a_point():
+    start, end = torch.tensor([-0.5, 0.0]), torch.tensor([0.5, 0.0])
+    squared = segment_distance(start, end, 3, 5)  # cells at x -1, -0.5, 0, 0.5, 1 and y -1, 0, 1
+    assert squared[1].tolist() == pytest.approx([0.25, 0, 0, 0, 0.25])
+    assert squared[0].tolist() == pytest.approx([1.25, 1, 1, 1, 1.25])
+    point = torch.zeros(2, requires_grad=True)
+    segment_distance(point, point, 3, 3).sum().backward()
+    assert torch.isfinite(point.grad).all()

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from training.kinematics import estimate_kinematics, rigid_groups, spectral_groups
+
+
+def swinging_arm(frames=200, seed=0):
+    """Two links of three points each, hinged at the origin and at the first link's end; and two points of a table."""
+    rng = np.random.default_rng(seed)
+    first = np.cumsum(rng.normal(0, 0.15, frames))
+    second = first + np.cumsum(rng.normal(0, 0.15, frames))
+    along = np.stack([np.cos(first), np.sin(first)], -1), np.stack([np.cos(second), np.sin(second)], -1)
+    points = [r * along[0] for r in (20, 40, 60)]
+    points += [60 * along[0] + r * along[1] for r in (20, 40, 60)]
+    points += [np.full((frames, 2), (150.0, 90.0)), np.full((frames, 2), (150.0, 120.0))]
+    return np.stack(points, axis=1) + rng.normal(0, 0.3, (frames, 8, 2)), np.ones((frames, 8))
+
+
+def edges(adjacency):
+    return {tuple(pair) for pair in np.argwhere(np.triu(adjacency, 1) >= 0.5).tolist()}
+
+
+def test_links_of_an_arm_are_found_and_grouped():
+    found = estimate_kinematics([swinging_arm()])
+    assert {(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (6, 7)} <= edges(found.adjacency)
+    assert found.groups == [(0, 1), (2, 3, 4, 5), (6, 7)]  # point 2 is the elbow and rigid with both links
+    assert np.array_equal(found.adjacency, found.adjacency.T)
+    assert not found.adjacency.diagonal().any()
+    assert 0 <= found.adjacency.min() <= found.adjacency.max() <= 1
+    assert found.frames == 200
+
+
+def test_scale_changes_nothing_and_recordings_of_different_scale_agree():
+    points, scores = swinging_arm()
+    one = estimate_kinematics([(points, scores)])
+    both = estimate_kinematics([(points, scores), (points * 7, scores)])
+    assert both.adjacency == pytest.approx(one.adjacency)
+
+
+def test_false_detections_with_a_low_score_do_not_count():
+    points, scores = swinging_arm()
+    clean = estimate_kinematics([(points, scores)])
+    points, scores = points.copy(), scores.copy()
+    points[::3, 1] = (500, -300)
+    scores[::3, 1] = 0.0
+    assert edges(estimate_kinematics([(points, scores)]).adjacency) == edges(clean.adjacency)
+
+
+def test_one_keypoint_has_no_edges():
+    found = estimate_kinematics([(np.zeros((5, 1, 2)), np.ones((5, 1)))])
+    assert found.adjacency.tolist() == [[0.0]]
+    assert found.groups == [(0,)]
+
+
+def test_rigid_groups_of_two_blocks():
+    rigidity = np.array([[0, 0.9, 0.1], [0.9, 0, 0.2], [0.1, 0.2, 0.0]])
+    assert rigid_groups(rigidity) == [(0, 1), (2,)]
+
+
+def test_spectral_groups_cut_the_weak_link():
+    graph = np.zeros((6, 6))
+    for i, j, weight in [(0, 1, 1), (1, 2, 1), (0, 2, 1), (3, 4, 1), (4, 5, 1), (3, 5, 1), (2, 3, 0.01)]:
+        graph[i, j] = graph[j, i] = weight
+    assert spectral_groups(graph) == [(0, 1, 2), (3, 4, 5)]
+    graph[2, 3] = graph[3, 2] = 0
+    assert spectral_groups(graph) == [(0, 1, 2), (3, 4, 5)]

@@ -1,0 +1,131 @@
+import pytest
+import torch
+from torch import Tensor
+
+from keypoint_perception.errors import UserError
+from training.losses import PerceptualLoss, difference, image_pyramid, masked_mean, pyramid_mse
+from training.perceptual import perceptual_features
+
+
+class Doubled:
+    """Two layers: the image, and its 2x2 means doubled."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __call__(self, image: Tensor) -> list[Tensor]:
+        return [image, 2 * torch.nn.functional.avg_pool2d(image, 2)]
+
+
+def test_masked_mean_counts_only_what_the_mask_keeps():
+    values = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]]])
+    mask = torch.tensor([[[[1.0, 0.0], [0.0, 0.5]]]])
+    assert masked_mean(values).item() == pytest.approx(4.5)
+    assert masked_mean(values, mask).item() == pytest.approx((1 + 5 + 0.5 * 4 + 0.5 * 8) / (1.5 * 2))
+    assert masked_mean(values, torch.zeros_like(mask)).item() == 0
+
+
+def test_a_mask_is_brought_to_the_size_of_a_layer_by_area():
+    mask = torch.tensor([[[[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]]])
+    assert masked_mean(torch.tensor([[[[3.0, 100.0]]]]), mask).item() == pytest.approx(3)
+
+
+def test_difference_squared_and_absolute():
+    a, b = torch.tensor([[[[0.0, 2.0]]]]), torch.tensor([[[[1.0, -1.0]]]])
+    assert difference(a, b, power=2).item() == pytest.approx((1 + 9) / 2)
+    assert difference(a, b, power=1).item() == pytest.approx((1 + 3) / 2)
+
+
+def test_pyramid_mse_of_a_checkerboard_vanishes_at_the_coarse_levels():
+    board = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).repeat(2, 2)[None, None].repeat(1, 3, 1, 1)  # 4 x 4
+    flat = torch.full_like(board, 0.5)
+    assert [level.shape[-1] for level in image_pyramid(board, 5)] == [4, 2]
+    assert pyramid_mse(flat, board).item() == pytest.approx(0.25 / 2)
+
+
+def test_perceptual_loss_divides_each_layer_by_its_running_mean():
+    loss = PerceptualLoss(Doubled(), running_mean_rate=0.9)
+    target = torch.zeros(1, 3, 2, 2)
+    first, second = torch.full_like(target, 0.5), torch.full_like(target, 1.0)
+    assert loss(first, target).item() == pytest.approx(2)  # every layer over its own first error
+    # errors 0.25 and 1 at first, then 1 and 4; means 0.9 · 0.25 + 0.1 · 1 = 0.325 and 0.9 · 1 + 0.1 · 4 = 1.3
+    assert loss(second, target).item() == pytest.approx(1 / 0.325 + 4 / 1.3)
+    assert loss.running_mean.tolist() == pytest.approx([0.325, 1.3])
+    loss.eval()
+    assert loss(first, target).item() == pytest.approx(0.25 / 0.325 + 1 / 1.3)
+    assert loss.running_mean.tolist() == pytest.approx([0.325, 1.3])
+
+
+def test_perceptual_loss_without_normalisation_and_with_absolute_errors():
+    loss = PerceptualLoss(Doubled(), running_mean_rate=None, power=1, reduction="mean")
+    target = torch.zeros(1, 3, 2, 2)
+    assert loss(torch.full_like(target, 0.5), target).item() == pytest.approx((0.5 + 1.0) / 2)
+
+
+def test_perceptual_loss_ignores_what_the_mask_hides():
+    loss = PerceptualLoss(perceptual_features("pixels"), running_mean_rate=None)
+    target, prediction = torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)
+    prediction[..., 0, 0] = 9.0
+    mask = torch.ones(1, 1, 2, 2)
+    mask[..., 0, 0] = 0
+    assert loss(prediction, target, mask).item() == 0
+
+
+def test_gradient_reaches_the_prediction_and_not_the_target():
+    loss = PerceptualLoss(perceptual_features("efficientnet_lite0"))
+    generator = torch.Generator().manual_seed(0)
+    prediction = torch.rand(1, 3, 32, 32, generator=generator, requires_grad=True)
+    target = torch.rand(1, 3, 32, 32, generator=generator)
+    loss(prediction, target).backward()
+    assert prediction.grad.abs().max() > 0
+    assert not list(loss.parameters())
+    assert set(loss.state_dict()) == {"running_mean"}  # a checkpoint holds no frozen network
+
+
+def test_efficientnet_sees_edges_that_colour_alone_does_not_show():
+    features = perceptual_features("efficientnet_lite0")
+    maps = features(torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(0)))
+    assert len(maps) == len(features) == 7
+    assert [tuple(m.shape[1:]) for m in maps] == [
+        (3, 48, 64),
+        (32, 24, 32),
+        (16, 24, 32),
+        (24, 12, 16),
+        (40, 6, 8),
+        (80, 3, 4),
+        (112, 3, 4),
+    ]
+
+
+def make_vgg_weights(path, name):
+    plan = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}[name]
+    state, channels, position = {}, 3, 0
+    for stage, count in enumerate(plan):
+        for _ in range(count):
+            width = min(64 * 2**stage, 512)
+            state[f"features.{position}.weight"] = torch.full((width, channels, 3, 3), 1e-3)
+            state[f"features.{position}.bias"] = torch.zeros(width)
+            channels, position = width, position + 2
+        position += 1
+    torch.save(state, path)
+
+
+def test_vgg19_from_a_file_gives_the_layers_of_the_paper(tmp_path):
+    make_vgg_weights(tmp_path / "vgg19.pth", "vgg19")
+    maps = perceptual_features("vgg19", str(tmp_path / "vgg19.pth"))(torch.rand(1, 3, 32, 32))
+    assert [m.shape[1] for m in maps] == [3, 64, 128, 256, 512, 512]
+    assert [m.shape[2] for m in maps] == [32, 32, 16, 8, 4, 2]
+
+
+def test_vgg_without_usable_weights_is_refused_with_the_remedy(tmp_path):
+    with pytest.raises(UserError, match="needs weights"):
+        perceptual_features("vgg19")
+    image = torch.zeros(1, 3, 16, 16)
+    with pytest.raises(UserError, match="does not exist"):
+        perceptual_features("vgg19", str(tmp_path / "none.pth"))(image)
+    (tmp_path / "text.pth").write_text("hello")
+    with pytest.raises(UserError, match="no state dict"):
+        perceptual_features("vgg19", str(tmp_path / "text.pth"))(image)
+    torch.save({"features.0.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"has no features\.0"):
+        perceptual_features("vgg16", str(tmp_path / "other.pth"))(image)
