@@ -1,0 +1,214 @@
+"""Keypoints from pixels to metres, by depth or by two calibrated cameras.
+
+Positions are in the camera's optical frame (x right, y down, z forward); what is unknown is NaN, never 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from keypoint_perception.errors import UserError
+
+DISTORTION_MODELS = ("plumb_bob", "rational_polynomial", "equidistant")
+_MAX_REPROJECTION_ERROR_PX = 0.5
+_MIN_VALID_SHARE = 0.25
+_SURFACE_QUANTILE = 0.25
+_SURFACE_THICKNESS = 0.04
+"""What lies within this fraction of the distance is taken for one surface."""
+_MAD_TO_STDDEV = 1.4826
+_PIXEL_STDDEV = 0.5
+_MIN_PARALLAX_RAD = np.radians(0.5)
+_MAX_RAY_GAP = 0.05
+"""Two rays that miss each other by more than this fraction of the distance do not see the same point."""
+
+
+class Lifted(NamedTuple):
+    """K keypoints in metres."""
+
+    positions: np.ndarray
+    """(K, 3) float64, NaN where unknown."""
+    stddev: np.ndarray
+    """(K,) float64, NaN where unknown."""
+
+    @classmethod
+    def unknown(cls, count: int) -> Lifted:
+        """Nothing is known of `count` keypoints."""
+        return cls(np.full((count, 3), np.nan), np.full(count, np.nan))
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """A calibrated camera."""
+
+    size: tuple[int, int]
+    """(width, height) in pixels of the images this holds for."""
+    matrix: np.ndarray
+    """(3, 3) camera matrix in pixels."""
+    model: str = "plumb_bob"
+    distortion: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """Coefficients in the order of sensor_msgs/CameraInfo and OpenCV."""
+
+    @classmethod
+    def of_view(cls, size: tuple[int, int], horizontal_degrees: float) -> Intrinsics:
+        """An ideal pinhole camera with that horizontal field of view."""
+        focal = size[0] / 2 / np.tan(np.radians(horizontal_degrees) / 2)
+        matrix = np.array([[focal, 0, (size[0] - 1) / 2], [0, focal, (size[1] - 1) / 2], [0, 0, 1]])
+        return cls(size, matrix)
+
+    @classmethod
+    def from_camera_info(cls, info: Any) -> Intrinsics:
+        """From a sensor_msgs/CameraInfo (rclpy or rosbags), region of interest and binning included.
+
+        Raises UserError where the camera is uncalibrated or its distortion model is not supported.
+        """
+        matrix = np.array(info.k, float).reshape(3, 3)
+        distortion = np.array(info.d, float)
+        model = info.distortion_model or "plumb_bob"
+        if not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
+            raise UserError(
+                "camera_info is uncalibrated (its focal length is 0): calibrate the camera, or leave depth off"
+            )
+        if model not in DISTORTION_MODELS:
+            raise UserError(
+                f"camera_info has distortion model {model!r}: supported are {', '.join(DISTORTION_MODELS)}; "
+                "rectify the images first"
+            )
+        if distortion.any() and distortion.size not in ((4,) if model == "equidistant" else (4, 5, 8, 12, 14)):
+            raise UserError(f"camera_info has {distortion.size} coefficients for {model}: calibrate the camera again")
+        binning = max(int(info.binning_x), 1), max(int(info.binning_y), 1)
+        roi = info.roi
+        whole = roi.width == 0 or roi.height == 0
+        width, height = (info.width, info.height) if whole else (roi.width, roi.height)
+        for axis, offset in enumerate((roi.x_offset, roi.y_offset)):
+            matrix[axis, axis] /= binning[axis]
+            matrix[axis, 2] = (matrix[axis, 2] - (0 if whole else offset) + 0.5) / binning[axis] - 0.5
+        return cls((int(width) // binning[0], int(height) // binning[1]), matrix, model, distortion)
+
+    def rays(self, points: np.ndarray) -> np.ndarray:
+        """(N, 2) pixels to (N, 3) undistorted rays with z = 1, NaN where the distortion has no inverse."""
+        points = np.asarray(points, float).reshape(-1, 2)
+        rays = np.full((len(points), 3), np.nan)
+        known = np.isfinite(points).all(axis=1)
+        if known.any():
+            rays[known, :2] = self._undistorted(points[known])
+            rays[known, 2] = 1
+            missed = ~(np.linalg.norm(self.project(rays) - points, axis=1) < _MAX_REPROJECTION_ERROR_PX)
+            rays[missed] = np.nan
+        return rays
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """(N, 3) metres to (N, 2) pixels, NaN where a point is unknown or not in front of the camera."""
+        points = np.asarray(points, float).reshape(-1, 3)
+        pixels = np.full((len(points), 2), np.nan)
+        ahead = points[:, 2] > 0  # NaN is not
+        if ahead.any():
+            args = points[ahead][:, None], np.zeros(3), np.zeros(3), self.matrix
+            if self.model == "equidistant":
+                found, _ = cv2.fisheye.projectPoints(*args, self._equidistant())
+            else:
+                found, _ = cv2.projectPoints(*args, self.distortion)
+            pixels[ahead] = found[:, 0]
+        return pixels
+
+    def _undistorted(self, points: np.ndarray) -> np.ndarray:
+        if self.model == "equidistant":
+            return cv2.fisheye.undistortPoints(points[:, None], self.matrix, self._equidistant())[:, 0]
+        enough = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 100, 1e-12)
+        return cv2.undistortPointsIter(points[:, None], self.matrix, self.distortion, None, None, enough)[:, 0]
+
+    def _equidistant(self) -> np.ndarray:
+        return self.distortion if self.distortion.size == 4 else np.zeros(4)
+
+
+def lift(points: np.ndarray, depth: np.ndarray, intrinsics: Intrinsics, window: int = 7) -> Lifted:
+    """Keypoints (K, 2), pixels, to metres with a depth image (H, W) of the same camera, metres, NaN unknown.
+
+    The depth of a keypoint is that of the nearest surface that fills a quarter of the `window` x `window` pixels
+    around it, so that a thin limb before a far wall has the limb's depth: the median of what lies near the lower
+    quartile. stddev is the spread of that surface. Unknown where less than a quarter of the window is known.
+    """
+    points = np.asarray(points, float)
+    distance, spread = np.full(len(points), np.nan), np.full(len(points), np.nan)
+    height, width = depth.shape
+    reach = window // 2
+    for k, (x, y) in enumerate(points):
+        if not (-0.5 <= x < width - 0.5 and -0.5 <= y < height - 0.5):
+            continue
+        column, row = round(x), round(y)
+        patch = depth[max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1]
+        distance[k], spread[k] = _nearest_surface(patch)
+    return Lifted(intrinsics.rays(points) * distance[:, None], spread)
+
+
+def triangulate(
+    first: Intrinsics,
+    second: Intrinsics,
+    points_first: np.ndarray,
+    points_second: np.ndarray,
+    rotation: np.ndarray,
+    translation: np.ndarray,
+) -> Lifted:
+    """The same K keypoints, pixels (K, 2) in two cameras, to metres in the first camera's frame.
+
+    rotation (3, 3), translation (3,) in metres: the pose of the second camera in the first's frame. A position is the
+    midpoint where the two rays pass closest; its stddev adds half their gap to half a pixel of error at that
+    parallax. Unknown where rays are nearly parallel, miss each other, or meet behind a camera.
+    """
+    a = _unit(first.rays(points_first))
+    b = _unit(second.rays(points_second)) @ np.asarray(rotation).T
+    along = (a * b).sum(axis=1)
+    sine_squared = 1 - along**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        on_a, on_b = a @ translation, b @ translation
+        range_a = (on_a - along * on_b) / sine_squared
+        range_b = (along * on_a - on_b) / sine_squared
+        end_a, end_b = a * range_a[:, None], translation + b * range_b[:, None]
+        gap = np.linalg.norm(end_a - end_b, axis=1)
+        angular = _PIXEL_STDDEV / first.matrix[0, 0]
+        stddev = np.hypot(gap / 2, angular * np.maximum(range_a, range_b) / np.sqrt(sine_squared))
+        good = (range_a > 0) & (range_b > 0) & (gap < _MAX_RAY_GAP * range_a)
+        good &= sine_squared > np.sin(_MIN_PARALLAX_RAD) ** 2
+    positions = (end_a + end_b) / 2
+    return Lifted(np.where(good[:, None], positions, np.nan), np.where(good, stddev, np.nan))
+
+
+def stereo_pose(first: Any, second: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Rotation (3, 3) and translation (3,) of a calibrated pair's second camera in the first's frame.
+
+    first, second: the pair's two sensor_msgs/CameraInfo; their rectification R and projection P hold the pose.
+    Raises UserError where they hold none.
+    """
+    rotations = [np.array(info.r, float).reshape(3, 3) for info in (first, second)]
+    projections = [np.array(info.p, float).reshape(3, 4) for info in (first, second)]
+    if any(abs(np.linalg.det(r) - 1) > 1e-3 for r in rotations) or any(p[0, 0] <= 0 for p in projections):
+        raise UserError("camera_info of the stereo pair is uncalibrated (R or P is 0): calibrate, or give stereo_pose")
+    baseline = projections[0][0, 3] / projections[0][0, 0] - projections[1][0, 3] / projections[1][0, 0]
+    if baseline == 0:
+        raise UserError(
+            "camera_info of the stereo pair has no baseline (P[3] is 0 in both): calibrate as a stereo pair"
+        )
+    return rotations[0].T @ rotations[1], rotations[0].T @ np.array([baseline, 0.0, 0.0])
+
+
+def edge_lengths(lifted: Lifted, edges: np.ndarray) -> np.ndarray:
+    """(E,) metres between the ends of edges (E, 2), NaN where an end is unknown."""
+    return np.linalg.norm(lifted.positions[edges[:, 0]] - lifted.positions[edges[:, 1]], axis=1)
+
+
+def _nearest_surface(patch: np.ndarray) -> tuple[float, float]:
+    """(depth, stddev) of the nearest surface of a depth patch."""
+    known = patch[np.isfinite(patch) & (patch > 0)]
+    if known.size < max(_MIN_VALID_SHARE * patch.size, 1):
+        return np.nan, np.nan
+    anchor = np.quantile(known, _SURFACE_QUANTILE, method="lower")
+    surface = known[np.abs(known - anchor) <= _SURFACE_THICKNESS * anchor]
+    depth = float(np.median(surface))
+    return depth, float(_MAD_TO_STDDEV * np.median(np.abs(surface - depth)))
+
+
+def _unit(rays: np.ndarray) -> np.ndarray:
+    return rays / np.linalg.norm(rays, axis=1, keepdims=True)

@@ -1,0 +1,115 @@
+"""One camera of the node: from its newest message to its published keypoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from rclpy.lifecycle import LifecycleNode
+
+from keypoint_perception.drawing import Style
+from keypoint_perception.errors import UserError
+from keypoint_perception.images import image_to_rgb
+from keypoint_perception.lifting import Lifted, lift
+from keypoint_perception.model import Model
+from keypoint_perception.observation import Observation
+from keypoint_perception.ros.faults import Faults
+from keypoint_perception.ros.inputs import CameraInput, Pending, Topics, stamp_ns
+from keypoint_perception.ros.outputs import CameraOutput, Result
+from keypoint_perception.ros.parameters import Settings
+from keypoint_perception.ros.statistics import Statistics
+from keypoint_perception.smoothing import OneEuro, StateTracker
+
+_FUTURE_TOLERANCE_S = 0.1
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An image that is ready for the detector."""
+
+    header: Any
+    image: np.ndarray
+    """(H, W, 3) uint8 RGB."""
+
+
+class Camera:
+    """Inputs, outputs and the past of one camera."""
+
+    def __init__(
+        self, node: LifecycleNode, name: str, topics: Topics, settings: Settings, on_news: Callable[[], None]
+    ) -> None:
+        self.name = name
+        self._node = node
+        self.faults = Faults(node.get_logger(), name)
+        self.statistics = Statistics()
+        self.input = CameraInput(node, topics, self.faults, self.statistics, on_news)
+        self.output = CameraOutput(node, topics.prefix)
+        self._model_id = ""
+        self.apply(settings)
+
+    def apply(self, settings: Settings) -> None:
+        """Takes new settings; what is smoothed starts afresh where the filter changes."""
+        self._smooth = OneEuro(settings.one_euro(), settings.max_gap) if settings.smoothing else None
+        self._track = StateTracker(settings.max_gap)
+
+    def close(self) -> None:
+        """Ends topics and subscriptions."""
+        self.input.close()
+        self.output.close()
+
+    def take(self, settings: Settings) -> Frame | None:
+        """The pending image, decoded; None where it is too old or unreadable, which is counted."""
+        pending = self.input.take()
+        if self._is_old(pending, settings.max_age):
+            self.statistics.dropped["old"] += 1
+            return None
+        message = pending.message
+        try:
+            image = image_to_rgb(message)
+            if image.size == 0:
+                raise UserError(f"image has {image.shape[1]}x{image.shape[0]} pixels: publish at least one")
+        except UserError as error:
+            self.statistics.dropped["unreadable"] += 1
+            self.faults.error("image", f"image on {self.input.image_topic} dropped: {error}")
+            return None
+        self.faults.clear("image")
+        return Frame(message.header, image)
+
+    def finish(self, frame: Frame, model: Model, observation: Observation, settings: Settings) -> Result:
+        """States, smoothing and depth for what the detector found."""
+        if model.id != self._model_id:
+            self._model_id = model.id
+            self.apply(settings)
+        instant, size = stamp_ns(frame.header) / 1e9, observation.image_size
+        states = self._track(observation.keypoints, observation.scores, instant, size, settings.threshold)
+        if self._smooth is not None:
+            observation = replace(observation, keypoints=self._smooth(observation.keypoints, instant, size[0]))
+        intrinsics = self.input.intrinsics_of(size)
+        depth = self.input.depth_of(frame.header, size, settings.max_depth_delay)
+        lifted = Lifted.unknown(len(states))
+        if depth is not None and intrinsics is not None:
+            lifted = lift(observation.keypoints, depth, intrinsics, settings.depth_window)
+        return Result(frame.header, frame.image, observation, states, lifted, intrinsics)
+
+    def publish(self, result: Result, model: Model, style: Style, settings: Settings) -> None:
+        """Sends it, and notes when."""
+        self.output.publish(result, model, style, settings)
+        latency = (self._node.get_clock().now().nanoseconds - stamp_ns(result.header)) / 1e9
+        self.statistics.note_published(time.monotonic(), latency, result.observation.scores, settings.threshold)
+
+    def _is_old(self, pending: Pending, max_age: float) -> bool:
+        """Whether the stamp is too long ago. A stamp of zero has no age, which is said once."""
+        if pending.stamp_ns == 0:
+            self.faults.warn("stamp", f"images on {self.input.image_topic} have no stamp: their age is unknown")
+            return False
+        age = (self._node.get_clock().now().nanoseconds - pending.stamp_ns) / 1e9
+        if age < -_FUTURE_TOLERANCE_S:
+            self.faults.warn(
+                "stamp", f"an image on {self.input.image_topic} is from {-age:.1f} s ahead: set the clocks"
+            )
+        else:
+            self.faults.clear("stamp")
+        return 0 < max_age < age

@@ -1,0 +1,127 @@
+"""Observations to messages, for the live node and for bags alike: no middleware is imported here.
+
+`Messages` makes a message of either world, so that what is published and what is written to a bag cannot differ.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from keypoint_perception.lifting import Lifted, edge_lengths
+from keypoint_perception.model import Model
+from keypoint_perception.observation import EDGE_THRESHOLD, Observation
+
+PACKAGE = "keypoint_perception_msgs/msg"
+
+
+class Messages(Protocol):
+    """Makes messages by type name."""
+
+    def make(self, type_name: str, **fields: Any) -> Any:
+        """A message such as "std_msgs/msg/Header"; all fields are given."""
+
+    def numbers(self, values: Any, dtype: str) -> Any:
+        """Numbers as this world wants an array field of element type `dtype` (numpy name)."""
+
+    def image_data(self, data: bytes) -> Any:
+        """Bytes as this world wants the data of an image."""
+
+
+def keypoint_array(
+    messages: Messages, header: Any, model: Model, observation: Observation, states: np.ndarray, lifted: Lifted
+) -> Any:
+    """A KeypointArray: all K, in id order, in pixels of the source image.
+
+    states: (K,) values of smoothing.State. lifted: positions in the frame of `header`.
+    """
+    point = "geometry_msgs/msg/Point"
+    rows = zip(
+        model.info.keypoint_names,
+        states.tolist(),
+        observation.scores.tolist(),
+        observation.keypoints.tolist(),
+        lifted.positions.tolist(),
+        lifted.stddev.tolist(),
+        strict=True,
+    )
+    keypoints = [
+        messages.make(
+            f"{PACKAGE}/Keypoint",
+            id=index,
+            name=name,
+            state=state,
+            score=score,
+            u=u,
+            v=v,
+            position=messages.make(point, x=x, y=y, z=z),
+            position_stddev=stddev,
+        )
+        for index, (name, state, score, (u, v), (x, y, z), stddev) in enumerate(rows)
+    ]
+    width, height = observation.image_size
+    return messages.make(
+        f"{PACKAGE}/KeypointArray",
+        header=header,
+        model_id=model.id,
+        image_width=width,
+        image_height=height,
+        position_frame_id=header.frame_id if np.isfinite(lifted.positions).any() else "",
+        keypoints=keypoints,
+    )
+
+
+def skeleton_graph(messages: Messages, header: Any, model: Model, observation: Observation, lifted: Lifted) -> Any:
+    """A SkeletonGraph: the edges of the observation with their weights and, where both ends are known, lengths."""
+    edges = observation.edges(EDGE_THRESHOLD)
+    return messages.make(
+        f"{PACKAGE}/SkeletonGraph",
+        header=header,
+        model_id=model.id,
+        edge_source=messages.numbers(edges[:, 0], "uint16"),
+        edge_target=messages.numbers(edges[:, 1], "uint16"),
+        edge_weight=messages.numbers(observation.adjacency[edges[:, 0], edges[:, 1]], "float32"),
+        edge_length=messages.numbers(edge_lengths(lifted, edges), "float32"),
+    )
+
+
+def keypoint_hierarchy(messages: Messages, header: Any, model: Model) -> Any:
+    """A KeypointHierarchy: the model's groups and keypoints as a forest, a parent before its children."""
+    forest = model.info.hierarchy()
+    return messages.make(
+        f"{PACKAGE}/KeypointHierarchy",
+        header=header,
+        model_id=model.id,
+        parent=messages.numbers(forest.parent, "int32"),
+        keypoint_id=messages.numbers(forest.keypoint_id, "int32"),
+        level=messages.numbers(forest.level, "uint8"),
+        name=list(forest.name),
+    )
+
+
+def rgb_image(messages: Messages, header: Any, image: np.ndarray) -> Any:
+    """A sensor_msgs Image, rgb8, of a picture (H, W, 3) uint8."""
+    height, width = image.shape[:2]
+    return messages.make(
+        "sensor_msgs/msg/Image",
+        header=header,
+        height=height,
+        width=width,
+        encoding="rgb8",
+        is_bigendian=0,
+        step=width * 3,
+        data=messages.image_data(image.tobytes()),
+    )
+
+
+def jpeg_image(messages: Messages, header: Any, image: np.ndarray, quality: int = 85) -> Any:
+    """A sensor_msgs CompressedImage, jpeg, of a picture (H, W, 3) uint8 RGB."""
+    _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return messages.make(
+        "sensor_msgs/msg/CompressedImage",
+        header=header,
+        format="rgb8; jpeg compressed bgr8",
+        data=messages.image_data(data.tobytes()),
+    )

@@ -1,0 +1,54 @@
+"""What is wrong at present: said once in the log, and kept for the diagnostics until it is over."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus
+
+REPEAT_AFTER_S = 60.0
+"""A fault that comes and goes is not logged again before this, in the same words."""
+REWORD_AFTER_S = 5.0
+"""Nor in other words before this."""
+
+
+class Faults:
+    """The faults of one part of the node, by cause."""
+
+    def __init__(self, logger: Any, part: str = "") -> None:
+        self._logger, self._prefix = logger, f"{part}: " if part else ""
+        self._active: dict[str, tuple[bytes, str]] = {}
+        self._logged: dict[str, tuple[float, str]] = {}
+
+    def warn(self, cause: str, text: str) -> None:
+        """Something works less well than it should."""
+        self._report(cause, text, DiagnosticStatus.WARN)
+
+    def error(self, cause: str, text: str) -> None:
+        """Something does not work."""
+        self._report(cause, text, DiagnosticStatus.ERROR)
+
+    def clear(self, cause: str) -> None:
+        """It is over."""
+        self._active.pop(cause, None)
+
+    def worst(self) -> tuple[bytes, str]:
+        """The level and the texts of all faults, worst first; OK and nothing where there are none."""
+        if not self._active:
+            return DiagnosticStatus.OK, ""
+        ordered = sorted(self._active.values(), key=lambda fault: fault[0], reverse=True)
+        return ordered[0][0], "; ".join(text for _, text in ordered)
+
+    def _report(self, cause: str, text: str, level: bytes) -> None:
+        self._active[cause] = (level, text)
+        now = time.monotonic()
+        last, said = self._logged.get(cause, (-math.inf, ""))
+        if now - last >= (REPEAT_AFTER_S if text == said else REWORD_AFTER_S):
+            self._logged[cause] = (now, text)
+            # One call a level: rclpy refuses a place in the source that changes its severity.
+            if level == DiagnosticStatus.ERROR:
+                self._logger.error(self._prefix + text)
+            else:
+                self._logger.warning(self._prefix + text)

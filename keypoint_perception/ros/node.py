@@ -1,0 +1,314 @@
+"""The detector: a managed lifecycle node for any number of cameras, with one inference for all that are due."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.exceptions import ParameterException
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from rclpy.task import Future
+
+from keypoint_perception.detector import Detector
+from keypoint_perception.drawing import Style
+from keypoint_perception.errors import UserError
+from keypoint_perception.ros.camera import Camera, Frame
+from keypoint_perception.ros.diagnostics import camera_status, model_status
+from keypoint_perception.ros.faults import Faults
+from keypoint_perception.ros.inputs import Topics
+from keypoint_perception.ros.loading import BackgroundLoader, Request, load
+from keypoint_perception.ros.parameters import (
+    DEPTH_TRANSPORTS,
+    RELOADING,
+    TRANSPORTS,
+    Settings,
+    changes_of,
+    declare,
+    declare_transport,
+)
+from keypoint_perception.ros.process import run_node
+from keypoint_perception_msgs.srv import LoadModel
+
+_RETRY_PERIOD_S = 2.0
+_WAIT_STEP_S = 0.005
+"""How often an image that waits for its depth is looked at."""
+_SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+@dataclass(frozen=True)
+class _Swap:
+    """A model that is being loaded, the settings it would bring, and who waits to hear of it."""
+
+    changes: dict[str, Any]
+    answer: Future
+
+
+class DetectorNode(LifecycleNode):
+    """Images in; keypoints, skeletons and hierarchies out."""
+
+    def __init__(self, **options: Any) -> None:
+        """Declares parameters and services and, by `autostart`, configures and activates.
+
+        Raises UserError where a parameter is not allowed.
+        """
+        super().__init__("detector", **options)
+        try:
+            self._settings = declare(self)
+        except ParameterException as error:
+            raise UserError(f"parameters: {error}") from None
+        self._state = "unconfigured"
+        self._faults = Faults(self.get_logger())
+        self._cameras: list[Camera] = []
+        self._detector: Detector | None = None
+        self._swap: _Swap | None = None
+        self._starting = self._settings.autostart
+        self._restoring = False
+        self._news = self.create_guard_condition(self._process)
+        loaded = self.create_guard_condition(self._finish_swap)
+        self._loader = BackgroundLoader(self.get_logger().info, loaded.trigger)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+        self.create_timer(self._settings.diagnostics_period, self._publish_diagnostics)
+        self._wait_timer = self.create_timer(_WAIT_STEP_S, self._process)
+        self._wait_timer.cancel()
+        self.add_on_set_parameters_callback(self._set_parameters)
+        # In a group of its own: a request waits for the loader, and images must not wait with it.
+        group = MutuallyExclusiveCallbackGroup()
+        self.create_service(LoadModel, "~/load_model", self._load_model, callback_group=group)
+        if self._starting:
+            self.create_timer(_RETRY_PERIOD_S, self._start)
+            self._start()
+
+    # Life cycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Loads the model and opens the topics that we publish."""
+        return self._transition(self._configure, "inactive")
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribes."""
+        return self._transition(lambda: self._activate(state), "active")
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribes; the model stays loaded."""
+        return self._transition(lambda: self._deactivate(state), "inactive")
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Gives the model and the topics back."""
+        return self._transition(self._clean_up, "unconfigured")
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Gives everything back."""
+        return self._transition(self._clean_up, "finalized")
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Back to the start, from where it can be configured again."""
+        return self._transition(self._clean_up, "unconfigured")
+
+    def _transition(self, action: Callable[[], None], state: str) -> TransitionCallbackReturn:
+        """rclpy swallows what a transition raises: it is said here, and the transition fails."""
+        try:
+            action()
+        except UserError as error:
+            self._faults.error("transition", str(error))
+            return _FAILURE
+        except Exception as error:
+            self._faults.error("transition", f"{state} failed: {type(error).__name__}: {error}")
+            return _FAILURE
+        self._faults.clear("transition")
+        self._state = state
+        return _SUCCESS
+
+    def _configure(self) -> None:
+        settings = self._settings
+        self._detector = load(self._request(settings), self.get_logger().info)
+        self._cameras = [self._camera(name) for name in settings.cameras]
+        self._style = self._chosen_style()
+        self.get_logger().info(f"model {self._detector.model.id} in {self._detector.backend.describe()}")
+
+    def _activate(self, state: LifecycleState) -> None:
+        super().on_activate(state)
+        for camera in self._cameras:
+            camera.output.forget()
+            camera.input.open()
+        topics = ", ".join(camera.input.image_topic for camera in self._cameras)
+        self.get_logger().info(f"active, waiting for images on {topics}")
+
+    def _deactivate(self, state: LifecycleState) -> None:
+        for camera in self._cameras:
+            camera.input.close()
+        super().on_deactivate(state)
+
+    def _clean_up(self) -> None:
+        for camera in self._cameras:
+            camera.close()
+        self._cameras, self._detector = [], None
+
+    def _start(self) -> None:
+        """Configures and activates once; while that fails, such as for want of a model, it is tried again."""
+        if self._starting and self._state == "unconfigured" and self.trigger_configure() == _SUCCESS:
+            self._starting = False
+            self.trigger_activate()
+
+    def _camera(self, name: str) -> Camera:
+        prefix = f"{name}/" if len(self._settings.cameras) > 1 else ""
+        image = declare_transport(self, name, "image_transport", self._settings.image_transport, TRANSPORTS)
+        depth = declare_transport(self, name, "depth_transport", self._settings.depth_transport, DEPTH_TRANSPORTS)
+        # One camera is served at once; of several, all that have come in the same turn are served together.
+        on_news = self._process if not prefix else self._news.trigger
+        return Camera(self, name, Topics(prefix, image, depth), self._settings, on_news)
+
+    # Images
+
+    def _process(self) -> None:
+        """Serves every camera whose newest image, and depth, are there."""
+        now, longest = time.monotonic(), self._settings.max_depth_delay
+        pending = [camera for camera in self._cameras if camera.input.pending is not None]
+        due = [camera for camera in pending if not camera.input.waits_for_depth(now, longest)]
+        if len(due) < len(pending):
+            self._wait_timer.reset()
+        elif not self._wait_timer.is_canceled():
+            self._wait_timer.cancel()
+        try:
+            frames = [(camera, frame) for camera in due if (frame := camera.take(self._settings)) is not None]
+            if frames and self._detector is not None:
+                self._serve(frames, self._detector)
+                self._faults.clear("inference")
+        except Exception as error:  # one image must not end the service of all that follow
+            self._faults.error("inference", f"an image failed: {type(error).__name__}: {error}")
+
+    def _serve(self, frames: list[tuple[Camera, Frame]], detector: Detector) -> None:
+        observations = detector.detect([frame.image for _, frame in frames])
+        for (camera, frame), observation in zip(frames, observations, strict=True):
+            result = camera.finish(frame, detector.model, observation, self._settings)
+            camera.publish(result, detector.model, self._style, self._settings)
+
+    # Parameters and models
+
+    def _set_parameters(self, parameters: Sequence[Parameter]) -> SetParametersResult:
+        """Refuses what is not allowed; applies the rest at once, but for a model, which is loaded first."""
+        if self._restoring:
+            return SetParametersResult(successful=True)
+        changes = changes_of(parameters)
+        try:
+            wanted = self._settings.with_changes(changes, configured=self._detector is not None)
+            reloading = {name: value for name, value in changes.items() if name in RELOADING}
+            if self._detector is None:
+                reloading = {}
+            if reloading:
+                self._begin_swap(reloading)
+        except UserError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        kept = {name: getattr(self._settings, name) for name in reloading}
+        self._apply(replace(wanted, **kept))
+        return SetParametersResult(successful=True)
+
+    def _apply(self, settings: Settings) -> None:
+        self._settings = settings
+        for camera in self._cameras:
+            camera.apply(settings)
+        if self._detector is not None:
+            self._style = self._chosen_style()
+
+    async def _load_model(self, request: LoadModel.Request, response: LoadModel.Response) -> LoadModel.Response:
+        changes: dict[str, Any] = {"model": request.path}
+        if request.threshold >= 0:  # NaN is not
+            changes["threshold"] = request.threshold
+        try:
+            if not 0 <= changes.get("threshold", 0) <= 1:
+                raise UserError(f"threshold is {request.threshold}: give 0 to 1, or NaN to keep the present one")
+            if self._detector is None:
+                response.message = self._load_and_start(changes)
+            else:
+                response.message = await self._begin_swap(changes)
+            response.success = True
+        except UserError as error:
+            response.message = str(error)
+        response.model_id = self._detector.model.id if self._detector is not None else ""
+        return response
+
+    def _load_and_start(self, changes: dict[str, Any]) -> str:
+        """For want of a model the node has not started: with this one it may."""
+        self._change(changes)
+        if not self._starting:
+            return "noted: configure the node"
+        self._start()
+        if self._detector is None:
+            raise UserError(self._faults.worst()[1])
+        return f"started with {self._detector.model.id}"
+
+    def _begin_swap(self, changes: dict[str, Any]) -> Future:
+        """Loads a model beside the running one. The future's result is a sentence, or a UserError is raised."""
+        request = self._request(self._settings.with_changes(changes, configured=True))
+        if not Path(request.path).is_file():
+            raise UserError(f"model {request.path} is not there: give the .onnx file of an exported model")
+        if self._loader.busy:
+            raise UserError("a model is being loaded: wait until it is there")
+        self._swap = _Swap(changes, Future())
+        self._loader.start(request)
+        return self._swap.answer
+
+    def _finish_swap(self) -> None:
+        """Between two images: the new model serves, or the old one goes on."""
+        outcome, swap = self._loader.fetch(), self._swap
+        if outcome is None or swap is None:
+            return
+        self._swap = None
+        _, loaded = outcome
+        if isinstance(loaded, UserError) or self._detector is None:
+            error = loaded if isinstance(loaded, UserError) else UserError("the node was cleaned up meanwhile")
+            self._faults.warn("swap", f"the model stays: {error}")
+            self._change({name: getattr(self._settings, name) for name in swap.changes})
+            swap.answer.set_exception(error)
+            swap.answer.exception()  # told already: nobody need fetch it
+            return
+        self._faults.clear("swap")
+        self._detector = loaded
+        self._change(swap.changes)
+        text = f"model {loaded.model.id} in {loaded.backend.describe()}"
+        self.get_logger().info(text)
+        swap.answer.set_result(text)
+
+    def _change(self, changes: dict[str, Any]) -> None:
+        """Makes settings and parameters agree on changes that have been checked."""
+        self._apply(replace(self._settings, **changes))
+        self._restoring = True
+        self.set_parameters([Parameter(name, value=value) for name, value in changes.items()])
+        self._restoring = False
+
+    def _request(self, settings: Settings) -> Request:
+        return Request(settings.model_path, settings.backend, settings.threads, len(settings.cameras))
+
+    def _chosen_style(self) -> Style:
+        assert self._detector is not None
+        settings = self._settings
+        return Style.of(self._detector.model.info, labels=settings.overlay_labels, threshold=settings.threshold)
+
+    # Diagnostics
+
+    def _publish_diagnostics(self) -> None:
+        now, name = time.monotonic(), self.get_fully_qualified_name().lstrip("/")
+        message = DiagnosticArray()
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.status.append(model_status(name, self._state, self._detector, self._loader.busy, self._faults))
+        for camera in self._cameras:
+            if self._state == "active" and camera.statistics.rate(now) == 0:
+                camera.input.check_publishers()
+            message.status.append(camera_status(name, camera.name, camera.statistics, camera.faults, now))
+        self._diagnostics.publish(message)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the detector as a process of its own."""
+    return run_node(DetectorNode, args)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

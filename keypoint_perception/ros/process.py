@@ -1,0 +1,78 @@
+"""A node as a process: starts, spins, and ends within a second on SIGINT or SIGTERM, at whatever moment they come."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from keypoint_perception.errors import UserError
+
+_GRACE_S = 0.8
+
+
+class _Stop:
+    """Turns a signal into the end of the executor's loop.
+
+    rclpy's own handlers pull the context from under a callback that runs, and one written in Python waits until the
+    middleware has something to say. So a thread waits for the byte that the interpreter writes at once.
+    """
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.done = threading.Event()
+        self.wake: Callable[[], None] = lambda: None
+        self._reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        threading.Thread(target=self._wait, name="signals", daemon=True).start()
+
+    def _wait(self) -> None:
+        os.read(self._reader, 1)
+        self.asked.set()
+        self.wake()
+        if not self.done.wait(_GRACE_S):
+            os._exit(0)  # an engine is being built, and nothing that matters is open
+
+
+def run_node(create: Callable[[], Node], args: Sequence[str] | None = None) -> int:
+    """Runs one node until it is told to end; the exit status: 0, or 2 where it could not be started as asked.
+
+    create: makes the node, may raise UserError. args: command line, None for the process' own.
+    """
+    stop = _Stop()
+    try:
+        rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:  # arguments that rcl cannot parse
+        return _refuse(str(error).split(", at ")[0])
+    node: Any = None
+    try:
+        executor = SingleThreadedExecutor()
+        stop.wake = lambda: executor.create_task(lambda: None)  # a task, since a bare wake-up goes back to waiting
+        node = create()
+        executor.add_node(node)
+        while not stop.asked.is_set():
+            executor.spin_once()
+        return 0
+    except UserError as error:
+        return _refuse(str(error))
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+        stop.done.set()
+
+
+def _refuse(text: str) -> int:
+    print(f"error: {text}", file=sys.stderr)
+    return 2

@@ -1,0 +1,130 @@
+"""Keypoints over time: One-Euro smoothing, and what became of a keypoint that is not seen.
+
+The filter is that of Casiez, Roussel and Vogel, "1€ Filter: A Simple Speed-based Low-pass Filter for Noisy Input in
+Interactive Systems", CHI 2012.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+
+class State(IntEnum):
+    """What is known of a keypoint; the values of keypoint_perception_msgs/Keypoint."""
+
+    UNKNOWN = 0
+    OBSERVED = 1
+    OCCLUDED = 2
+    OUT_OF_IMAGE = 3
+
+
+@dataclass(frozen=True)
+class OneEuroConfig:
+    """Settings of the filter; the paper's section "Tuning" says how to choose them."""
+
+    min_cutoff: float = 1.5
+    """Hz: lower is smoother at rest."""
+    beta: float = 0.05
+    """Hz per (image width / second) / 100: higher follows fast motion with less delay."""
+    derivative_cutoff: float = 1.0
+    """Hz: how much the speed itself is smoothed."""
+
+
+class OneEuro:
+    """Smooths (K, 2) points, each by its own speed. A time that goes back, or a gap, starts it afresh."""
+
+    def __init__(self, config: OneEuroConfig, max_gap: float) -> None:
+        """max_gap: seconds without a sample after which the past no longer counts."""
+        self._config, self._max_gap = config, max_gap
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the past."""
+        self._time = -math.inf
+        self._points = self._speeds = np.zeros((0, 2))
+
+    def __call__(self, points: np.ndarray, time: float, width: int) -> np.ndarray:
+        """The smoothed (K, 2) of points (K, 2), pixels of an image `width` pixels wide, seen at `time` seconds.
+
+        A point that is not finite is passed through and its past is forgotten.
+        """
+        elapsed = time - self._time
+        if not 0 < elapsed <= self._max_gap or len(points) != len(self._points):
+            self._time, self._points, self._speeds = time, points.copy(), np.zeros_like(points)
+            return points
+        known = np.isfinite(self._points).all(axis=1) & np.isfinite(points).all(axis=1)
+        previous = np.where(known[:, None], self._points, points)
+        speeds = np.where(known[:, None], (points - previous) / elapsed, 0)
+        self._speeds += _smoothing_factor(self._config.derivative_cutoff, elapsed) * (speeds - self._speeds)
+        self._speeds[~known] = 0
+        relative_speed = np.linalg.norm(self._speeds, axis=1, keepdims=True) / width * 100
+        cutoff = self._config.min_cutoff + self._config.beta * relative_speed
+        smoothed = previous + _smoothing_factor(cutoff, elapsed) * (points - previous)
+        self._time, self._points = time, smoothed
+        return smoothed.astype(points.dtype)
+
+
+class StateTracker:
+    """Tells apart keypoints that are seen, hidden behind something, and gone out of the picture."""
+
+    def __init__(self, max_gap: float) -> None:
+        """max_gap: seconds after which the past no longer counts."""
+        self._max_gap = max_gap
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the past."""
+        self._time = -math.inf
+        self._seen = self._speed = np.zeros((0, 2))
+        self._seen_time = np.zeros(0)
+        self._left = np.zeros(0, bool)
+
+    def __call__(
+        self, points: np.ndarray, scores: np.ndarray, time: float, size: tuple[int, int], threshold: float
+    ) -> np.ndarray:
+        """(K,) uint8 State of points (K, 2), pixels of an image of `size` (width, height), with scores (K,).
+
+        OBSERVED is a score of at least `threshold` inside the picture. What is not observed is OUT_OF_IMAGE where it
+        lies outside, or where it was last seen so close to a border, and moving so, that it has crossed it by now; it
+        is OCCLUDED otherwise.
+        """
+        if not 0 < time - self._time <= self._max_gap or len(points) != len(self._seen):
+            self._seen = np.full(points.shape, np.nan)
+            self._speed = np.zeros(points.shape)
+            self._seen_time = np.full(len(points), -math.inf)
+            self._left = np.zeros(len(points), bool)
+        self._time = time
+        inside = _inside(points, size)
+        observed = inside & (scores >= threshold)
+        self._remember(points, observed, time)
+        with np.errstate(invalid="ignore"):
+            elapsed = np.minimum(time - self._seen_time, self._max_gap)[:, None]
+            expected = self._seen + self._speed * elapsed
+        self._left |= ~observed & np.isfinite(expected).all(axis=1) & ~_inside(expected, size)
+        states = np.where(self._left | ~inside, State.OUT_OF_IMAGE, State.OCCLUDED)
+        return np.where(observed, State.OBSERVED, states).astype(np.uint8)
+
+    def _remember(self, points: np.ndarray, observed: np.ndarray, time: float) -> None:
+        elapsed = (time - self._seen_time)[:, None]
+        with np.errstate(invalid="ignore"):
+            speed = np.where(elapsed <= self._max_gap, (points - self._seen) / elapsed, 0)
+        rows = observed[:, None]
+        self._speed = np.where(rows, np.where(np.isfinite(speed), speed, 0), self._speed)
+        self._seen = np.where(rows, points, self._seen)
+        self._seen_time = np.where(observed, time, self._seen_time)
+        self._left &= ~observed
+
+
+def _smoothing_factor(cutoff: float | np.ndarray, elapsed: float) -> float | np.ndarray:
+    """The weight of a new sample in a first-order low pass, equation 5 of the paper: 1 / (1 + tau / Te)."""
+    return 1 / (1 + 1 / (2 * math.pi * cutoff * elapsed))
+
+
+def _inside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(K,) whether points (K, 2), pixels, lie in a picture of `size`, borders included."""
+    with np.errstate(invalid="ignore"):
+        return ((points >= -0.5) & (points <= np.asarray(size) - 0.5)).all(axis=1)
