@@ -27,7 +27,7 @@ NORMAL_SPREAD = 2.563
 """From the 10% to the 90% quantile of a normal distribution, in standard deviations."""
 LENGTH_COST = 0.1
 """What an edge's length costs in the spanning tree, against its spread."""
-UNRELATED = 0.02
+UNRELATED = 0.1
 """A spanning edge of less rigidity than this joins nothing: its ends belong to different objects."""
 MOST_GROUPS = 8
 
@@ -107,7 +107,8 @@ def _variation(recordings: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndar
             cost[i] += weight_sum * (deviation + LENGTH_COST * middle)
             variation[i] += weight_sum * deviation / np.maximum(np.minimum(middle, moved), SMALLEST_DISTANCE)
             total[i] += weight_sum
-    return cost / total, variation / total
+    cost, variation = cost / total, variation / total
+    return (cost + cost.T) / 2, (variation + variation.T) / 2  # equal but for rounding
 
 
 def _spread(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
