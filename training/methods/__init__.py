@@ -6,6 +6,7 @@ from training.method import Method
 from training.methods.autolink import AutoLink
 from training.methods.imm import IMM
 from training.methods.keypoint_pyramids import KeypointPyramids
+from training.methods.keypointgan import KeypointGAN
 from training.methods.npt import Npt
 from training.methods.transporter import Transporter
 
@@ -15,5 +16,6 @@ METHODS: dict[str, type[Method]] = {
     "npt": Npt,
     "transporter": Transporter,
     "keypoint_pyramids": KeypointPyramids,
+    "keypointgan": KeypointGAN,
 }
 """Name on the command line to the class, which is built as `Class(Class.Config(…), input_size=(W, H))`."""

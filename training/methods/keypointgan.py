@@ -1,0 +1,452 @@
+"""KeypointGAN: a detector from unlabelled videos and unpaired poses, by translating images to skeleton images.
+
+Jakab, Gupta, Bilen, Vedaldi: "Self-supervised Learning of Interpretable Keypoints from Unlabelled Videos", CVPR 2020,
+first out as "Learning Landmarks from Unaligned Data using Image Translation", https://arxiv.org/abs/1907.02055. Φ turns
+an image into a skeleton image y, which a discriminator compares with drawings of given poses; η reads the keypoints off
+it, β draws them again without any learned part, and Ψ must redraw the image from that drawing and another frame.
+
+The prior poses give the keypoints their meaning and the config gives the skeleton, so the graph is known, not learned.
+
+Where the authors' code and the paper differ the default is the paper's text, and the code's choice an option:
+- Eq. 1 squares the distance, the code does not: `line: linear`; and its skeleton images go from -1 to 1: `signed`.
+- Φ has skip connections in the code (and in section F), none in Fig. 17: `skip_connections`.
+- η is frozen after its pre-training; the code goes on training it: `finetune`.
+- η has batch normalisation in Fig. 19, instance normalisation in the code: `skeleton_norm`.
+
+From the code, where the paper is silent: the perceptual loss is the mean over layers, each divided by its running mean,
+times 10; the discriminators' losses are averaged; the discriminator also sees older skeletons from a pool of 50.
+Deviations, with their reasons:
+- The tables' skeleton images have 3 channels, the text's and ours 1: the three would be equal.
+- η's learning rate falls by 10 for the last quarter of its steps; the paper waits for a plateau, which depends on who
+  watches.
+- Smaller inputs need fewer halvings in the discriminator: `discriminator_halvings`.
+- A keypoint's score, which the paper has none of, is the brightness of y under it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from keypoint_perception.errors import UserError
+from training.heatmaps import expected_position, gaussian_maps, segment_distance, spatial_softmax
+from training.losses import PerceptualLoss
+from training.method import Batch, Detection, Method, OptimizerConfig
+from training.networks import Encoder, NormName, conv_block, initialise_normal, normalisation, upsample
+from training.perceptual import VGG_LAYERS, FeatureName, perceptual_features
+
+PRETRAIN_DECAY = 0.1
+"""η's learning rate in the last quarter of its pre-training, relative to before."""
+
+
+@dataclass(frozen=True)
+class KeypointGANConfig:
+    """Defaults are the paper's, section 4 and its appendix E."""
+
+    keypoints: int = 32
+    """K, the joints of a prior pose."""
+    edges: tuple[tuple[int, int], ...] = ()
+    """E of Eq. 1: pairs of joints. Without any, skeletons are drawn as blobs (Eq. 2), as for faces."""
+    width: int = 32
+    """Channels of the first convolution of Φ, Ψ and η; doubled at each halving of the size."""
+    code_stride: int = 8
+    """Input pixels per cell of the codes inside Φ and Ψ, a power of two."""
+    early_stride: bool = False
+    """Halve the size in the first convolution of Φ and Ψ: several times faster, with a block less."""
+    skeleton_stride: int = 1
+    """Skeletons and reconstructions have 1 / this of the input's size, a power of two."""
+    heatmap_stride: int = 8
+    """Input pixels per cell of η's heatmaps, a power of two."""
+    norm: NormName = "batch"
+    """Normalisation in Φ and Ψ."""
+    skeleton_norm: NormName = "batch"
+    """Normalisation in η; the authors' code has `instance`."""
+    skip_connections: bool = False
+    """Φ's way up sees its way down (section F and the authors' code)."""
+    line: Literal["squared", "linear"] = "squared"
+    """exp(-d² / line_width) of Eq. 1, or exp(-d / line_width) of the authors' code."""
+    line_width: float = 0.04
+    """1 / γ of Eq. 1, normalised units."""
+    blob_sigma: float = 0.02
+    """σ of Eq. 2, normalised units."""
+    signed: bool = False
+    """Skeleton images are 2 β - 1, as in the authors' code."""
+    discriminator_width: int = 64
+    """Channels of the discriminators' first convolution."""
+    discriminator_halvings: int = 3
+    """Convolutions of stride 2 in a discriminator (Fig. 20)."""
+    scales: int = 3
+    """Discriminators; each sees the skeleton at half the size of the one before."""
+    pool: int = 50
+    """Skeletons kept for the discriminator; 0 shows it the latest alone."""
+    perceptual: float = 10.0
+    """Weight of L_perc in Eq. 6."""
+    adversarial: float = 10.0
+    """λ of Eq. 6."""
+    features: FeatureName = "efficientnet_lite0"
+    """Network of the perceptual loss."""
+    weights: str | None = None
+    """Path of its weights, for VGG."""
+    layers: tuple[str, ...] = VGG_LAYERS
+    """Layers of VGG that are compared, beside the image itself."""
+    running_mean_rate: float = 0.999
+    """Of the running means that balance the layers; the authors' code's."""
+    pretrain_steps: int = 20_000
+    """Steps in which η alone learns, from drawings of prior poses."""
+    finetune: tuple[float, float] = (0.0, 0.0)
+    """Train η on, weighing (real poses, re-drawn predictions); the authors' code has (0.9, 0.1). Zeros freeze η."""
+    init_std: float | None = 0.02
+    """Standard deviation of the initial weights; None for torch's own initialisation."""
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(lr=2e-4, betas=(0.5, 0.999), clip_norm=1.0)
+    )
+
+    def __post_init__(self) -> None:
+        """Raises UserError that names the first bad value."""
+        least = {"keypoints": 1, "width": 1, "discriminator_width": 1, "discriminator_halvings": 1, "scales": 1}
+        for name, low in (least | {"pool": 0, "pretrain_steps": 0, "perceptual": 0, "adversarial": 0}).items():
+            if getattr(self, name) < low:
+                raise UserError(f"keypointgan: {name} is {getattr(self, name)}: give {low} or more")
+        for pair in self.edges:
+            if len(set(pair)) != 2 or not all(0 <= joint < self.keypoints for joint in pair):
+                allowed = f"two different joints of 0 to {self.keypoints - 1}"
+                raise UserError(f"keypointgan: edges has {list(pair)}: allowed are {allowed}")
+        for name in ("line_width", "blob_sigma"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"keypointgan: {name} is {getattr(self, name)}: give a number above 0")
+        for name in ("code_stride", "heatmap_stride", "skeleton_stride"):
+            value, low = getattr(self, name), 1 if name == "skeleton_stride" else max(2, self.skeleton_stride)
+            if not low <= value <= 64 or value & (value - 1):
+                raise UserError(f"keypointgan: {name} is {value}: allowed are powers of two from {low} to 64")
+        if min(self.finetune) < 0:
+            raise UserError(f"keypointgan: finetune is {list(self.finetune)}: give two weights of 0 or more")
+
+    @property
+    def brightness(self) -> tuple[float, float]:
+        """Of a skeleton image far from and on the skeleton."""
+        return (-1.0, 1.0) if self.signed else (0.0, 1.0)
+
+
+def render(keypoints: Tensor, config: KeypointGANConfig, height: int, width: int) -> Tensor:
+    """β: keypoints (B, K, 2) to skeleton images (B, 1, height, width), Eq. 1 or, without edges, Eq. 2."""
+    if config.edges:
+        start, end = torch.tensor(config.edges, device=keypoints.device).unbind(-1)
+        squared = segment_distance(keypoints[:, start], keypoints[:, end], height, width).amin(dim=1, keepdim=True)
+        distance = squared if config.line == "squared" else (squared + 1e-8).sqrt()
+        drawn = torch.exp(-distance / config.line_width)
+    else:
+        drawn = gaussian_maps(keypoints, height, width, config.blob_sigma).sum(dim=1, keepdim=True)
+    return 2 * drawn - 1 if config.signed else drawn
+
+
+class Downsampling(nn.Module):
+    """Section 4's downsampling module: an encoder, then a 1 x 1 convolution."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int | None, width: int, halvings: int, norm: NormName, early_stride: bool
+    ) -> None:
+        super().__init__()
+        encoder = Encoder(in_channels, width, halvings, norm, early_stride)
+        self.blocks = nn.ModuleList(encoder.blocks[i : i + 2] for i in range(0, len(encoder.blocks), 2))
+        self.widths = [width * 2**index for index in range(len(self.blocks))]
+        self.channels = out_channels or encoder.channels
+        """Channels of the output; the encoder's where `out_channels` is None."""
+        self.last = nn.Conv2d(encoder.channels, self.channels, 1)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """(B, C, H, W) to the maps after each block but the last, finest first, and the output."""
+        maps = [image]
+        for block in self.blocks:
+            maps.append(block(maps[-1]))
+        return [*maps[1:-1], self.last(maps[-1])]
+
+
+class Upsampling(nn.Module):
+    """Section 4's upsampling module: blocks of two 3 x 3 convolutions, all but the first double the size before.
+
+    Channels halve from block to block; the very last convolution gives `out_channels` (Fig. 17). `skips` are the
+    channels that come in from outside at the second block, the third and so on.
+    """
+
+    def __init__(
+        self, channels: int, width: int, doublings: int, out_channels: int, norm: NormName, skips: list[int]
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList()
+        incoming = [0, *skips]
+        for index in range(doublings + 1):
+            out = max(width // 2**index, 1)
+            first = conv_block(channels + (incoming[index] if index < len(incoming) else 0), out, norm=norm)
+            last = index == doublings
+            self.blocks.append(
+                nn.Sequential(
+                    first, nn.Conv2d(out, out_channels, 3, padding=1) if last else conv_block(out, out, norm=norm)
+                )
+            )
+            channels = out
+
+    def forward(self, code: Tensor, skips: list[Tensor]) -> Tensor:
+        """(B, C, H, W) and what the later blocks see beside, to (B, out, H · 2^doublings, W · 2^doublings)."""
+        features = code
+        for index, block in enumerate(self.blocks):
+            if index:
+                features = upsample(features)
+            if 0 < index <= len(skips):
+                features = torch.cat((features, skips[index - 1]), dim=1)
+            features = block(features)
+        return features
+
+
+class ImageEncoder(nn.Module):
+    """Φ: an image to its skeleton image (Fig. 17, with `skip_connections` Fig. 22)."""
+
+    def __init__(self, config: KeypointGANConfig) -> None:
+        super().__init__()
+        halvings = int(math.log2(config.code_stride))
+        self.down = Downsampling(3, None, config.width, halvings, config.norm, config.early_stride)
+        doublings = halvings - int(math.log2(config.skeleton_stride))
+        self.skips = min(doublings, len(self.down.blocks) - 1) if config.skip_connections else 0
+        skips = self.down.widths[-2::-1][: self.skips]
+        self.up = Upsampling(self.down.channels, self.down.channels, doublings, 1, config.norm, skips)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] to (B, 1, H, W) / skeleton_stride."""
+        *maps, code = self.down(image - 0.5)
+        return self.up(code, maps[::-1][: self.skips])
+
+
+class SkeletonEncoder(nn.Module):
+    """η: a skeleton image to keypoints (Fig. 19); each is the mean of its heatmap."""
+
+    def __init__(self, config: KeypointGANConfig) -> None:
+        super().__init__()
+        halvings = int(math.log2(config.heatmap_stride // config.skeleton_stride))
+        self.down = Downsampling(1, config.keypoints, config.width, halvings, config.skeleton_norm, False)
+
+    def forward(self, skeleton: Tensor) -> Tensor:
+        """(B, 1, h, w) to (B, K, 2)."""
+        return expected_position(spatial_softmax(self.down(skeleton)[-1]))
+
+
+class ImageGenerator(nn.Module):
+    """Ψ: a clean skeleton image and another frame to the image (Fig. 18)."""
+
+    def __init__(self, config: KeypointGANConfig) -> None:
+        super().__init__()
+        halvings = int(math.log2(config.code_stride))
+        smaller = int(math.log2(config.skeleton_stride))
+        self.appearance = Downsampling(3, None, config.width, halvings, config.norm, config.early_stride)
+        self.pose = Downsampling(1, self.appearance.channels, config.width, halvings - smaller, config.norm, False)
+        channels = self.appearance.channels
+        self.up = Upsampling(2 * channels, channels, halvings - smaller, 3, config.norm, [])
+
+    def forward(self, skeleton: Tensor, reference: Tensor) -> Tensor:
+        """y* (B, 1, h, w) and x' (B, 3, H, W) to (B, 3, h, w)."""
+        codes = (self.appearance(reference - 0.5)[-1], self.pose(skeleton)[-1])
+        return self.up(torch.cat(codes, dim=1), [])
+
+
+class SkeletonDiscriminator(nn.Module):
+    """D_y at one scale: a score for each patch (Fig. 20)."""
+
+    def __init__(self, width: int, halvings: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 1
+        for index in range(halvings + 1):
+            out = width * 2**index
+            stride = 2 if index < halvings else 1
+            layers += [nn.Conv2d(channels, out, 4, stride, 1), normalisation("instance", out), nn.LeakyReLU(0.2)]
+            channels = out
+        self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 1, 4, 1, 1))
+
+    def forward(self, skeleton: Tensor) -> Tensor:
+        """(B, 1, h, w) to (B, 1, h / 2^halvings - 2, w / 2^halvings - 2)."""
+        return self.layers(skeleton)
+
+
+class Discriminator(nn.Module):
+    """One patch discriminator for each scale of the skeleton image: 1, 1/2, 1/4 …"""
+
+    def __init__(self, config: KeypointGANConfig) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(
+            SkeletonDiscriminator(config.discriminator_width, config.discriminator_halvings)
+            for _ in range(config.scales)
+        )
+
+    def forward(self, skeleton: Tensor, wanted: float) -> Tensor:
+        """Mean over scales of E[(wanted - D(y))²], the halves of Eq. 5: (B, 1, h, w) to a scalar."""
+        errors = []
+        for index, discriminator in enumerate(self.scales):
+            scores = discriminator(F.avg_pool2d(skeleton, 2**index)).float()
+            errors.append((wanted - scores).square().mean())
+        return torch.stack(errors).mean()
+
+
+class SkeletonPool(nn.Module):
+    """Skeleton images of earlier steps, so that the discriminator does not forget them (Shrivastava et al. 2017).
+
+    Its images are buffers: a resumed run goes on with the same ones.
+    """
+
+    def __init__(self, size: int, height: int, width: int) -> None:
+        super().__init__()
+        self.images: Tensor
+        self.filled: Tensor
+        self.register_buffer("images", torch.zeros(size, 1, height, width))
+        self.register_buffer("filled", torch.tensor(0))
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 1, h, w) to as many: once the pool is full each is swapped for an older one with probability ½."""
+        size, start = len(self.images), int(self.filled)
+        fresh = min(size - start, len(images))
+        self.images[start : start + fresh] = images[:fresh].to(self.images.dtype)
+        self.filled += fresh
+        later = range(fresh, min(len(images), fresh + size))
+        swap = torch.rand(len(later)) < 0.5
+        places = torch.randperm(size)[: len(later)][swap].to(images.device)
+        chosen = torch.tensor(list(later), dtype=torch.long)[swap].to(images.device)
+        shown = images.clone()
+        shown[chosen] = self.images[places].to(images.dtype)
+        self.images[places] = images[chosen].to(self.images.dtype)
+        return shown
+
+
+def frozen(module: nn.Module, *inputs: Any) -> Any:
+    """module(*inputs) with a gradient for the inputs and none for the module's parameters."""
+    return functional_call(module, {name: value.detach() for name, value in module.named_parameters()}, inputs)
+
+
+class KeypointGAN(Method):
+    """Φ, η, Ψ and D. input_size is (width, height) in pixels."""
+
+    Config = KeypointGANConfig
+    required_keys: ClassVar[frozenset[str]] = frozenset({"image", "reference", "prior_keypoints"})
+    adjacency: Tensor
+
+    def __init__(self, config: KeypointGANConfig, input_size: tuple[int, int]) -> None:
+        super().__init__()
+        self._check_size(config, input_size)
+        self.config = config
+        self.optimizer = config.optimizer
+        self.keypoint_count = config.keypoints
+        width, height = (side // config.skeleton_stride for side in input_size)
+        self.skeleton_size = (height, width)
+        self.image_encoder = ImageEncoder(config)
+        self.skeleton_encoder = SkeletonEncoder(config)
+        self.generator = ImageGenerator(config)
+        self.discriminator = Discriminator(config)
+        self.pool = SkeletonPool(config.pool, height, width)
+        features = perceptual_features(config.features, config.weights, config.layers)
+        self.perceptual = PerceptualLoss(features, config.running_mean_rate, reduction="mean")
+        adjacency = torch.zeros(config.keypoints, config.keypoints)
+        for first, second in config.edges:
+            adjacency[first, second] = adjacency[second, first] = 1
+        self.register_buffer("adjacency", adjacency, persistent=False)
+        if config.init_std is not None:
+            initialise_normal(self, config.init_std)
+
+    @staticmethod
+    def _check_size(config: KeypointGANConfig, input_size: tuple[int, int]) -> None:
+        stride = max(config.code_stride, config.heatmap_stride)
+        if any(side % stride for side in input_size):
+            raise UserError(f"keypointgan: input_size is {input_size}: both sides must be multiples of {stride}")
+        least = 4 * 2**config.discriminator_halvings * 2 ** (config.scales - 1) * config.skeleton_stride
+        if min(input_size) < least:
+            raise UserError(
+                f"keypointgan: input_size is {input_size}: {config.scales} discriminators of"
+                f" {config.discriminator_halvings} halvings need at least {least} pixels: give fewer of either"
+            )
+
+    def detect(self, image: Tensor) -> Detection:
+        """η(Φ(x)); a score is the brightness of the skeleton image Φ(x) under its keypoint."""
+        skeleton = self.image_encoder(image)
+        keypoints = self.skeleton_encoder(skeleton)
+        under = F.grid_sample(skeleton.float(), keypoints[:, None], align_corners=True)[:, 0, 0]  # (B, K)
+        dark, bright = self.config.brightness
+        root = torch.full_like(under, -1, dtype=torch.long)
+        scores = ((under - dark) / (bright - dark)).clamp(0, 1)
+        adjacency = self.adjacency.expand(image.shape[0], -1, -1)
+        return Detection(keypoints, scores, adjacency, parent=root, level=torch.zeros_like(root))
+
+    def phases(self, step: int) -> tuple[str, ...]:
+        """η alone for `pretrain_steps`, at a lower rate for the last quarter; then generator and discriminator."""
+        config = self.config
+        if step < config.pretrain_steps:
+            return ("pretrain",) if 4 * step < 3 * config.pretrain_steps else ("pretrain_slow",)
+        return ("generator", "discriminator", "finetune") if any(config.finetune) else ("generator", "discriminator")
+
+    def param_groups(self, phase: str) -> Iterable[dict[str, Any]]:
+        """See Method.param_groups; η moves in its own phases alone."""
+        if phase == "generator":
+            return [{"params": [*self.image_encoder.parameters(), *self.generator.parameters()]}]
+        if phase == "discriminator":
+            return [{"params": list(self.discriminator.parameters())}]
+        slow = {"lr_multiplier": PRETRAIN_DECAY} if phase == "pretrain_slow" else {}
+        return [{"params": list(self.skeleton_encoder.parameters()), **slow}]
+
+    def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        """The terms of one phase of `phases`; each computes its skeletons anew, since the one before stepped."""
+        poses = batch["prior_keypoints"]
+        if poses.shape[1:] != (self.keypoint_count, 2):
+            given = f"the prior poses have {poses.shape[1]} joints and keypoints is {self.keypoint_count}"
+            raise UserError(f"keypointgan: {given}: set method.keypoints (and edges) to the poses'")
+        self.skeleton_encoder.train(self.training and phase not in ("generator", "discriminator"))
+        if phase == "generator":
+            return self._generator_terms(batch)
+        real = self.draw(poses)
+        if phase == "discriminator":
+            with torch.no_grad():
+                fake = self.image_encoder(batch["image"])
+            fake = self.pool(fake) if self.training else fake
+            return {"real": self.discriminator(real, 1.0), "fake": self.discriminator(fake, 0.0)}  # Eq. 5
+        read = (self.skeleton_encoder(real) - poses).square().mean()
+        if phase != "finetune":
+            return {"pose": read}  # η(β(p)) = p
+        return {"pose": self.config.finetune[0] * read, "redraw": self.config.finetune[1] * self._redraw(batch)}
+
+    def _generator_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """Eq. 6 for Φ and Ψ: L_perc(x̂, x) + λ E[(1 - D(Φ(x)))²]."""
+        skeleton = self.image_encoder(batch["image"])
+        clean = self.draw(frozen(self.skeleton_encoder, skeleton))  # y* = β(η(y)), Eq. 4
+        reconstruction = self.generator(clean, batch["reference"])
+        stride = self.config.skeleton_stride
+        target = F.avg_pool2d(batch["image"], stride)
+        mask = batch.get("loss_mask")
+        if mask is not None:
+            mask = F.avg_pool2d(mask, stride)
+        return {
+            "reconstruction": self.config.perceptual * self.perceptual(reconstruction, target, mask),
+            "adversarial": self.config.adversarial * frozen(self.discriminator, skeleton, 1.0),
+        }
+
+    def _redraw(self, batch: Batch) -> Tensor:
+        """How far β(η(y)) is from y = Φ(x), which gets no gradient."""
+        with torch.no_grad():
+            skeleton = self.image_encoder(batch["image"])
+        return (self.draw(self.skeleton_encoder(skeleton)) - skeleton).square().mean()
+
+    def draw(self, keypoints: Tensor) -> Tensor:
+        """β: (B, K, 2) to (B, 1, h, w)."""
+        return render(keypoints, self.config, *self.skeleton_size)
+
+    @torch.no_grad()
+    def preview(self, batch: Batch) -> dict[str, Tensor]:
+        """y, y*, a drawing of a prior pose and the reconstruction."""
+        skeleton = self.image_encoder(batch["image"])
+        clean = self.draw(self.skeleton_encoder(skeleton))
+        dark, bright = self.config.brightness
+        skeletons = {"skeleton": skeleton, "clean": clean, "prior": self.draw(batch["prior_keypoints"])}
+        pictures = {k: ((v - dark) / (bright - dark)).expand(-1, 3, -1, -1) for k, v in skeletons.items()}
+        pictures["reconstruction"] = self.generator(clean, batch["reference"])
+        size = batch["image"].shape[-2:]
+        return {k: F.interpolate(v.float().clamp(0, 1), size, mode="bilinear") for k, v in pictures.items()}
