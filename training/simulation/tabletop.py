@@ -239,9 +239,14 @@ class _Builder:
         box = dict(type=geom.mjGEOM_BOX)
         world.add_geom(name="table", size=[0.45, 0.55, 0.02], pos=[0.25, 0, -0.02], material="table", **box)
         world.add_geom(name="floor", type=geom.mjGEOM_PLANE, size=[4, 4, 0.1], pos=[0, 0, -0.75], rgba=[*floor, 1])
-        for name, at, facing in (("back", [-1.2, 0, 0], [1, 0, 0]), ("side", [0, 1.4, 0], [0, -1, 0])):
+        for name, at, facing in (
+            ("back", [-1.2, 0, 0], [1.0, 0, 0]),
+            ("front", [2.2, 0, 0], [-1.0, 0, 0]),
+            ("left", [0, 1.4, 0], [0, -1.0, 0]),
+            ("right", [0, -1.8, 0], [0, 1.0, 0]),
+        ):
             quaternion = np.zeros(4)
-            mujoco.mju_quatZ2Vec(quaternion, np.array(facing, dtype=float))
+            mujoco.mju_quatZ2Vec(quaternion, np.array(facing))
             world.add_geom(
                 name=name, type=geom.mjGEOM_PLANE, size=[3, 3, 0.1], pos=at, quat=quaternion, rgba=[*wall, 1]
             )
