@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -30,6 +31,8 @@ NEWEST_ONLY = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=R
 _OVERRIDABLE = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY, QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH)
 _TYPES = {"raw": Image, "compressed": CompressedImage}
 _DEPTH_KEPT = 8
+SILENCE_S = 10.0
+"""After this long without an image, the cause is looked for."""
 _DEPTH_SILENCE_S = 1.0
 """After this long without depth, images no longer wait for it."""
 
@@ -82,7 +85,7 @@ class CameraInput:
         self.camera_info: Any = None
         self._intrinsics: Intrinsics | None = None
         self._depths: deque[Any] = deque(maxlen=_DEPTH_KEPT)
-        self._depth_arrived = -_DEPTH_SILENCE_S
+        self._image_arrived = self._depth_arrived = -math.inf
 
     @property
     def wants_depth(self) -> bool:
@@ -96,6 +99,7 @@ class CameraInput:
 
     def open(self) -> None:
         """Subscribes."""
+        self._image_arrived = time.monotonic()
         self._subscribe("image", _TYPES[self._topics.image_transport], self._take_image)
         self._subscribe("camera_info", CameraInfo, self._take_camera_info)
         if self.wants_depth:
@@ -160,7 +164,9 @@ class CameraInput:
         return self._intrinsics
 
     def check_publishers(self) -> None:
-        """Looks for a cause where no image comes: nobody publishes, or something of another type."""
+        """Looks for a cause where no image has come for a while: nobody publishes, or something of another type."""
+        if time.monotonic() - self._image_arrived < SILENCE_S:
+            return
         wanted = _TYPES[self._topics.image_transport]
         wanted_name = f"sensor_msgs/msg/{wanted.__name__}"
         types = {info.topic_type for info in self._node.get_publishers_info_by_topic(self.image_topic)}
@@ -192,9 +198,10 @@ class CameraInput:
     def _take_image(self, message: Any) -> None:
         self._statistics.received += 1
         self._faults.clear("silence")
+        self._image_arrived = time.monotonic()
         if self.pending is not None:
             self._statistics.dropped["superseded"] += 1
-        self.pending = Pending(message, time.monotonic())
+        self.pending = Pending(message, self._image_arrived)
         self._on_news()
 
     def _take_depth(self, message: Any) -> None:

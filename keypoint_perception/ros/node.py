@@ -299,7 +299,7 @@ class DetectorNode(LifecycleNode):
         message.header.stamp = self.get_clock().now().to_msg()
         message.status.append(model_status(name, self._state, self._detector, self._loader.busy, self._faults))
         for camera in self._cameras:
-            if self._state == "active" and camera.statistics.rate(now) == 0:
+            if self._state == "active":
                 camera.input.check_publishers()
             message.status.append(camera_status(name, camera.name, camera.statistics, camera.faults, now))
         self._diagnostics.publish(message)

@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("rclpy", reason="no ROS 2 here")
 pytest.importorskip("keypoint_perception_msgs", reason="build keypoint_perception_msgs first: colcon build")
 
-import rclpy  # noqa: E402
-from harness import Bench, environment  # noqa: E402
+import rclpy
+from harness import Bench, environment
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,0 +1,150 @@
+"""Recordings without a ROS graph: errors that a user can act on, and bags that appear only when complete."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rosbags.highlevel import AnyReader
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+import keypoint_perception
+from keypoint_perception.errors import UserError
+
+IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+BAG_VERSION = 8
+"""What every distribution from Humble on reads."""
+_MESSAGES = "keypoint_perception_msgs"
+_HEADER_AT = 4
+"""A serialised message begins with four bytes of encapsulation; a header's stamp, sec and nanosec, comes first."""
+
+
+@contextmanager
+def open_bag(path: str | os.PathLike[str]) -> Iterator[AnyReader]:
+    """A rosbag2 folder or file (mcap, db3) or ROS 1 .bag. Raises UserError where it cannot be read, now or later."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"bag {path} is not there: give a rosbag2 folder, an .mcap or .db3 file, or a ROS 1 .bag file")
+    if path.is_dir() and not (path / "metadata.yaml").exists():
+        raise UserError(f"bag {path} is a folder without metadata.yaml: give the folder that `ros2 bag record` made")
+    try:
+        with AnyReader([path], default_typestore=message_store()) as reader:
+            yield reader
+    except (UserError, GeneratorExit, KeyboardInterrupt):
+        raise
+    except Exception as error:  # a damaged file raises whatever its parser stumbles over
+        if _is_ours(error):
+            raise
+        words = " ".join(str(error).split())
+        raise UserError(
+            f"bag {path} cannot be read ({words or type(error).__name__}): record or copy it again"
+        ) from None
+
+
+def connections_of(reader: AnyReader, topic: str, types: Collection[str] = IMAGE_TYPES) -> list[Connection]:
+    """The connections of a topic. Raises UserError, naming what there is, where the bag has none of these types."""
+    found = [c for c in reader.connections if c.topic == topic and c.msgtype in types]
+    if not found:
+        others = sorted({c.topic for c in reader.connections if c.msgtype in types})
+        kind = " or ".join(types)
+        raise UserError(f"bag has no {kind} on topic {topic!r}: it has {', '.join(others) or 'none at all'}")
+    return found
+
+
+@contextmanager
+def write_bag(path: str | os.PathLike[str]) -> Iterator[Writer]:
+    """A new rosbag2 (mcap) at `path`, which appears when it is complete and replaces what was there."""
+    path = Path(path)
+    if path.exists() and not (path / "metadata.yaml").exists():
+        raise UserError(f"{path} exists and is no bag: give another name for the output")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with Writer(temporary, version=BAG_VERSION, storage_plugin=StoragePlugin.MCAP) as writer:
+            yield writer
+        _rename_storage(temporary, path.name)
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@cache
+def message_store() -> Typestore:
+    """The types of ROS 2 and of keypoint_perception_msgs."""
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    for folder in _message_folders():
+        for file in sorted((folder / "msg").glob("*.msg")):
+            store.register(get_types_from_msg(file.read_text(), f"{_MESSAGES}/msg/{file.stem}"))
+    if f"{_MESSAGES}/msg/KeypointArray" not in store.fielddefs:
+        raise UserError(f"{_MESSAGES} is not found: build the workspace and source it, or run from a checkout")
+    return store
+
+
+class BagMessages:
+    """Messages for bags; see ros.conversions.Messages."""
+
+    def make(self, type_name: str, **fields: Any) -> Any:
+        """See Messages.make."""
+        return message_store().types[type_name](**fields)
+
+    def numbers(self, values: Any, dtype: str) -> np.ndarray:
+        """See Messages.numbers."""
+        return np.asarray(values, dtype)
+
+    def image_data(self, data: bytes) -> np.ndarray:
+        """See Messages.image_data."""
+        return np.frombuffer(data, np.uint8)
+
+
+def header_stamp_ns(serialised: bytes) -> int:
+    """The stamp, in nanoseconds, of a serialised message that begins with a header."""
+    seconds, nanoseconds = struct.unpack_from("<iI", serialised, _HEADER_AT)
+    return seconds * 1_000_000_000 + nanoseconds
+
+
+def with_stamp(serialised: bytes, stamp_ns: int) -> bytes:
+    """The same message with another stamp in its header."""
+    stamped = bytearray(serialised)
+    struct.pack_into("<iI", stamped, _HEADER_AT, *divmod(stamp_ns, 1_000_000_000))
+    return bytes(stamped)
+
+
+def _message_folders() -> Iterator[Path]:
+    """Where the message definitions are: beside us in a checkout, or in share/ of what is sourced."""
+    checkout = Path(keypoint_perception.__file__).resolve().parent.parent / _MESSAGES
+    prefixes = [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    for folder in (checkout, *(prefix / "share" / _MESSAGES for prefix in (*prefixes, Path(sys.prefix)))):
+        if (folder / "msg").is_dir():
+            yield folder
+            return
+
+
+def _rename_storage(bag: Path, name: str) -> None:
+    """The files in a bag are called after its folder, which had a temporary name."""
+    metadata = bag / "metadata.yaml"
+    for file in bag.glob(f"{bag.name}*"):
+        renamed = file.name.replace(bag.name, name)
+        metadata.write_text(metadata.read_text().replace(file.name, renamed))
+        file.rename(bag / renamed)
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether an exception comes from the code that uses the bag, not from reading it."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__", "").startswith("rosbags."):
+            return False
+        trace = trace.tb_next
+    return True
