@@ -38,7 +38,7 @@ from keypoint_perception.ros.process import run_node
 from keypoint_perception_msgs.srv import LoadModel
 
 _RETRY_PERIOD_S = 2.0
-_WAIT_STEP_S = 0.005
+_WAIT_STEP_S = 0.004
 """How often an image that waits for its depth is looked at."""
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -169,7 +169,7 @@ class DetectorNode(LifecycleNode):
 
     def _process(self) -> None:
         """Serves every camera whose newest image, and depth, are there."""
-        now, longest = time.monotonic(), self._settings.max_depth_delay
+        now, longest = time.monotonic(), self._settings.depth_wait
         pending = [camera for camera in self._cameras if camera.input.pending is not None]
         due = [camera for camera in pending if not camera.input.waits_for_depth(now, longest)]
         if len(due) < len(pending):

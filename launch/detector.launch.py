@@ -1,0 +1,158 @@
+"""Starts the keypoint detector; with no argument on the shipped model and the topic `image`.
+
+ros2 launch keypoint_perception detector.launch.py image:=/camera/color/image_raw
+ros2 launch keypoint_perception detector.launch.py cameras:=left,right image:=/{camera}/image_raw
+"""
+
+import os
+
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, SetEnvironmentVariable
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchContext, LaunchDescription
+
+SHARE = FindPackageShare("keypoint_perception")
+KEEP = "(default: as in params_file)"
+ARGUMENTS = [
+    DeclareLaunchArgument("model", default_value="", description=f"Model file (.onnx). {KEEP}"),
+    DeclareLaunchArgument(
+        "backend",
+        default_value="",
+        description=f"Inference engine: auto measures and takes the fastest; onnxruntime, openvino, tensorrt. {KEEP}",
+    ),
+    DeclareLaunchArgument("threads", default_value="", description=f"CPU threads of one inference. {KEEP}"),
+    DeclareLaunchArgument(
+        "cameras",
+        default_value="",
+        description="Camera names, separated by commas. With several, the topics of each are below its name, and "
+        f"{{camera}} in a topic argument stands for it. {KEEP}",
+    ),
+    DeclareLaunchArgument(
+        "image",
+        default_value="image",
+        description="Image topic, such as /camera/color/image_raw or /{camera}/image_raw.",
+    ),
+    DeclareLaunchArgument(
+        "compressed",
+        default_value="",
+        choices=["", "true", "false"],
+        description=f"Whether the image topic carries sensor_msgs/CompressedImage. {KEEP}",
+    ),
+    DeclareLaunchArgument(
+        "camera_info",
+        default_value="",
+        description="Calibration topic. (default: camera_info beside the image topic)",
+    ),
+    DeclareLaunchArgument(
+        "depth",
+        default_value="",
+        description="Topic of depth that is aligned with the image; keypoints are then in 3-D. (default: no depth)",
+    ),
+    DeclareLaunchArgument(
+        "depth_compressed",
+        default_value="false",
+        choices=["true", "false"],
+        description="Whether the depth topic carries sensor_msgs/CompressedImage.",
+    ),
+    DeclareLaunchArgument("rviz", default_value="false", choices=["true", "false"], description="Start RViz."),
+    DeclareLaunchArgument("bag", default_value="", description="A rosbag2 to play into the graph. (default: none)"),
+    DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics."),
+    DeclareLaunchArgument("name", default_value="detector", description="Name of the node."),
+    DeclareLaunchArgument(
+        "params_file",
+        default_value=PathJoinSubstitution([SHARE, "config", "detector.yaml"]),
+        description="Parameters of the node (YAML); arguments given here overrule it.",
+    ),
+    DeclareLaunchArgument(
+        "autostart",
+        default_value="",
+        choices=["", "true", "false"],
+        description=f"Whether the node configures and activates itself. {KEEP}",
+    ),
+    DeclareLaunchArgument(
+        "use_sim_time", default_value="false", choices=["true", "false"], description="Take time from /clock."
+    ),
+    DeclareLaunchArgument(
+        "log_level",
+        default_value="info",
+        choices=["debug", "info", "warn", "error", "fatal"],
+        description="Least severity that is logged.",
+    ),
+    DeclareLaunchArgument(
+        "fastdds_profile",
+        default_value=PathJoinSubstitution([SHARE, "config", "fastdds.xml"]),
+        description="Fast DDS profile with room for images in shared memory; empty to leave the middleware alone. The "
+        "camera driver should be started with it too. Not used where the environment names a profile.",
+    ),
+]
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+
+
+def generate_launch_description() -> LaunchDescription:
+    """The arguments, and what is made of their values."""
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=start)])
+
+
+def start(context: LaunchContext) -> list:
+    """The actions for the arguments' values."""
+    value = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in ARGUMENTS}
+    cameras = [name.strip() for name in value["cameras"].split(",") if name.strip()]
+    actions: list = []
+    if value["fastdds_profile"] and not any(os.environ.get(variable) for variable in PROFILE_VARIABLES):
+        actions += [SetEnvironmentVariable(variable, value["fastdds_profile"]) for variable in PROFILE_VARIABLES]
+    actions.append(
+        Node(
+            package="keypoint_perception",
+            executable="detector",
+            name=value["name"],
+            namespace=value["namespace"],
+            parameters=[value["params_file"], parameters(value, cameras)],
+            remappings=remappings(value, cameras),
+            ros_arguments=["--log-level", f"{value['name']}:={value['log_level']}"],
+            output="screen",
+        )
+    )
+    if value["rviz"] == "true":
+        config = PathJoinSubstitution([SHARE, "config", "detector.rviz"])
+        actions.append(Node(package="rviz2", executable="rviz2", arguments=["-d", config], output="screen"))
+    if value["bag"]:
+        actions.append(ExecuteProcess(cmd=["ros2", "bag", "play", value["bag"]], output="screen"))
+    return actions
+
+
+def parameters(value: dict, cameras: list) -> dict:
+    """What was given as an argument, and only that, overrules the parameter file."""
+    given: dict = {"use_sim_time": value["use_sim_time"] == "true"}
+    given |= {name: value[name] for name in ("model", "backend") if value[name]}
+    if value["threads"]:
+        given["threads"] = int(value["threads"])
+    if value["autostart"]:
+        given["autostart"] = value["autostart"] == "true"
+    if cameras:
+        given["cameras"] = cameras
+    if value["compressed"]:
+        given["image_transport"] = "compressed" if value["compressed"] == "true" else "raw"
+    if value["depth"]:
+        given["depth_transport"] = "compressed" if value["depth_compressed"] == "true" else "raw"
+    return given
+
+
+def remappings(value: dict, cameras: list) -> list:
+    """From the node's topics to those of the arguments, for each camera."""
+    pairs = []
+    for camera in cameras if len(cameras) > 1 else [""]:
+        prefix, fill = f"{camera}/" if camera else "", camera or (cameras[0] if cameras else "camera")
+        topics = {name: value[name].replace("{camera}", fill) for name in ("image", "camera_info", "depth")}
+        if topics["image"] == "image":
+            topics["image"] = f"{prefix}image"
+        topics["camera_info"] = topics["camera_info"] or beside(topics["image"], "camera_info")
+        pairs += [(f"{prefix}{name}", topic) for name, topic in topics.items() if topic and topic != f"{prefix}{name}"]
+    return pairs
+
+
+def beside(image: str, name: str) -> str:
+    """The topic `name` in the namespace of an image topic; a transport at its end is no part of that."""
+    base = image.removesuffix("/compressed")
+    return f"{base.rpartition('/')[0]}/{name}" if "/" in base else name
