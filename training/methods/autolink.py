@@ -216,7 +216,7 @@ class AutoLink(Method):
         keypoints, maps = self.keypoints(image)
         cells = grid(*maps.shape[-2:], maps)
         near = ((cells - keypoints[:, :, None, None]) ** 2).sum(dim=-1) < 0.2**2
-        adjacency = self.adjacency().expand(len(image), -1, -1)
+        adjacency = self.adjacency().expand(image.shape[0], -1, -1)
         root = torch.full_like(keypoints[..., 0], -1, dtype=torch.long)
         scores = (maps * near).sum(dim=(2, 3)).clamp(0, 1)
         return Detection(keypoints, scores, adjacency, parent=root, level=torch.zeros_like(root))
