@@ -32,7 +32,7 @@ START_PATIENCE_S = 60.0
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bag", type=Path, default=ROOT / "demo" / "tabletop")
+    parser.add_argument("--bag", type=Path, default=ROOT / "demo")
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "tabletop_imm.onnx")
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "demo")
