@@ -75,6 +75,17 @@ def gaussian_maps(keypoints: Tensor, height: int, width: int, sigma: float, *, h
     return y[..., :, None] * x[..., None, :]
 
 
+def around_mode(probability: Tensor, radius: int = 2) -> Tensor:
+    """(B, P, H, W) maps to (B, P, 2): the mean position within `radius` cells of each map's highest cell."""
+    height, width = probability.shape[-2:]
+    mode = probability.flatten(2).argmax(dim=-1)
+    x, y = torch.arange(width, device=mode.device), torch.arange(height, device=mode.device)
+    close_x = (x - (mode % width)[..., None]).abs() <= radius  # (B, P, W)
+    close_y = (y - (mode // width)[..., None]).abs() <= radius
+    window = probability * (close_y[..., :, None] & close_x[..., None, :])
+    return expected_position(window / window.sum(dim=(2, 3), keepdim=True).clamp_min(1e-12))
+
+
 def points_to_segments(points: Tensor, start: Tensor, end: Tensor) -> Tensor:
     """Squared distance of points to the segments start-end, all (..., 2) and broadcast against each other: (...).
 

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from keypoint_perception.errors import UserError
+from training.heatmaps import around_mode
 from training.methods.npt import (
     Npt,
     NptConfig,
-    around_mode,
     as_matrix,
     blur,
     contiguity_loss,

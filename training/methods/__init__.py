@@ -7,6 +7,7 @@ from training.methods.autolink import AutoLink
 from training.methods.imm import IMM
 from training.methods.keypoint_pyramids import KeypointPyramids
 from training.methods.keypointgan import KeypointGAN
+from training.methods.limbs import Limbs
 from training.methods.npt import Npt
 from training.methods.transporter import Transporter
 
@@ -14,6 +15,7 @@ METHODS: dict[str, type[Method]] = {
     "imm": IMM,
     "autolink": AutoLink,
     "npt": Npt,
+    "limbs": Limbs,
     "transporter": Transporter,
     "keypoint_pyramids": KeypointPyramids,
     "keypointgan": KeypointGAN,

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from keypoint_perception.errors import UserError
-from training.heatmaps import expected_position, gaussian_maps, points_to_segments, spatial_softmax
+from training.heatmaps import around_mode, expected_position, gaussian_maps, points_to_segments, spatial_softmax
 from training.losses import pyramid_mse
 from training.method import Batch, Detection, Method, OptimizerConfig
 from training.networks import UNet, conv_block
@@ -253,17 +253,6 @@ def as_matrix(values: Tensor, pairs: Tensor, points: int) -> Tensor:
     matrix = values.new_zeros(values.shape[0], points * points)
     index = torch.cat((pairs[0] * points + pairs[1], pairs[1] * points + pairs[0]))
     return matrix.index_copy(1, index, torch.cat((values, values), dim=1)).view(-1, points, points)
-
-
-def around_mode(probability: Tensor, radius: int = 2) -> Tensor:
-    """(B, P, H, W) maps to (B, P, 2): the mean position within `radius` cells of each map's highest cell."""
-    height, width = probability.shape[-2:]
-    mode = probability.flatten(2).argmax(dim=-1)
-    x, y = torch.arange(width, device=mode.device), torch.arange(height, device=mode.device)
-    close_x = (x - (mode % width)[..., None]).abs() <= radius  # (B, P, W)
-    close_y = (y - (mode // width)[..., None]).abs() <= radius
-    window = probability * (close_y[..., :, None] & close_x[..., None, :])
-    return expected_position(window / window.sum(dim=(2, 3), keepdim=True).clamp_min(1e-12))
 
 
 class Npt(Method):
