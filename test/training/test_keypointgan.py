@@ -1,0 +1,264 @@
+"""KeypointGAN: the renderer and the losses against loops, the paper's tables, which phase moves what."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from keypoint_perception.errors import UserError
+from training.methods.keypointgan import (
+    Discriminator,
+    ImageEncoder,
+    ImageGenerator,
+    KeypointGAN,
+    KeypointGANConfig,
+    SkeletonEncoder,
+    SkeletonPool,
+    render,
+)
+
+EDGES = ((0, 1), (1, 2))
+PAPER = KeypointGANConfig(keypoints=3, edges=EDGES)
+SMALL = replace(
+    PAPER, width=4, code_stride=4, heatmap_stride=4, discriminator_width=4, discriminator_halvings=1, scales=2, pool=4,
+    features="pyramid", pretrain_steps=4, init_std=None,
+)  # fmt: skip
+SIZE = (32, 32)
+
+
+def batch_of(count: int = 4) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    image, reference = torch.rand(2, count, 3, 32, 32, generator=generator)
+    poses = torch.rand(count, 3, 2, generator=generator) * 1.6 - 0.8
+    return {"image": image, "reference": reference, "prior_keypoints": poses}
+
+
+def distance_to_skeleton(x: float, y: float, pose: Tensor) -> float:
+    """The least distance of a point to the edges, by trying 2001 places on each."""
+    least = math.inf
+    for i, j in EDGES:
+        for r in np.linspace(0, 1, 2001):
+            place = r * pose[i].numpy() + (1 - r) * pose[j].numpy()
+            least = min(least, math.hypot(x - place[0], y - place[1]))
+    return least
+
+
+@pytest.mark.parametrize("line", ["squared", "linear"])
+def test_skeletons_are_equation_1(line: str) -> None:
+    pose = torch.tensor([[-0.5, -0.4], [0.1, 0.6], [0.7, -0.2]])
+    drawn = render(pose[None], replace(PAPER, line=line), 5, 7)
+    assert drawn.shape == (1, 1, 5, 7)
+    for row, column in np.ndindex(5, 7):
+        distance = distance_to_skeleton(column / 3 - 1, row / 2 - 1, pose)
+        wanted = math.exp(-(distance**2 if line == "squared" else distance) / 0.04)
+        assert drawn[0, 0, row, column] == pytest.approx(wanted, abs=4e-3)
+
+
+def test_blobs_are_equation_2() -> None:
+    pose = torch.tensor([[-0.5, -0.5], [0.0, 0.5]])
+    drawn = render(pose[None], KeypointGANConfig(keypoints=2, blob_sigma=0.5), 5, 5)
+    for row, column in np.ndindex(5, 5):
+        x, y = column / 2 - 1, row / 2 - 1
+        wanted = sum(math.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * 0.25)) for px, py in pose.tolist())
+        assert drawn[0, 0, row, column] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_signed_skeletons_go_from_minus_one_to_one() -> None:
+    pose = torch.tensor([[-1.0, -1.0], [-1.0, 0.0], [-1.0, 1.0]])
+    drawn = render(pose[None], replace(PAPER, signed=True), 16, 16)
+    assert drawn[..., 0].min() == pytest.approx(1)
+    assert drawn[..., -1].max() == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("line", ["squared", "linear"])
+def test_gradient_of_a_skeleton_is_finite_for_joints_that_coincide(line: str) -> None:
+    pose = torch.zeros(1, 3, 2, requires_grad=True)
+    render(pose, replace(PAPER, line=line), 9, 9).sum().backward()
+    assert torch.isfinite(pose.grad).all()
+
+
+def layers_of(module: nn.Module) -> list[tuple[int, int, int]]:
+    """Kernel, stride and output channels of every convolution, in order."""
+    return [(m.kernel_size[0], m.stride[0], m.out_channels) for m in module.modules() if isinstance(m, nn.Conv2d)]
+
+
+DOWN = [(7, 1, 32), (3, 1, 32), (3, 2, 64), (3, 1, 64), (3, 2, 128), (3, 1, 128), (3, 2, 256), (3, 1, 256)]
+UP = [(3, 1, 256), (3, 1, 256), (3, 1, 128), (3, 1, 128), (3, 1, 64), (3, 1, 64), (3, 1, 32)]
+
+
+def test_networks_are_the_papers_tables() -> None:
+    assert layers_of(ImageEncoder(PAPER)) == [*DOWN, (1, 1, 256), *UP, (3, 1, 1)]  # Fig. 17
+    assert layers_of(SkeletonEncoder(PAPER)) == [*DOWN, (1, 1, 3)]  # Fig. 19
+    generator = [*DOWN, (1, 1, 256), *DOWN, (1, 1, 256), *UP, (3, 1, 3)]  # Fig. 18, section 4
+    assert layers_of(ImageGenerator(PAPER)) == generator
+    scores = [(4, 2, 64), (4, 2, 128), (4, 2, 256), (4, 1, 512), (4, 1, 1)]  # Fig. 20
+    assert layers_of(Discriminator(PAPER)) == scores * 3
+
+
+def test_sizes_are_the_papers_tables() -> None:
+    method = KeypointGAN(PAPER, (128, 128)).eval()
+    image = torch.rand(1, 3, 128, 128)
+    skeleton = method.image_encoder(image)
+    assert skeleton.shape == (1, 1, 128, 128)
+    assert method.skeleton_encoder.down(skeleton)[-1].shape == (1, 3, 16, 16)
+    assert method.generator(skeleton, image).shape == image.shape
+    assert method.discriminator.scales[0](skeleton).shape == (1, 1, 14, 14)
+
+
+def test_discriminator_loss_is_equation_5_averaged_over_scales() -> None:
+    discriminator = Discriminator(replace(SMALL, scales=3))
+    skeleton = torch.rand(2, 1, 32, 32)
+    wanted = 0.0
+    for index, scale in enumerate(discriminator.scales):
+        small = skeleton.unfold(2, 2**index, 2**index).unfold(3, 2**index, 2**index).mean(dim=(-1, -2))
+        wanted += float((1 - scale(small)).square().mean()) / 3
+    assert discriminator(skeleton, 1.0).item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_generator_terms_are_equation_6() -> None:
+    config = replace(SMALL, perceptual=2.0, adversarial=3.0)
+    method, batch = KeypointGAN(config, SIZE).eval(), batch_of()
+    terms = method.loss(batch, "generator")
+    skeleton = method.image_encoder(batch["image"])
+    reconstruction = method.generator(method.draw(method.skeleton_encoder(skeleton)), batch["reference"])
+    errors = method.perceptual.errors(reconstruction, batch["image"])
+    assert terms["adversarial"].item() == pytest.approx(3 * method.discriminator(skeleton, 1.0).item(), rel=1e-5)
+    # Before the first training step the running means are zero, held at 1e-8.
+    assert terms["reconstruction"].item() == pytest.approx(2 * (errors / 1e-8).mean().item(), rel=1e-4)
+
+
+def test_pretraining_reads_drawn_poses() -> None:
+    method, batch = KeypointGAN(SMALL, SIZE).eval(), batch_of()
+    poses = batch["prior_keypoints"]
+    gap = method.skeleton_encoder(method.draw(poses)) - poses
+    assert method.loss(batch, "pretrain")["pose"].item() == pytest.approx(gap.square().mean().item(), rel=1e-5)
+
+
+def test_phases_follow_the_steps() -> None:
+    method = KeypointGAN(SMALL, SIZE)
+    assert [method.phases(step)[0] for step in range(4)] == ["pretrain"] * 3 + ["pretrain_slow"]
+    assert method.phases(4) == ("generator", "discriminator")
+    assert KeypointGAN(replace(SMALL, finetune=(0.9, 0.1)), SIZE).phases(4)[2:] == ("finetune",)
+
+
+PARTS = {
+    "pretrain": {"skeleton_encoder"},
+    "pretrain_slow": {"skeleton_encoder"},
+    "generator": {"image_encoder", "generator"},
+    "discriminator": {"discriminator"},
+    "finetune": {"skeleton_encoder"},
+}
+
+
+@pytest.mark.parametrize("phase", PARTS)
+def test_a_phase_moves_its_own_networks_and_no_other(phase: str) -> None:
+    method = KeypointGAN(replace(SMALL, finetune=(0.9, 0.1)), SIZE)
+    torch.stack(list(method.loss(batch_of(), phase).values())).sum().backward()
+    moved = {name.split(".")[0] for name, p in method.named_parameters() if p.grad is not None}
+    assert moved == PARTS[phase]
+    stepped = {id(p) for group in method.param_groups(phase) for p in group["params"]}
+    assert stepped == {id(p) for name, p in method.named_parameters() if name.split(".")[0] in PARTS[phase]}
+
+
+def test_frozen_skeleton_encoder_keeps_its_statistics() -> None:
+    method = KeypointGAN(SMALL, SIZE).train()
+    before = {name: value.clone() for name, value in method.skeleton_encoder.state_dict().items()}
+    for phase in ("generator", "discriminator"):
+        method.loss(batch_of(), phase)
+    assert all(torch.equal(before[name], value) for name, value in method.skeleton_encoder.state_dict().items())
+
+
+def test_both_terms_reach_the_image_encoder() -> None:
+    method = KeypointGAN(SMALL, SIZE)
+    for term in ("reconstruction", "adversarial"):
+        method.zero_grad()
+        method.loss(batch_of(), "generator")[term].backward()
+        assert all(p.grad.any() for p in method.image_encoder.up.blocks[-1].parameters())
+
+
+def test_pool_returns_new_and_old_skeletons_and_keeps_its_size() -> None:
+    pool = SkeletonPool(4, 1, 1)
+
+    def ask(*values: float) -> list[float]:
+        return pool(torch.tensor(values).view(-1, 1, 1, 1)).flatten().tolist()
+
+    assert ask(1, 2, 3) == [1, 2, 3]
+    seen, handed_in, handed_out = {1.0, 2.0, 3.0}, {1, 2, 3}, [1.0, 2.0, 3.0]
+    for step in range(20):
+        torch.manual_seed(step)
+        new = [10.0 * step + 4, 10.0 * step + 5]
+        out = ask(*new)
+        handed_in |= set(new)
+        handed_out += out
+        assert all(value in new or value in seen for value in out)
+        seen |= set(new)
+    kept = set(pool.images.flatten().tolist())
+    assert len(kept) == 4
+    assert kept | set(handed_out) == handed_in  # nothing is lost
+    assert len(set(handed_out) - {1.0, 2.0, 3.0}) > 20
+
+
+def test_no_pool_shows_the_latest() -> None:
+    images = torch.rand(3, 1, 2, 2)
+    assert torch.equal(SkeletonPool(0, 2, 2)(images), images)
+
+
+def test_skeleton_encoder_learns_to_read_drawings() -> None:
+    torch.manual_seed(0)
+    method, batch = KeypointGAN(replace(SMALL, width=8), SIZE), batch_of(8)
+    optimizer = torch.optim.Adam(method.skeleton_encoder.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(80):
+        optimizer.zero_grad()
+        loss = method.loss(batch, "pretrain")["pose"]
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_graph_is_the_given_skeleton_and_scores_are_the_brightness_under_the_keypoints() -> None:
+    method = KeypointGAN(SMALL, SIZE).eval()
+    image = batch_of(2)["image"]
+    found = method.detect(image)
+    assert found.adjacency[1].tolist() == [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
+    skeleton = method.image_encoder(image).detach()
+    for index, (x, y) in enumerate(((found.keypoints[0] + 1) / 2 * 31).tolist()):
+        column, row = int(x), int(y)
+        cells = skeleton[0, 0, row : row + 2, column : column + 2]
+        right, below = x - column, y - row
+        weights = torch.tensor([[(1 - right) * (1 - below), right * (1 - below)], [(1 - right) * below, right * below]])
+        wanted = min(max(float((cells * weights).sum()), 0), 1)
+        assert found.scores[0, index].item() == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"edges": ((0, 3),)}, "edges has .*0, 3.*two different joints of 0 to 2"),
+        ({"edges": ((1, 1),)}, "two different joints"),
+        ({"code_stride": 6}, "powers of two from 2 to 64"),
+        ({"skeleton_stride": 2, "heatmap_stride": 1}, "heatmap_stride is 1"),
+        ({"finetune": (-1.0, 0.0)}, "two weights of 0 or more"),
+    ],
+)
+def test_bad_options_are_refused_with_the_allowed_ones(options: dict, text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        replace(PAPER, **options)
+
+
+def test_an_input_too_small_for_the_discriminators_is_refused() -> None:
+    with pytest.raises(UserError, match="need at least 128 pixels"):
+        KeypointGAN(PAPER, (64, 64))
+
+
+def test_poses_of_another_body_are_refused() -> None:
+    batch = batch_of()
+    batch["prior_keypoints"] = torch.zeros(4, 5, 2)
+    with pytest.raises(UserError, match="5 joints and keypoints is 3"):
+        KeypointGAN(SMALL, SIZE).loss(batch, "pretrain")
