@@ -26,6 +26,7 @@ from tools.demo_report import OUTPUTS, PACKAGE, Heard, write_results  # noqa: E4
 
 PROFILE = ROOT / "config" / "fastdds.xml"
 IMAGES = "/table/image_raw/compressed"
+BESIDE = {"camera_info": "/table/camera_info", "depth": "/table/depth/image_raw/compressed"}
 START_PATIENCE_S = 60.0
 
 
@@ -59,10 +60,11 @@ def run(options: argparse.Namespace) -> None:
     model = read_model(options.model)
     with open_bag(options.bag) as reader:
         total = sum(c.msgcount for c in connections_of(reader, options.topic, ["sensor_msgs/msg/CompressedImage"]))
+        there = {c.topic for c in reader.connections}
         next(reader.messages())  # a damaged bag is found before anything is started
     print(f"model   {model.id}\nbag     {options.bag}: {total} images on {options.topic}", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    heard, played = _play_and_listen(options, total)
+    heard, played = _play_and_listen(options, total, there)
     write_results(options, model, heard, played)
 
 
@@ -77,20 +79,26 @@ def _use_own_middleware_settings() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 
-def _play_and_listen(options: argparse.Namespace, total: int) -> tuple[Heard, list[tuple[int, int]]]:
-    """Runs the detector and the player until the last image has been served."""
+def _play_and_listen(options: argparse.Namespace, total: int, there: set[str]) -> tuple[Heard, list[tuple[int, int]]]:
+    """Runs the detector and the player until the last image has been served. there: the bag's topics."""
     import rclpy
 
-    detector = [sys.executable, "-m", "keypoint_perception.ros.node", "--ros-args", "-r", f"image:={options.topic}"]
-    for name, value in {"model": options.model, "backend": options.backend, "image_transport": "compressed"}.items():
-        detector += ["-p", f"{name}:={value}"]
+    topics = {"image": options.topic} | {name: topic for name, topic in BESIDE.items() if topic in there}
+    parameters = {"model": options.model, "backend": options.backend, "image_transport": "compressed"}
+    if "depth" in topics:
+        parameters["depth_transport"] = "compressed"
+    # A robot wants the newest image; here every image is counted, on a machine that may be busy with other things.
+    parameters[f"qos_overrides.{options.topic}.subscription.depth"] = 10
+    detector = [sys.executable, "-m", "keypoint_perception.ros.node", "--ros-args"]
+    detector += [word for name, topic in topics.items() for word in ("-r", f"{name}:={topic}")]
+    detector += [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
     rclpy.init()
     try:
         with _process(detector) as node, tempfile.TemporaryDirectory() as folder:
             stamps = Path(folder) / "stamps.json"
             listener, heard = _listen()
             _wait_for_detector(listener, node)
-            player = [sys.executable, str(ROOT / "tools" / "play.py"), str(options.bag), "--topics", options.topic]
+            player = [sys.executable, str(ROOT / "tools" / "play.py"), str(options.bag), "--topics", *topics.values()]
             with _process([*player, "--wait-for", options.topic, "--stamps", str(stamps)]) as playing:
                 _follow(listener, heard, playing, node, total)
             listener.destroy_node()

@@ -61,6 +61,8 @@ class Observed:
     keypoints: np.ndarray
     """(K, 2) pixels."""
     scores: np.ndarray
+    lifted: bool
+    """Whether a keypoint has a position in metres."""
     image_size: tuple[int, int]
 
 
@@ -75,6 +77,7 @@ def _observations(heard: Heard) -> list[Observed]:
                 (received - stamp) / 1e6,
                 np.array([(k.u, k.v) for k in message.keypoints], np.float32),
                 np.array([k.score for k in message.keypoints], np.float32),
+                bool(message.position_frame_id),
                 (message.image_width, message.image_height),
             )
         )
@@ -95,6 +98,7 @@ def _report(
         "rate_hz": round((len(played) - 1) / seconds, 2) if seconds > 0 else None,
         "latency_ms": {"p50": round(float(p50), 2), "p99": round(float(p99), 2)},
         "mean_score": round(float(np.mean([o.scores for o in observed])), 4),
+        "observations_in_3d": sum(o.lifted for o in observed),
         "backend": heard.backend or options.backend,
         "model_id": model_id,
     }
@@ -208,6 +212,7 @@ def _print_table(report: dict[str, Any], out: Path) -> None:
         "latency p50": f"{report['latency_ms']['p50']} ms from image stamp to keypoints received",
         "latency p99": f"{report['latency_ms']['p99']} ms",
         "mean score": report["mean_score"],
+        "in 3-D": f"{report['observations_in_3d']} observations",
         "backend": report["backend"],
     }
     if report.get("joint_error_percent_of_width") is not None:

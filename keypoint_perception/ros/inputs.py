@@ -33,8 +33,6 @@ _TYPES = {"raw": Image, "compressed": CompressedImage}
 _DEPTH_KEPT = 8
 SILENCE_S = 10.0
 """After this long without an image, the cause is looked for."""
-_DEPTH_SILENCE_S = 1.0
-"""After this long without depth, images no longer wait for it."""
 
 
 def stamp_ns(header: Any) -> int:
@@ -85,7 +83,8 @@ class CameraInput:
         self.camera_info: Any = None
         self._intrinsics: Intrinsics | None = None
         self._depths: deque[Any] = deque(maxlen=_DEPTH_KEPT)
-        self._image_arrived = self._depth_arrived = -math.inf
+        self._image_arrived = -math.inf
+        self._previous_stamp = 0
 
     @property
     def wants_depth(self) -> bool:
@@ -117,19 +116,19 @@ class CameraInput:
         """The pending image, which is then no longer pending."""
         pending, self.pending = self.pending, None
         assert pending is not None
+        self._previous_stamp = pending.stamp_ns
         return pending
 
     def waits_for_depth(self, now: float, longest: float) -> bool:
-        """Whether depth for the pending image may still come within `longest` seconds of the image's arrival."""
+        """Whether depth for the pending image may still come within `longest` seconds of the image's arrival.
+
+        Where depth is slower than the images, or has fallen silent, most of them would wait for nothing: an image
+        waits only if the one before had its depth.
+        """
         pending = self.pending
-        if (
-            pending is None
-            or not self.wants_depth
-            or now - pending.arrived >= longest
-            or now - self._depth_arrived > _DEPTH_SILENCE_S
-        ):
+        if pending is None or not self._depths or now - pending.arrived >= longest:
             return False
-        return not any(stamp_ns(depth.header) >= pending.stamp_ns for depth in self._depths)
+        return self._previous_stamp <= stamp_ns(self._depths[-1].header) < pending.stamp_ns
 
     def depth_of(self, header: Any, image_size: tuple[int, int], max_delay: float) -> np.ndarray | None:
         """Depth (H, W), metres, that fits the image with that header, or None with the reason among the faults."""
@@ -208,7 +207,6 @@ class CameraInput:
         if self._depths and stamp_ns(message.header) < stamp_ns(self._depths[-1].header):
             self._depths.clear()  # the clock went back
         self._depths.append(message)
-        self._depth_arrived = time.monotonic()
         if self.pending is not None:
             self._on_news()
 
