@@ -39,13 +39,20 @@ class Camera:
     """Inputs, outputs and the past of one camera."""
 
     def __init__(
-        self, node: LifecycleNode, name: str, topics: Topics, settings: Settings, on_news: Callable[[], None]
+        self,
+        node: LifecycleNode,
+        name: str,
+        topics: Topics,
+        settings: Settings,
+        on_news: Callable[[], None],
+        serve: Callable[[], None],
     ) -> None:
+        """on_news, serve: see CameraInput."""
         self.name = name
         self._node = node
         self.faults = Faults(node.get_logger(), name)
         self.statistics = Statistics()
-        self.input = CameraInput(node, topics, self.faults, self.statistics, on_news)
+        self.input = CameraInput(node, topics, self.faults, self.statistics, on_news, serve)
         self.output = CameraOutput(node, topics.prefix)
         self._model_id = ""
         self.apply(settings)

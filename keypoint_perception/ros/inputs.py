@@ -74,10 +74,11 @@ class CameraInput:
         faults: Faults,
         statistics: Statistics,
         on_news: Callable[[], None],
+        serve: Callable[[], None],
     ) -> None:
-        """on_news: called when an image or depth has come, in the executor's thread."""
+        """on_news: called when an image or depth has come. serve: serves what is pending and waits for nothing."""
         self._node, self._topics, self._faults, self._statistics = node, topics, faults, statistics
-        self._on_news = on_news
+        self._on_news, self._serve = on_news, serve
         self._subscriptions: list[Any] = []
         self.pending: Pending | None = None
         self.camera_info: Any = None
@@ -85,6 +86,7 @@ class CameraInput:
         self._depths: deque[Any] = deque(maxlen=_DEPTH_KEPT)
         self._image_arrived = -math.inf
         self._previous_stamp = 0
+        self._overtaken = False
 
     @property
     def wants_depth(self) -> bool:
@@ -116,7 +118,7 @@ class CameraInput:
         """The pending image, which is then no longer pending."""
         pending, self.pending = self.pending, None
         assert pending is not None
-        self._previous_stamp = pending.stamp_ns
+        self._previous_stamp, self._overtaken = pending.stamp_ns, False
         return pending
 
     def waits_for_depth(self, now: float, longest: float) -> bool:
@@ -126,7 +128,7 @@ class CameraInput:
         waits only if the one before had its depth.
         """
         pending = self.pending
-        if pending is None or not self._depths or now - pending.arrived >= longest:
+        if pending is None or not self._depths or self._overtaken or now - pending.arrived >= longest:
             return False
         return self._previous_stamp <= stamp_ns(self._depths[-1].header) < pending.stamp_ns
 
@@ -198,6 +200,9 @@ class CameraInput:
         self._statistics.received += 1
         self._faults.clear("silence")
         self._image_arrived = time.monotonic()
+        if self.pending is not None and self.wants_depth:
+            self._overtaken = True  # the next image is here: its depth will not come, and it need not be lost for that
+            self._serve()
         if self.pending is not None:
             self._statistics.dropped["superseded"] += 1
         self.pending = Pending(message, self._image_arrived)
