@@ -68,6 +68,12 @@ class CameraModel:
         return points[:, :2] / z * self.K[[0, 1], [0, 1]] + self.K[:2, 2]
 
 
+def minimum_jerk(phase: float) -> float:
+    """How far a smooth move from rest to rest has come, 0..1, when `phase` (0..1, clipped) of its time is over."""
+    phase = min(max(phase, 0.0), 1.0)
+    return phase**3 * (10 - 15 * phase + 6 * phase**2)
+
+
 class World:
     """A MuJoCo model in motion, its cameras, and the skeleton whose truth is known.
 

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from keypoint_perception.errors import UserError
+from training.simulation.furnish import add_camera, add_lights, add_walls, add_wood, finish
 from training.simulation.recording import CameraStream, record
-from training.simulation.scene import COLLISION_GROUP, Node, World, mujoco
+from training.simulation.scene import COLLISION_GROUP, Node, World, minimum_jerk, mujoco
 
 TABLE_CAMERA, WRIST_CAMERA = "table", "wrist"
 ARM_JOINTS = tuple(f"joint_{index}" for index in range(6))
@@ -57,6 +58,18 @@ _LINK_COLOURS = {
     "carriage_right": (0.10, 0.55, 0.35),
 }
 _SHAPES = ("mjGEOM_BOX", "mjGEOM_CYLINDER", "mjGEOM_ELLIPSOID", "mjGEOM_CAPSULE")
+_WALLS = (
+    ((-1.2, 0, 0), (1, 0, 0)),
+    ((2.2, 0, 0), (-1, 0, 0)),
+    ((0, 1.4, 0), (0, -1, 0)),
+    ((0, -1.8, 0), (0, 1, 0)),
+)
+_FENCE = (
+    ("near", (0.64, 0, 0.1), (0.01, 0.45, 0.1)),
+    ("left", (0.35, 0.42, 0.1), (0.3, 0.01, 0.1)),
+    ("right", (0.35, -0.42, 0.1), (0.3, 0.01, 0.1)),
+)
+"""Unseen boxes, position and half size, that keep the objects where the camera sees them."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +119,7 @@ class Tabletop(World):
             steps = min(tick, remaining)
             remaining -= steps
             self._elapsed += steps * self.model.opt.timestep
-            phase = min(self._elapsed / self._duration, 1.0)
-            blend = phase**3 * (10 - 15 * phase + 6 * phase**2)  # minimum jerk
+            blend = minimum_jerk(self._elapsed / self._duration)
             self.data.ctrl[:] = self._from + blend * (self._to - self._from)
             mujoco.mj_step(self.model, self.data, steps)
         self.refresh()
@@ -211,64 +223,28 @@ class _Builder:
         self._paint_arm()
         for site in self._spec.sites:
             site.group = COLLISION_GROUP  # frames of the arm, drawn as dots otherwise
-        model = self._spec.compile()
-        model.vis.quality.shadowsize = 2048 if min(self._config.size) > 200 else 1024
-        model.vis.map.shadowclip = 0.75 / model.stat.extent  # the shadow map covers the table, no more
-        model.vis.map.znear = 0.01 / model.stat.extent
-        model.vis.map.zfar = 8 / model.stat.extent
-        return model
+        detailed = min(self._config.size) > 200
+        return finish(self._spec, shadow_size=2048 if detailed else 1024, shadow_radius=0.75)
 
     def _light(self) -> None:
-        headlight, world = self._spec.visual.headlight, self._spec.worldbody
         key, fill, at = 0.55, 0.3, np.array([0.5, -0.7, 1.8])
         if self._config.randomise:
             key, fill = self._rng.uniform(0.4, 0.65), self._rng.uniform(0.2, 0.4)
             at = self._rng.uniform([0.1, -1.0, 1.4], [0.9, 0.4, 2.2])
-        headlight.ambient, headlight.diffuse, headlight.specular = [fill] * 3, [0.5 * fill] * 3, [0.05] * 3
-        direction = np.array([0.25, 0.0, 0.1]) - at
-        kind = mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
-        world.add_light(pos=at, dir=direction, type=kind, diffuse=[key] * 3, specular=[0.3] * 3)
-        world.add_light(pos=[1.2, 0.9, 1.5], dir=[-0.8, -0.7, -1], type=kind, diffuse=[0.18] * 3, castshadow=False)
+        add_lights(self._spec, at, (0.25, 0.0, 0.1), key=key, fill=fill, side=(0.8, 0.7, 1.0))
 
     def _room(self) -> None:
         table, wall, floor = (0.72, 0.56, 0.40), (0.90, 0.92, 0.94), (0.36, 0.37, 0.40)
         if self._config.randomise:
             table, wall, floor = (tuple(self._rng.uniform(0.3, 0.85, 3)) for _ in range(3))
-        self._texture("table", _wood(np.array(table)))
+        add_wood(self._spec, "table", np.array(table))
         world, geom = self._spec.worldbody, mujoco.mjtGeom
         box = dict(type=geom.mjGEOM_BOX)
         world.add_geom(name="table", size=[0.45, 0.55, 0.02], pos=[0.25, 0, -0.02], material="table", **box)
         world.add_geom(name="floor", type=geom.mjGEOM_PLANE, size=[4, 4, 0.1], pos=[0, 0, -0.75], rgba=[*floor, 1])
-        for name, at, facing in (
-            ("back", [-1.2, 0, 0], [1.0, 0, 0]),
-            ("front", [2.2, 0, 0], [-1.0, 0, 0]),
-            ("left", [0, 1.4, 0], [0, -1.0, 0]),
-            ("right", [0, -1.8, 0], [0, 1.0, 0]),
-        ):
-            quaternion = np.zeros(4)
-            mujoco.mju_quatZ2Vec(quaternion, np.array(facing))
-            world.add_geom(
-                name=name, type=geom.mjGEOM_PLANE, size=[3, 3, 0.1], pos=at, quat=quaternion, rgba=[*wall, 1]
-            )
-        for name, at, half in (  # an unseen fence keeps the objects where the camera sees them
-            ("near", [0.64, 0, 0.1], [0.01, 0.45, 0.1]),
-            ("left", [0.35, 0.42, 0.1], [0.3, 0.01, 0.1]),
-            ("right", [0.35, -0.42, 0.1], [0.3, 0.01, 0.1]),
-        ):
+        add_walls(self._spec, _WALLS, wall)
+        for name, at, half in _FENCE:
             world.add_geom(name=f"fence_{name}", size=half, pos=at, group=COLLISION_GROUP, **box)
-
-    def _texture(self, name: str, picture: np.ndarray) -> None:
-        height, width, channels = picture.shape
-        self._spec.add_texture(
-            name=name,
-            type=mujoco.mjtTexture.mjTEXTURE_2D,
-            width=width,
-            height=height,
-            nchannel=channels,
-            data=picture.ravel().tolist(),
-        )
-        material = self._spec.add_material(name=name, specular=0.15, shininess=0.3)
-        material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = name
 
     def _object(self, index: int) -> None:
         body = self._spec.worldbody.add_body(name=f"object_{index}", pos=[*self._free_place(), 0.04])
@@ -299,13 +275,7 @@ class _Builder:
         at, target = np.array([0.98, -0.62, 0.62]), np.array([0.2, 0.0, 0.15])
         if self._config.randomise:
             at, target = at + self._rng.uniform(-0.08, 0.08, 3), target + self._rng.uniform(-0.03, 0.03, 3)
-        table = self._spec.worldbody.add_camera(name=TABLE_CAMERA, fovy=36, pos=at)
-        forward = (target - at) / np.linalg.norm(target - at)
-        right = np.cross(forward, (0, 0, 1))
-        right /= np.linalg.norm(right)
-        quaternion = np.zeros(4)
-        mujoco.mju_mat2Quat(quaternion, np.stack([right, np.cross(right, forward), -forward], axis=1).ravel())
-        table.quat = quaternion
+        add_camera(self._spec, TABLE_CAMERA, at, target, vertical_degrees=36)
         wrist = self._spec.camera("cam")
         wrist.name, wrist.fovy = WRIST_CAMERA, 58
         wrist.pos = [0.066, 0.009, 0.0565]  # in front of the camera's housing, which would hide everything
@@ -322,16 +292,6 @@ class _Builder:
                 if geom.group != COLLISION_GROUP and geom.classname.name == "visual":
                     geom.material = material.name
                     geom.rgba = [*colour, 1]
-
-
-def _wood(colour: np.ndarray) -> np.ndarray:
-    """A board with grain: (256, 256, 3) uint8."""
-    rng = np.random.default_rng(7)
-    v, u = np.mgrid[0:256, 0:256] / 256
-    waves = sum(
-        np.sin(2 * np.pi * (k * u + rng.uniform() + 0.15 * np.sin(2 * np.pi * v + k))) / k for k in (3, 7, 13, 29)
-    )
-    return (255 * np.clip(colour * (1 + 0.05 * waves[..., None]), 0, 1)).astype(np.uint8)
 
 
 def _arm_assets() -> Path:
