@@ -86,11 +86,11 @@ def _decode_rvl(encoding: str, payload: np.ndarray) -> np.ndarray:
 
 def _variable_length_numbers(words: np.ndarray) -> np.ndarray:
     """(N,) int64: all numbers in RVL's 32-bit words; what is left of the last word may add zeros."""
-    nibbles = ((words[:, None] >> np.arange(28, -1, -4, dtype=np.uint32)) & 15).ravel().astype(np.int64)
+    nibbles: np.ndarray = ((words[:, None] >> np.arange(28, -1, -4, dtype=np.uint32)) & 15).astype(np.int64).reshape(-1)
     last = np.flatnonzero(nibbles < 8)
-    first = np.concatenate(([0], last[:-1] + 1)) if len(last) else last
     if not len(last):
         return np.zeros(0, np.int64)
+    first = np.concatenate(([0], last[:-1] + 1))
     nibbles = nibbles[: last[-1] + 1]
     place = np.arange(len(nibbles)) - np.repeat(first, last - first + 1)
     return np.add.reduceat((nibbles & 7) << np.minimum(3 * place, 60), first)

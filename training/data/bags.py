@@ -1,0 +1,184 @@
+"""rosbag2 (mcap, sqlite3; compressed or not; split or not) and ROS 1 bags as sources of images."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache, cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+import zstandard
+from rosbags.rosbag1 import Reader as Reader1
+from rosbags.rosbag2 import Reader as Reader2
+from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys.store import Typestore
+
+from keypoint_perception.errors import UserError
+from keypoint_perception.images import image_to_rgb
+from training.data.salvage import Damage, RawMessage, salvage
+from training.data.sources import Item, Source, Topic, natural
+
+IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+class Bag(Source):
+    """A rosbag2 folder, with or without its metadata.yaml, one of its files, or a ROS 1 .bag.
+
+    Each file is read by itself: rosbags reads it along its index, and from where that fails the rest is searched byte
+    by byte, so that a recording that was cut off gives what it has.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._parts, self._missing = _storage_files(path) if path.is_dir() else ([path], [])
+        if not self._parts:
+            raise UserError(f"{path} has no .mcap or .db3 file beside its metadata.yaml: copy the recording again")
+        self.kind = "ROS 1 bag" if path.suffix == ".bag" else "rosbag2"
+
+    def files(self) -> list[Path]:
+        """See Source."""
+        return self._parts
+
+    def topics(self) -> list[Topic]:
+        """See Source. A file without an index is read from end to end."""
+        return self._topics
+
+    @cached_property
+    def _topics(self) -> list[Topic]:
+        counts: dict[tuple[str, str], int] = {}
+        for part in self._parts:
+            with _plain_file(part) as file:
+                for name, type_name, count in _contents(file):
+                    counts[name, type_name] = counts.get((name, type_name), 0) + count
+        return [Topic(*key, count, key[1] in IMAGE_TYPES) for key, count in sorted(counts.items())]
+
+    def items(self, topic: str, start: int = 0) -> Iterator[Item | Damage]:
+        """See Source."""
+        for number, found in enumerate(self.raw_messages(topic)):
+            if number < start:
+                continue
+            if isinstance(found, Damage):
+                yield found
+                continue
+            try:
+                message = self.deserialize(found)
+            except Exception as error:  # rosbags' generated code raises whatever damaged bytes lead it to
+                yield Damage(f"message {number}", f"cannot be deserialised ({type(error).__name__})")
+                continue
+            yield Item(self.path.name, stamp_ns(message, found), f"message {number}", partial(image_to_rgb, message))
+
+    def raw_messages(self, topic: str) -> Iterator[RawMessage | Damage]:
+        """Serialised image messages of a topic in the order recorded."""
+        for name in self._missing:
+            yield Damage(name, "is named in metadata.yaml and is not there")
+        for part in self._parts:
+            with _plain_file(part) as file:
+                for found in _messages(file, topic):
+                    label = f"{part.name}, {found.where}" if isinstance(found, Damage) else ""
+                    yield Damage(label, found.why) if isinstance(found, Damage) else found
+
+    def deserialize(self, raw: RawMessage) -> Any:
+        """A message as rosbags gives it."""
+        if self.kind == "ROS 1 bag":
+            return _types(Stores.ROS1_NOETIC).deserialize_ros1(raw.data, raw.type_name)
+        return _types(Stores.ROS2_HUMBLE).deserialize_cdr(raw.data, raw.type_name)
+
+
+def stamp_ns(message: Any, raw: RawMessage) -> int:
+    """When a message was made; when it was recorded, where it does not say."""
+    stamp = message.header.stamp
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec) or raw.log_time
+
+
+@cache
+def _types(store: Stores) -> Typestore:
+    """Image messages are the same in every distribution, so what the bag says of its types is not needed."""
+    return get_typestore(store)
+
+
+def _storage_files(folder: Path) -> tuple[list[Path], list[str]]:
+    """A rosbag2 folder's files in order, and the names of those that are missing."""
+    there = {path.name: path for path in folder.iterdir() if _storage_suffix(path) in (".mcap", ".db3")}
+    try:
+        text = (folder / "metadata.yaml").read_text()
+        names = [Path(name).name for name in yaml.safe_load(text)["rosbag2_bagfile_information"]["relative_file_paths"]]
+    except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):  # a recording that did not end well
+        names = sorted(there, key=natural)
+    if not any(name in there for name in names):
+        names = sorted(there, key=natural)  # renamed since
+    return [there[name] for name in names if name in there], [name for name in names if name not in there]
+
+
+def _storage_suffix(path: Path) -> str:
+    return Path(path.name.removesuffix(".zstd")).suffix
+
+
+@contextmanager
+def _plain_file(path: Path) -> Iterator[Path]:
+    """The file itself or, where the whole file is compressed, a temporary copy that is not; one at a time."""
+    if path.suffix != ".zstd":
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder, path.stem)
+        with path.open("rb") as packed, plain.open("wb") as unpacked:
+            try:
+                zstandard.ZstdDecompressor().copy_stream(packed, unpacked)
+            except zstandard.ZstdError as error:
+                unpacked.flush()
+                if not unpacked.tell():
+                    raise UserError(f"{path} is not zstd data ({error}): copy the recording again") from None
+        yield plain
+
+
+def _reader(file: Path) -> Reader1 | Reader2:
+    return Reader1(file) if file.suffix == ".bag" else Reader2(file)
+
+
+def _contents(file: Path) -> list[tuple[str, str, int]]:
+    """(topic, type, messages) of one file."""
+    try:
+        with _reader(file) as reader:
+            return [(c.topic, c.msgtype, c.msgcount) for c in reader.connections]
+    except Exception:  # whatever a parser stumbles over in a damaged file
+        counts: dict[tuple[str, str], int] = {}
+        for found in salvage(file):
+            if isinstance(found, RawMessage):
+                counts[found.topic, found.type_name] = counts.get((found.topic, found.type_name), 0) + 1
+        return [(*key, count) for key, count in counts.items()]
+
+
+def _messages(file: Path, topic: str) -> Iterator[RawMessage | Damage]:
+    """Messages of one file along its index; from where that fails, what is found byte by byte."""
+    last = -1
+    try:
+        with _reader(file) as reader:
+            connections = [c for c in reader.connections if c.topic == topic and c.msgtype in IMAGE_TYPES]
+            if connections:
+                for connection, last, data in reader.messages(connections):
+                    yield RawMessage(topic, connection.msgtype, last, _unpacked(data))
+        return
+    except GeneratorExit:
+        raise
+    except Exception as error:  # whatever a parser stumbles over in a damaged file
+        words = " ".join(str(error).split()) or type(error).__name__
+        yield Damage("index", f"cannot be read along its index ({words}): searched byte by byte")
+    for found in salvage(file):
+        if isinstance(found, Damage):
+            yield found
+        elif found.topic == topic and found.type_name in IMAGE_TYPES and found.log_time > last:
+            yield found._replace(data=_unpacked(found.data))
+
+
+def _unpacked(data: bytes) -> bytes:
+    """A message as it was serialised; in bags compressed by message it is zstd, which no serialised message is."""
+    if data[:4] != _ZSTD_MAGIC:
+        return data
+    try:
+        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    except zstandard.ZstdError:
+        return b""  # cannot be deserialised, which is then reported

@@ -1,0 +1,165 @@
+"""From a source to its frame store: decode, crop and resize in several threads, in order, once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from keypoint_perception.errors import UserError
+from keypoint_perception.geometry import Viewport
+from training.data.salvage import Damage
+from training.data.sources import Item, Source
+from training.data.store import (
+    FrameStore,
+    StoreWriter,
+    View,
+    enough_space,
+    fingerprint,
+    locked,
+    read_if_current,
+    store_folder,
+)
+
+SAVE_SECONDS = 5.0
+"""An interrupted run loses at most this much."""
+RESTART_SECONDS = 1.0
+"""A stamp that goes back by less is out of order and skipped; one that goes back further begins a new sequence."""
+_DECODING_AT_ONCE = 8
+"""Images a thread that wait decoded, at most."""
+
+
+def build_store(
+    source: Source, view: View, root: Path | None = None, threads: int = 0, progress: bool = True
+) -> FrameStore:
+    """The frame store of a source: reused, gone on with, or made anew.
+
+    threads: that decode, 0 for as many as there are cores. Raises UserError where nothing of the source can be used.
+    """
+    folder, state = store_folder(source, view, root), fingerprint(source, view)
+    with locked(folder):
+        store = read_if_current(folder, state)
+        if store is None:
+            store = _Builder(source, view, StoreWriter(folder, view, state), threads, progress).run()
+    return store
+
+
+class _Builder:
+    """Makes one store."""
+
+    def __init__(self, source: Source, view: View, writer: StoreWriter, threads: int, progress: bool) -> None:
+        self.source, self.view, self.writer = source, view, writer
+        self.threads = threads or os.cpu_count() or 1
+        self.progress = progress
+        self.saved = time.monotonic()
+
+    def run(self) -> FrameStore:
+        """Reads the source to its end. Progress is kept when it is interrupted."""
+        writer, expected = self.writer, self.source.count(self.view.topic)
+        enough_space(writer.partial, max(expected - writer.items, 0) * int(np.prod(self.view.frame_shape)))
+        with tqdm(
+            total=expected,
+            initial=writer.items,
+            disable=not self.progress,
+            desc=f"frames of {self.source.path.name}",
+            unit="frame",
+            mininterval=0.5 if sys.stderr.isatty() else 10.0,
+        ) as bar:
+            try:
+                for found, done in self._decoded():
+                    self._take(found, done)
+                    bar.update()
+            except BaseException as error:
+                writer.save_progress()
+                writer.close()
+                if isinstance(error, OSError):
+                    raise UserError(
+                        f"{writer.partial} cannot be written ({error.strerror}): see --data.store"
+                    ) from None
+                raise
+        return self._finish()
+
+    def _decoded(self) -> Iterator[tuple[Item | Damage, Future[tuple[np.ndarray, tuple[int, int]]] | None]]:
+        """Items in order, each with its frame or what went wrong with it."""
+        waiting: deque[tuple[Item | Damage, Future[tuple[np.ndarray, tuple[int, int]]] | None]] = deque()
+        with ThreadPoolExecutor(self.threads) as pool:
+            try:
+                for found in self.source.items(self.view.topic, self.writer.items):
+                    job = pool.submit(self._frame, found) if isinstance(found, Item) else None
+                    waiting.append((found, job))
+                    if len(waiting) >= _DECODING_AT_ONCE * self.threads:
+                        yield waiting.popleft()
+                yield from waiting
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _frame(self, item: Item) -> tuple[np.ndarray, tuple[int, int]]:
+        image = item.decode()
+        size = image.shape[1], image.shape[0]
+        return Viewport.of(size, self.view.input_size, self.view.roi).view(image), size
+
+    def _take(self, found: Item | Damage, job: Future[tuple[np.ndarray, tuple[int, int]]] | None) -> None:
+        writer = self.writer
+        if isinstance(found, Damage):
+            writer.skip(found.why, found.where)
+        else:
+            assert job is not None
+            try:
+                frame, size = job.result()
+            except UserError as error:
+                writer.skip(str(error), found.where)
+            else:
+                self._place(found, frame, size)
+        writer.items += 1
+        if time.monotonic() - self.saved > SAVE_SECONDS:
+            writer.save_progress()
+            self.saved = time.monotonic()
+
+    def _place(self, item: Item, frame: np.ndarray, size: tuple[int, int]) -> None:
+        writer = self.writer
+        last = writer.sequences[-1] if writer.sequences else None
+        if last is None or last.recording != item.recording or last.size != size:
+            writer.append(frame, item.stamp, item.recording, size, new=True)
+            return
+        back = (writer.last_stamp - item.stamp) / 1e9
+        if 0 <= back <= RESTART_SECONDS:
+            writer.skip("its stamp does not come after the one before", item.where)
+            return
+        writer.append(frame, item.stamp, item.recording, size, new=back > 0)
+
+    def _finish(self) -> FrameStore:
+        """Keeps the sequences of the most common size: a network sees one shape of picture."""
+        writer = self.writer
+        frames: dict[tuple[int, int], int] = {}
+        for sequence in writer.sequences:
+            frames[sequence.size] = frames.get(sequence.size, 0) + sequence.stop - sequence.start
+        if not frames:
+            writer.discard()
+            reasons = "; ".join(f"{s.count} x {why} (at {s.places[0]})" for why, s in writer.skipped.items())
+            what = f"topic {self.view.topic} of {self.source.path}" if self.view.topic else str(self.source.path)
+            raise UserError(f"nothing in {what} can be used: {reasons or 'it has no images'}")
+        usual = max(frames, key=lambda size: frames[size])
+        for sequence in writer.sequences:
+            if sequence.size != usual:
+                width, height = sequence.size
+                reason = f"it has {width} x {height} pixels, most have {usual[0]} x {usual[1]}"
+                place = f"frame {sequence.start} of {sequence.recording}"
+                writer.skip(reason, place, sequence.stop - sequence.start)
+        writer.sequences = [sequence for sequence in writer.sequences if sequence.size == usual]
+        return writer.finish()
+
+
+def report(source: Source, store: FrameStore) -> list[str]:
+    """A line for each reason why images of a source were not used."""
+    lines = []
+    for reason, found in store.skipped.items():
+        places = ", ".join(found.places) + (", …" if found.count > len(found.places) else "")
+        lines.append(f"{source.path}: skipped {found.count} of {store.items}: {reason} (at {places})")
+    return lines

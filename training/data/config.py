@@ -1,0 +1,113 @@
+"""What is trained on and how pairs are drawn; the papers' own ways of drawing them by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from keypoint_perception.errors import UserError
+from training.data.warps import WarpConfig
+
+PairKind = Literal["time", "cameras", "warp", "still"]
+SamplingName = Literal[
+    "default", "imm", "imm_video", "transporter", "keypointgan", "keypoint_pyramids", "autolink", "npt"
+]
+
+
+class Drawing(NamedTuple):
+    """How pairs are drawn."""
+
+    pairs: PairKind
+    low: float = 0.0
+    """Smallest distance of a pair over time,"""
+    high: float = 0.0
+    """and largest,"""
+    unit: Literal["seconds", "frames"] = "seconds"
+    """in this."""
+
+
+SAMPLINGS: dict[str, Drawing] = {
+    "default": Drawing("time", 0.1, 2.0),
+    "imm": Drawing("warp"),  # faces: a still and its warp
+    "imm_video": Drawing("time", 3, 30, "frames"),  # Human3.6M, "time difference within the range 3-30 frames"
+    "transporter": Drawing("time", 1, 19, "frames"),  # less than 20 frames apart
+    "keypointgan": Drawing("time", 1, 1000, "frames"),
+    "keypoint_pyramids": Drawing("time", 1, 250, "frames"),  # "within 250 frames from it"
+    "autolink": Drawing("still"),  # each image is its own reference
+    "npt": Drawing("time", 0.0, 1e9),  # any two frames of a video
+}
+"""The papers' own ways."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Recordings and how batches are drawn from them."""
+
+    sources: list[str] = field(default_factory=list)
+    """rosbag2 folders or files, ROS 1 bags, videos, folders of images, folders of simulated episodes."""
+    topic: str = ""
+    """Image topic of the bags; may be left out where a bag has only one."""
+    input_size: tuple[int, int] = (128, 128)
+    """(width, height) that the network sees, pixels."""
+    roi: tuple[float, float, float, float] | None = None
+    """The part of the image that is used: x0, y0, x1, y1 as fractions of it."""
+    sampling: SamplingName = "default"
+    """A paper's own way to draw pairs, for all of the five below that are not set; default is 0.1 to 2 s."""
+    pairs: PairKind | None = None
+    """time: two frames of a recording. cameras: the same instant of `topic` and of `reference_topic` (or of `roi` and
+    `reference_roi`). warp: a frame and its thin-plate-spline warp. still: single images without a reference."""
+    min_seconds: float | None = None
+    """Smallest distance of a pair over time,"""
+    max_seconds: float | None = None
+    """and largest."""
+    min_frames: int | None = None
+    """The same in frames, instead of seconds,"""
+    max_frames: int | None = None
+    """and largest."""
+    reference_topic: str = ""
+    """Topic of the second camera; empty for `topic`."""
+    reference_roi: tuple[float, float, float, float] | None = None
+    """The part of the second camera's image; None for all of it, or for `roi` where the topic is the same."""
+    slop_seconds: float = 0.02
+    """Images of two cameras belong together if their stamps differ by at most this."""
+    warp: WarpConfig = field(default_factory=WarpConfig)
+    """How strongly stills are warped."""
+    validation: float = 0.1
+    """Share of the data that is held out; 0 for none (validation then repeats training data)."""
+    split: Literal["auto", "recording", "time"] = "auto"
+    """Hold out whole recordings, or the end of each. auto: recordings, where a whole one fits into the share."""
+    prior: str = ""
+    """Unpaired poses for methods that need them: a poses.npz with `poses` (P, J, 2), normalised."""
+    store: str = ""
+    """Folder of the frame stores; empty for beside each recording."""
+
+    def __post_init__(self) -> None:
+        if not all(8 <= side <= 4096 for side in self.input_size):
+            raise UserError(f"input_size is {tuple(self.input_size)}: allowed are 8 to 4096 pixels a side")
+        if not 0 <= self.validation < 1:
+            raise UserError(f"validation is {self.validation}: it must be in [0, 1)")
+        if self.sampling not in SAMPLINGS:
+            raise UserError(f"sampling is {self.sampling!r}: allowed are {', '.join(SAMPLINGS)}")
+        if self.slop_seconds < 0:
+            raise UserError(f"slop_seconds is {self.slop_seconds}: it must be at least 0")
+        drawing = self.drawing()
+        if not 0 <= drawing.low <= drawing.high:
+            raise UserError(
+                f"pairs are {drawing.low} to {drawing.high} {drawing.unit} apart: allowed is 0 <= smallest <= largest"
+            )
+
+    def drawing(self) -> Drawing:
+        """How pairs are drawn: what `sampling` says, with what is set put in its place."""
+        named = SAMPLINGS[self.sampling]
+        pairs = self.pairs or named.pairs
+        seconds, frames = (self.min_seconds, self.max_seconds), (self.min_frames, self.max_frames)
+        if seconds != (None, None) and frames != (None, None):
+            raise UserError("distances of pairs are set in seconds and in frames: set one of the two")
+        if frames != (None, None):
+            least = 1 if self.min_frames is None else self.min_frames
+            return Drawing(pairs, least, max(least, 30) if self.max_frames is None else self.max_frames, "frames")
+        if seconds != (None, None):
+            low = 0.0 if self.min_seconds is None else self.min_seconds
+            return Drawing(pairs, low, max(low, 2.0) if self.max_seconds is None else self.max_seconds)
+        usual = named if named.high else SAMPLINGS["default"]
+        return usual._replace(pairs=pairs)

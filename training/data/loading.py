@@ -1,0 +1,205 @@
+"""From a config to samplers, and from a sampler to a stream of batches."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from keypoint_perception.errors import UserError
+from training.data.build import build_store, report
+from training.data.config import DataConfig
+from training.data.pairs import CameraPairs, Frames, Sampler, Stills, TimePairs, Track, WarpPairs
+from training.data.sources import Source, open_sources
+from training.data.store import FrameStore, View
+from training.method import Batch
+
+BATCHES_AHEAD = 4
+"""That each worker prepares."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Recordings, ready to be trained on."""
+
+    train: Sampler
+    validation: Sampler
+    fingerprint: str
+    """Changes when the frames, or how they are drawn, do; not when files only move."""
+    description: dict[str, Any]
+    """What the model card says of the data; plain values."""
+    viewport_roi: tuple[float, float, float, float] | None
+    """The part of the camera image the frames show: x0, y0, x1, y1 as fractions."""
+    frames: Frames
+    tracks: tuple[Track, ...]
+
+    def sequences(self) -> Iterator[tuple[str, np.ndarray]]:
+        """(name, frames (T, H, W, 3) uint8) of every recording, in time order; read as they are used."""
+        for track in self.tracks:
+            yield track.name, self.frames.stores[track.store].frames[track.start : track.stop]
+
+
+def load_data(config: DataConfig, progress: bool = True) -> Data:
+    """Opens the recordings, builds or reuses their frame stores and cuts them into training and validation.
+
+    Raises UserError where a recording cannot be used at all; what is skipped of one is printed to stderr.
+    """
+    sources = open_sources(config.sources)
+    drawing = config.drawing()
+    prior = _read_prior(Path(config.prior)) if config.prior else None
+    stores = [_store(source, config, config.topic, config.roi, progress) for source in sources]
+    tracks = tuple(track for index, store in enumerate(stores) for track in _tracks(index, store, sources))
+    partners: list[int] = []
+    if drawing.pairs == "cameras":
+        roi = config.reference_roi if config.reference_roi or config.reference_topic else config.roi
+        topic = config.reference_topic or config.topic
+        if (topic, roi) == (config.topic, config.roi):
+            raise UserError("pairs are between cameras and only one is named: set reference_topic, or reference_roi")
+        partners = list(range(len(stores), 2 * len(stores)))
+        stores += [_store(source, config, topic, roi, progress) for source in sources]
+    frames = Frames(stores)
+
+    def sampler(part: list[Track]) -> Sampler:
+        if drawing.pairs == "time":
+            return TimePairs(frames, part, drawing, prior)
+        if drawing.pairs == "cameras":
+            return CameraPairs(frames, part, partners, config.slop_seconds, prior)
+        return WarpPairs(frames, part, config.warp, prior) if drawing.pairs == "warp" else Stills(frames, part, prior)
+
+    train, held_out = split(list(tracks), config.validation, config.split)
+    training = sampler(train)
+    try:
+        validation = sampler(held_out) if held_out else training
+    except UserError:  # too short for these distances
+        validation = training
+    return Data(
+        training,
+        validation,
+        _fingerprint(config, stores),
+        _description(config, sources, stores, training, validation),
+        config.roi,
+        frames,
+        tracks,
+    )
+
+
+def split(tracks: list[Track], share: float, how: str) -> tuple[list[Track], list[Track]]:
+    """Tracks to train on and tracks held out: whole recordings, or the end of each, never single frames."""
+    recordings = list(dict.fromkeys((track.store, track.recording) for track in tracks))
+    count = int(share * len(recordings))
+    if how == "recording" and share and len(recordings) > 1:
+        count = max(count, 1)
+    if not share:
+        return tracks, []
+    if count and how != "time":
+        order = sorted(recordings, key=lambda r: hashlib.blake2b(repr(r).encode()).digest())
+        chosen = set(order[:count])
+        held_out = [track for track in tracks if (track.store, track.recording) in chosen]
+        return [track for track in tracks if (track.store, track.recording) not in chosen], held_out
+    train, held_out = [], []
+    for recording in recordings:
+        parts = [track for track in tracks if (track.store, track.recording) == recording]
+        left = round((1 - share) * sum(track.stop - track.start for track in parts))
+        for track in parts:
+            cut = min(track.start + left, track.stop)
+            left -= cut - track.start
+            train += [track._replace(stop=cut)] if cut > track.start else []
+            held_out += [track._replace(start=cut)] if track.stop > cut else []
+    return train, held_out
+
+
+def loader(
+    sampler: Sampler,
+    start_step: int,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterator[Batch]:
+    """The batches of `steps` steps from `start_step` on, for process `rank` of `world`; workers prepare them ahead."""
+    batches = _Batches(sampler, batch_size, seed, rank, world)
+    plan = range(start_step, start_step + steps)
+    ahead = BATCHES_AHEAD if workers else None
+    return iter(DataLoader(batches, batch_size=None, sampler=plan, num_workers=workers, prefetch_factor=ahead))
+
+
+class _Batches(Dataset[Batch]):
+    """A run's batches by step."""
+
+    def __init__(self, sampler: Sampler, batch_size: int, seed: int, rank: int, world: int) -> None:
+        self.sampler, self.batch_size, self.seed, self.rank, self.world = sampler, batch_size, seed, rank, world
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.sampler.batch(step * self.world + self.rank, self.batch_size, self.seed)
+
+
+def _store(
+    source: Source, config: DataConfig, topic: str, roi: tuple[float, float, float, float] | None, progress: bool
+) -> FrameStore:
+    view = View(source.choose(topic), config.input_size, roi)
+    store = build_store(source, view, Path(config.store) if config.store else None, progress=progress)
+    if progress:
+        for line in report(source, store):
+            print(line, file=sys.stderr)
+    return store
+
+
+def _tracks(index: int, store: FrameStore, sources: list[Source]) -> Iterator[Track]:
+    """A store's sequences; names are unique among all sources."""
+    prefix = f"{index}:" if len(sources) > 1 else ""
+    seen: dict[str, int] = {}
+    for sequence in store.sequences:
+        part = seen[sequence.recording] = seen.get(sequence.recording, 0) + 1
+        name = f"{prefix}{sequence.recording}" + (f"#{part}" if part > 1 else "")
+        yield Track(name, sequence.recording, index, sequence.start, sequence.stop)
+
+
+def _read_prior(path: Path) -> np.ndarray:
+    """(P, J, 2) float32 poses."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            poses = np.asarray(file["poses"], np.float32)
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UserError(f"prior {path} cannot be read ({error}): give a poses.npz with `poses` (P, J, 2)") from None
+    if poses.ndim != 3 or poses.shape[2] != 2 or not len(poses) or not np.isfinite(poses).all():
+        raise UserError(f"prior {path} has poses of shape {poses.shape}: allowed is (P, J, 2), all finite")
+    return poses
+
+
+def _fingerprint(config: DataConfig, stores: list[FrameStore]) -> str:
+    content = [(store.checksum, len(store.stamps), store.sequences) for store in stores]
+    drawn = (config.drawing(), config.slop_seconds, asdict(config.warp), config.validation, config.split)
+    return hashlib.blake2b(repr((content, drawn)).encode(), digest_size=8).hexdigest()
+
+
+def _description(
+    config: DataConfig, sources: list[Source], stores: list[FrameStore], train: Sampler, validation: Sampler
+) -> dict[str, Any]:
+    recordings = []
+    for source, store in zip(sources, stores, strict=False):
+        seconds = sum(int(store.stamps[s.stop - 1] - store.stamps[s.start]) / 1e9 for s in store.sequences)
+        recordings.append(
+            {
+                "name": source.path.name,
+                "kind": source.kind,
+                "topic": source.choose(config.topic),
+                "frames": sum(s.stop - s.start for s in store.sequences),
+                "seconds": round(seconds, 3),
+                "image_size": list(store.sequences[0].size),
+                "skipped": {reason: found.count for reason, found in store.skipped.items()},
+            }
+        )
+    return {
+        "recordings": recordings,
+        "pairs": config.drawing()._asdict(),
+        "train_frames": train.frame_count,
+        "validation_frames": validation.frame_count,
+    }

@@ -1,0 +1,161 @@
+"""Videos, folders of images and simulated episodes as sources of images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cached_property, partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from keypoint_perception.errors import UserError
+from training.data.salvage import Damage
+from training.data.sources import IMAGE_SUFFIXES, Item, Source, Topic, natural
+from training.simulation.episode import read_episode
+
+IMAGE_RATE = 30.0
+"""Files in a folder have no time: they are taken to be this many to the second."""
+_ENDS_EARLY = 0.02
+"""Containers only estimate their number of frames; a video this much shorter than it says is cut off."""
+
+
+class Video(Source):
+    """A video file that OpenCV can read."""
+
+    kind = "video"
+
+    def files(self) -> list[Path]:
+        """See Source."""
+        return [self.path]
+
+    def topics(self) -> list[Topic]:
+        """See Source."""
+        return [Topic("", "video", self._frame_count, True)]
+
+    @cached_property
+    def _frame_count(self) -> int:
+        capture = self._open()
+        try:
+            return max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        finally:
+            capture.release()
+
+    def items(self, topic: str, start: int = 0) -> Iterator[Item | Damage]:
+        """See Source."""
+        capture = self._open()
+        rate = capture.get(cv2.CAP_PROP_FPS)
+        period = round(1e9 / (rate if 0 < rate < 1e4 else IMAGE_RATE))
+        stamp, number = -period, 0
+        try:
+            while capture.grab():
+                told = round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+                stamp = told if told > stamp else stamp + period
+                if number >= start:
+                    read, frame = capture.retrieve()
+                    if read:
+                        yield Item(self.path.name, stamp, f"frame {number}", partial(_rgb, frame))
+                    else:
+                        yield Damage(f"frame {number}", "cannot be decoded")
+                number += 1
+        finally:
+            capture.release()
+        if start <= number < self._frame_count * (1 - _ENDS_EARLY) - 1:
+            yield Damage(f"frame {number}", f"the video ends here, of {self._frame_count} frames")
+
+    def _open(self) -> cv2.VideoCapture:
+        capture = cv2.VideoCapture(str(self.path))
+        if not capture.isOpened():
+            raise UserError(
+                f"{self.path} cannot be opened as a video: it is cut off, or of a kind OpenCV does not read"
+            )
+        return capture
+
+
+class ImageFolder(Source):
+    """A folder of images, in natural order of their names; each of them counts as one instant."""
+
+    kind = "folder of images"
+
+    def files(self) -> list[Path]:
+        """See Source."""
+        return self._files
+
+    @cached_property
+    def _files(self) -> list[Path]:
+        found = (path for path in self.path.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        return sorted(found, key=lambda path: natural(path.name))
+
+    def topics(self) -> list[Topic]:
+        """See Source."""
+        return [Topic("", "image files", len(self._files), True)]
+
+    def items(self, topic: str, start: int = 0) -> Iterator[Item | Damage]:
+        """See Source."""
+        for number, path in enumerate(self._files[start:], start):
+            yield Item(self.path.name, round(number * 1e9 / IMAGE_RATE), path.name, partial(_read_image, path))
+
+
+class Episodes(Source):
+    """A folder of simulated episodes, each of them a recording of its own, or a single one."""
+
+    kind = "simulated episodes"
+
+    def files(self) -> list[Path]:
+        """See Source."""
+        return self._files
+
+    @cached_property
+    def _files(self) -> list[Path]:
+        if self.path.is_file():
+            return [self.path]
+        found = (path for path in self.path.iterdir() if re.fullmatch(r"episode_\d+\.npz", path.name))
+        return sorted(found, key=lambda path: natural(path.name))
+
+    @cached_property
+    def _first(self) -> int:
+        for path in self._files:
+            try:
+                return len(read_episode(path).frames)
+            except UserError:
+                continue
+        raise UserError(f"none of the {len(self._files)} episodes in {self.path} can be read: simulate them again")
+
+    def topics(self) -> list[Topic]:
+        """See Source."""
+        return [Topic("", "episodes", len(self._files) * self._first, True)]
+
+    def items(self, topic: str, start: int = 0) -> Iterator[Item | Damage]:
+        """See Source."""
+        number = 0
+        for path in self._files:
+            try:
+                episode = read_episode(path)
+            except UserError as error:
+                if number >= start:
+                    yield Damage(path.name, str(error))
+                number += 1
+                continue
+            for index, frame in enumerate(episode.frames):
+                if number >= start:
+                    stamp = round(index * 1e9 / episode.fps)
+                    yield Item(path.stem, stamp, f"{path.name}, frame {index}", partial(np.asarray, frame))
+                number += 1
+
+
+def _read_image(path: Path) -> np.ndarray:
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if pixels is None or not pixels.size:
+        raise UserError(f"{path.name} is damaged, or not an image")
+    if pixels.dtype == np.uint16:
+        pixels = np.right_shift(pixels, 8).astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        raise UserError(f"{path.name} holds {pixels.dtype}: a picture has 8 or 16 bits")
+    return _rgb(pixels)
+
+
+def _rgb(pixels: np.ndarray) -> np.ndarray:
+    if pixels.ndim == 2:
+        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB)

@@ -1,0 +1,226 @@
+"""Reads what is left of a bag file that is cut short or damaged inside, from its first byte to its last.
+
+A healthy file has an index and rosbags reads it; these scanners need none. Formats: https://mcap.dev/spec,
+https://wiki.ros.org/Bags/Format/2.0, and rosbag2's two SQLite tables.
+"""
+
+from __future__ import annotations
+
+import bz2
+import sqlite3
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import lz4.frame
+import zstandard
+
+
+class RawMessage(NamedTuple):
+    """One serialised message as the file has it."""
+
+    topic: str
+    type_name: str
+    """`package/msg/Name`."""
+    log_time: int
+    """When it was recorded, nanoseconds."""
+    data: bytes
+
+
+class Damage(NamedTuple):
+    """A part of a recording that could not be used."""
+
+    where: str
+    why: str
+
+
+_Damaged = (struct.error, IndexError, KeyError, UnicodeDecodeError, ValueError)
+
+
+def salvage(path: Path) -> Iterator[RawMessage | Damage]:
+    """All messages of an .mcap, .db3 or .bag file that can be found, in file order, and the damage between them."""
+    return _SCANNERS[path.suffix](path)
+
+
+# --------------------------------------------------------------------------------------------------------------- mcap
+
+
+def _scan_mcap(path: Path) -> Iterator[RawMessage | Damage]:
+    with path.open("rb") as file:
+        if file.read(8) != b"\x89MCAP0\r\n":
+            yield Damage("byte 0", "is not an mcap file")
+            return
+        yield from _mcap_records(file, path.stat().st_size, {}, {})
+
+
+def _mcap_records(
+    file: BinaryIO, size: int, schemas: dict[int, str], channels: dict[int, tuple[str, str]]
+) -> Iterator[RawMessage | Damage]:
+    while (at := file.tell()) < size - 8:
+        head = file.read(9)
+        length = struct.unpack_from("<Q", head, 1)[0] if len(head) == 9 else size
+        if at + 9 + length > size:
+            yield Damage(f"byte {at}", f"the file ends inside a record, {size} bytes in all")
+            return
+        if head[0] in (0x02, 0x0F):  # footer, end of data
+            return
+        if head[0] not in (0x03, 0x04, 0x05, 0x06):
+            file.seek(length, 1)
+            continue
+        try:
+            yield from _mcap_record(head[0], file.read(length), schemas, channels)
+        except (*_Damaged, zstandard.ZstdError, RuntimeError) as error:
+            yield Damage(f"byte {at}", f"damaged record ({error})")
+            file.seek(at + 9 + length)
+
+
+def _mcap_record(
+    kind: int, data: bytes, schemas: dict[int, str], channels: dict[int, tuple[str, str]]
+) -> Iterator[RawMessage | Damage]:
+    if kind == 0x03:
+        schemas[struct.unpack_from("<H", data)[0]] = _text(data, 2)[0]
+    elif kind == 0x04:
+        channel, schema = struct.unpack_from("<HH", data)
+        channels[channel] = _text(data, 4)[0], schemas.get(schema, "")
+    elif kind == 0x05:
+        channel, _, log_time, _ = struct.unpack_from("<HIQQ", data)
+        yield RawMessage(*channels[channel], log_time, data[22:])
+    else:
+        compression, at = _text(data, 28)
+        payload = _MCAP_COMPRESSION[compression](data[at + 8 :], struct.unpack_from("<Q", data, 16)[0])
+        yield from _mcap_chunk(payload, schemas, channels)
+
+
+def _mcap_chunk(
+    payload: bytes, schemas: dict[int, str], channels: dict[int, tuple[str, str]]
+) -> Iterator[RawMessage | Damage]:
+    at = 0
+    while at < len(payload):
+        kind, length = struct.unpack_from("<BQ", payload, at)
+        if kind in (0x03, 0x04, 0x05):
+            yield from _mcap_record(kind, payload[at + 9 : at + 9 + length], schemas, channels)
+        at += 9 + length
+
+
+_MCAP_COMPRESSION: dict[str, Callable[[bytes, int], bytes]] = {
+    "": lambda data, _: data,
+    "lz4": lambda data, _: lz4.frame.decompress(data),
+    "zstd": lambda data, size: zstandard.ZstdDecompressor().decompress(data, max_output_size=size),
+}
+
+
+def _text(data: bytes, at: int) -> tuple[str, int]:
+    """A string with its length before it, and where the next field begins."""
+    (length,) = struct.unpack_from("<I", data, at)
+    return data[at + 4 : at + 4 + length].decode(), at + 4 + length
+
+
+# -------------------------------------------------------------------------------------------------------------- ROS 1
+
+
+def _scan_bag(path: Path) -> Iterator[RawMessage | Damage]:
+    with path.open("rb") as file:
+        if not file.readline().startswith(b"#ROSBAG V2.0"):
+            yield Damage("byte 0", "is not a ROS 1 bag of version 2.0")
+            return
+        yield from _bag_records(file, path.stat().st_size)
+
+
+def _bag_records(file: BinaryIO, size: int) -> Iterator[RawMessage | Damage]:
+    connections: dict[int, tuple[str, str]] = {}
+    while (at := file.tell()) < size:
+        try:
+            fields, data = _bag_record(file)
+        except _Damaged:
+            yield Damage(f"byte {at}", f"the file ends inside a record, {size} bytes in all")
+            return
+        try:
+            if fields[b"op"] == b"\x05":
+                yield from _bag_chunk(_BAG_COMPRESSION[fields[b"compression"]](data), connections)
+            else:
+                yield from _bag_content(fields, data, connections)
+        except (*_Damaged, OSError, RuntimeError) as error:
+            yield Damage(f"byte {at}", f"damaged record ({error})")
+
+
+def _bag_record(file: BinaryIO) -> tuple[dict[bytes, bytes], bytes]:
+    return _bag_fields(_exactly(file, _length(file))), _exactly(file, _length(file))
+
+
+def _bag_chunk(chunk: bytes, connections: dict[int, tuple[str, str]]) -> Iterator[RawMessage]:
+    at = 0
+    while at < len(chunk):
+        (header,) = struct.unpack_from("<I", chunk, at)
+        (length,) = struct.unpack_from("<I", chunk, at + 4 + header)
+        end = at + 8 + header + length
+        yield from _bag_content(_bag_fields(chunk[at + 4 : at + 4 + header]), chunk[end - length : end], connections)
+        at = end
+
+
+def _bag_content(
+    fields: dict[bytes, bytes], data: bytes, connections: dict[int, tuple[str, str]]
+) -> Iterator[RawMessage]:
+    if fields[b"op"] == b"\x07":
+        package, _, name = _bag_fields(data)[b"type"].decode().partition("/")
+        connections[struct.unpack("<I", fields[b"conn"])[0]] = fields[b"topic"].decode(), f"{package}/msg/{name}"
+    elif fields[b"op"] == b"\x02":
+        seconds, nanoseconds = struct.unpack("<II", fields[b"time"])
+        yield RawMessage(
+            *connections[struct.unpack("<I", fields[b"conn"])[0]], seconds * 1_000_000_000 + nanoseconds, data
+        )
+
+
+def _bag_fields(header: bytes) -> dict[bytes, bytes]:
+    fields, at = {}, 0
+    while at < len(header):
+        (length,) = struct.unpack_from("<I", header, at)
+        name, _, value = header[at + 4 : at + 4 + length].partition(b"=")
+        fields[name] = value
+        at += 4 + length
+    return fields
+
+
+def _length(file: BinaryIO) -> int:
+    return int(struct.unpack("<I", file.read(4))[0])
+
+
+def _exactly(file: BinaryIO, size: int) -> bytes:
+    data = file.read(size)
+    if len(data) < size:
+        raise ValueError("file ends here")
+    return data
+
+
+_BAG_COMPRESSION: dict[bytes, Callable[[bytes], bytes]] = {
+    b"none": lambda data: data,
+    b"bz2": bz2.decompress,
+    b"lz4": lz4.frame.decompress,
+}
+
+
+# ------------------------------------------------------------------------------------------------------------- SQLite
+
+
+def _scan_db3(path: Path) -> Iterator[RawMessage | Damage]:
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+    row = 0
+    try:
+        topics = {number: (name, kind) for number, name, kind in connection.execute(_DB3_TOPICS)}
+        rows = connection.execute("SELECT id, topic_id, timestamp, data FROM messages ORDER BY id")
+        for number, topic, log_time, data in rows:
+            row = number
+            yield RawMessage(*topics[topic], log_time, data)
+    except (sqlite3.Error, KeyError, TypeError) as error:
+        yield Damage(f"after row {row}", f"the database cannot be read on ({error})")
+    finally:
+        connection.close()
+
+
+_DB3_TOPICS = "SELECT id, name, type FROM topics"
+
+_SCANNERS: dict[str, Callable[[Path], Iterator[RawMessage | Damage]]] = {
+    ".mcap": _scan_mcap,
+    ".bag": _scan_bag,
+    ".db3": _scan_db3,
+}

@@ -1,0 +1,259 @@
+"""The frame store: a recording's frames, cropped and resized once, in one file that is mapped into memory.
+
+A store is a folder `<recording>.frames/<topic>_<W>x<H>_<settings>/`:
+
+    frames.u8     frames one after another, (H, W, 3) uint8 RGB each
+    stamps.i64    their times in nanoseconds
+    store.json    sequences, what was skipped, a checksum, and the state of the recording it was made from
+
+While it is made it is called `….partial` and holds `progress.json`, from which an interrupted run goes on. It takes its
+name when it is complete. The file may be larger than memory; processes that map it share its pages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from keypoint_perception.errors import UserError
+from keypoint_perception.files import written_whole
+from training.data.sources import STORE_SUFFIX, Source
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks; there two processes must not make one store at once
+    fcntl = None  # type: ignore[assignment]
+
+FORMAT = 1
+FRAMES, STAMPS, STORE, PROGRESS = "frames.u8", "stamps.i64", "store.json", "progress.json"
+FALLBACK = Path("out/frames")
+"""Where the stores of recordings in read-only folders are."""
+PLACES_KEPT = 5
+"""Of each kind of damage so many places are remembered; the rest is counted."""
+
+_NUMBER = re.compile(r"\d+")
+
+
+@dataclass(frozen=True)
+class View:
+    """What of the images is stored."""
+
+    topic: str
+    input_size: tuple[int, int]
+    """(width, height)."""
+    roi: tuple[float, float, float, float] | None
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(H, W, 3)."""
+        return self.input_size[1], self.input_size[0], 3
+
+
+@dataclass
+class SequenceInfo:
+    """Frames that follow one another in time, without a jump backwards and all of one size."""
+
+    recording: str
+    start: int
+    """Index of its first frame in the store,"""
+    stop: int
+    """and of the one after its last."""
+    size: tuple[int, int]
+    """(width, height) of the recorded images."""
+
+
+@dataclass
+class Skipped:
+    """Images that were not used, for one reason."""
+
+    count: int = 0
+    places: list[str] = field(default_factory=list)
+    """The first few."""
+
+    def add(self, place: str, count: int = 1) -> None:
+        """One more."""
+        self.count += count
+        if len(self.places) < PLACES_KEPT:
+            self.places.append(place)
+
+
+class FrameStore:
+    """A complete store, open for reading. Cheap to pickle: another process maps the same file again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        about = json.loads((folder / STORE).read_text())
+        self.shape: tuple[int, int, int] = tuple(about["frame_shape"])
+        self.sequences = [SequenceInfo(**{**s, "size": tuple(s["size"])}) for s in about["sequences"]]
+        self.skipped = {reason: Skipped(**found) for reason, found in about["skipped"].items()}
+        self.items: int = about["items"]
+        """Images that the recording held, used or not."""
+        self.checksum: int = about["checksum"]
+        self.stamps = np.fromfile(folder / STAMPS, np.int64)
+        """(T,) nanoseconds."""
+        self._frames: np.ndarray | None = None
+
+    @property
+    def frames(self) -> np.ndarray:
+        """(T, H, W, 3) uint8, read from the file as it is used."""
+        if self._frames is None:
+            shape = (len(self.stamps), *self.shape)
+            self._frames = np.memmap(self.folder / FRAMES, np.uint8, mode="r", shape=shape)
+        return self._frames
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_frames": None}
+
+
+def fingerprint(source: Source, view: View) -> str:
+    """Changes when the recording or the settings do: names, sizes and times of its files, topic, size, roi."""
+    states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in source.files()]
+    return hashlib.blake2b(repr((FORMAT, states, asdict(view))).encode(), digest_size=16).hexdigest()
+
+
+def store_folder(source: Source, view: View, root: Path | None) -> Path:
+    """Where the store of a source is: in `root`, beside the recording, or, where neither can be, in `FALLBACK`."""
+    settings = hashlib.blake2b(repr((FORMAT, asdict(view))).encode(), digest_size=4).hexdigest()
+    topic = re.sub(r"\W+", "_", view.topic).strip("_") or "frames"
+    name = f"{topic}_{view.input_size[0]}x{view.input_size[1]}_{settings}"
+    path = source.path.resolve()
+    beside = path.with_name(path.name + STORE_SUFFIX)
+    if root is None and (os.access(path.parent, os.W_OK) or os.access(beside, os.W_OK)):
+        return beside / name
+    where = hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()
+    return (root or FALLBACK) / f"{path.name}_{where}{STORE_SUFFIX}" / name
+
+
+def read_if_current(folder: Path, state: str) -> FrameStore | None:
+    """The store at `folder`, if it is complete and of the recording in its present state."""
+    try:
+        if json.loads((folder / STORE).read_text())["fingerprint"] == state:
+            return FrameStore(folder)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+class StoreWriter:
+    """Appends frames to a store that is being made; goes on with one that was cut off."""
+
+    def __init__(self, folder: Path, view: View, state: str) -> None:
+        """folder: of the complete store. state: the recording's fingerprint."""
+        self.folder, self.view, self.state = folder, view, state
+        self.partial = folder.with_name(f"{folder.name}.partial")
+        self.items = 0
+        self.count = 0
+        self.checksum = 0
+        self.sequences: list[SequenceInfo] = []
+        self.skipped: dict[str, Skipped] = {}
+        self._resume()
+        self._frames = (self.partial / FRAMES).open("r+b")
+        self._stamps = (self.partial / STAMPS).open("r+b")
+        frame_bytes = int(np.prod(view.frame_shape))
+        for file, size in ((self._frames, frame_bytes), (self._stamps, 8)):
+            file.truncate(self.count * size)
+            file.seek(0, os.SEEK_END)
+        self.last_stamp = int(np.fromfile(self.partial / STAMPS, np.int64)[-1]) if self.count else 0
+
+    def _resume(self) -> None:
+        try:
+            progress = json.loads((self.partial / PROGRESS).read_text())
+            if progress["fingerprint"] != self.state:
+                raise ValueError("the recording has changed")
+        except (OSError, ValueError, KeyError, TypeError):
+            shutil.rmtree(self.partial, ignore_errors=True)
+            self.partial.mkdir(parents=True)
+            for name in (FRAMES, STAMPS):
+                (self.partial / name).touch()
+            return
+        self.items, self.count, self.checksum = progress["items"], progress["count"], progress["checksum"]
+        self.sequences = [SequenceInfo(**{**s, "size": tuple(s["size"])}) for s in progress["sequences"]]
+        self.skipped = {reason: Skipped(**found) for reason, found in progress["skipped"].items()}
+
+    def append(self, frame: np.ndarray, stamp: int, recording: str, size: tuple[int, int], *, new: bool) -> None:
+        """One frame (H, W, 3) uint8; `new` begins a sequence."""
+        frame = np.ascontiguousarray(frame)
+        if new:
+            self.sequences.append(SequenceInfo(recording, self.count, self.count, size))
+        self._frames.write(frame.data)
+        self._stamps.write(np.int64(stamp).tobytes())
+        self.checksum = crc32(frame.data, self.checksum)
+        self.count += 1
+        self.sequences[-1].stop = self.count
+        self.last_stamp = stamp
+
+    def skip(self, reason: str, place: str, count: int = 1) -> None:
+        """Counts images that are not used. Reasons that differ in numbers only are one, told as it was met first."""
+        pattern = _NUMBER.sub("", reason)
+        known = next((known for known in self.skipped if _NUMBER.sub("", known) == pattern), reason)
+        self.skipped.setdefault(known, Skipped()).add(place, count)
+
+    def save_progress(self) -> None:
+        """From here an interrupted run goes on."""
+        self._frames.flush()
+        self._stamps.flush()
+        with written_whole(self.partial / PROGRESS) as path:
+            path.write_text(json.dumps(self._about()))
+
+    def finish(self) -> FrameStore:
+        """Gives the store its name, in place of an older one."""
+        self.close()
+        (self.partial / STORE).write_text(json.dumps({**self._about(), "frame_shape": self.view.frame_shape}, indent=1))
+        (self.partial / PROGRESS).unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.partial.rename(self.folder)
+        return FrameStore(self.folder)
+
+    def close(self) -> None:
+        """Closes its files."""
+        self._frames.close()
+        self._stamps.close()
+
+    def discard(self) -> None:
+        """Removes what was made of it."""
+        self.close()
+        shutil.rmtree(self.partial, ignore_errors=True)
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "fingerprint": self.state,
+            "items": self.items,
+            "count": self.count,
+            "checksum": self.checksum,
+            "sequences": [asdict(sequence) for sequence in self.sequences],
+            "skipped": {reason: asdict(found) for reason, found in self.skipped.items()},
+        }
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lets one process at a time make the store `folder`; the others wait and find it made."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    ignored = folder.parent / ".gitignore"
+    if not ignored.exists():
+        ignored.write_text("*\n")  # recordings often lie in a repository; their stores do not belong there
+    with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
+        if fcntl:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def enough_space(folder: Path, needed: int) -> None:
+    """Raises UserError where the disk of `folder` has not `needed` bytes left."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"the frame store {folder} needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: name another "
+            "place with --data.store, or a smaller --data.input_size"
+        )

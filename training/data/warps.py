@@ -1,0 +1,116 @@
+"""A still and its random thin-plate-spline warp as a pair, with the mask of what the loss may look at (imm.txt, 4).
+
+A spline maps a point p of the result to where it is taken from: A p + t + Σ_c w_c U(‖p - c‖) with U(r) = r² log r² over
+a grid of 10 x 10 centres c, in normalised coordinates. The target is a slight warp of the still, the source a stronger
+warp of the target; both are sampled from the still itself, once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+GRID = 10
+"""Centres of a spline, a side."""
+REFERENCE_SIZE = 128
+"""Pixels a side of the images that the mask's margin and ramp are meant for; they scale with the image."""
+MARGIN, RAMP = 10, 20
+"""At the border the mask is zero for so many pixels and then rises over so many."""
+
+
+@dataclass(frozen=True)
+class SplineConfig:
+    """Standard deviations of one random spline; normalised units."""
+
+    rotation_degrees: float = 0.0
+    scale: float = 0.0
+    translation: float = 0.1
+    warp_all: float = 0.001
+    """Weights of all centres,"""
+    warp_half: float = 0.005
+    """and, on top, of a random half of them."""
+
+
+@dataclass(frozen=True)
+class WarpConfig:
+    """The two warps of a pair; the defaults are IMM's."""
+
+    target: SplineConfig = field(default_factory=SplineConfig)
+    source: SplineConfig = field(
+        default_factory=lambda: SplineConfig(rotation_degrees=5.0, scale=0.1, translation=0.1, warp_half=0.01)
+    )
+
+
+def warped_pair(still: Tensor, config: WarpConfig, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """still (B, 3, H, W) in [0, 1] to image, reference (both like still) and loss_mask (B, 1, H, W) in [0, 1].
+
+    The mask belongs to image, the target.
+    """
+    batch, _, height, width = still.shape
+    target, source = (Spline(part, batch, generator) for part in (config.target, config.source))
+    cells = pixel_grid(height, width)
+    to_still = target(cells.expand(batch, -1, -1))
+    mask = border_mask(height, width).expand(batch, 1, -1, -1)
+    image = _sample(still, to_still, "reflection")
+    loss_mask = _sample(mask, to_still, "zeros")
+    reference = _sample(still, target(source(cells.expand(batch, -1, -1))), "reflection")
+    return image, reference, loss_mask
+
+
+class Spline:
+    """One random spline for each of B images."""
+
+    def __init__(self, config: SplineConfig, batch: int, generator: torch.Generator) -> None:
+        def normal(deviation: float, *shape: int) -> Tensor:
+            return deviation * torch.randn(*shape, generator=generator)
+
+        angle = normal(math.radians(config.rotation_degrees), batch)
+        scale = 1 + normal(config.scale, batch)
+        cos, sin = scale * angle.cos(), scale * angle.sin()
+        self.affine = torch.stack((cos, -sin, sin, cos), dim=-1).view(batch, 2, 2)
+        self.translation = normal(config.translation, batch, 1, 2)
+        half = (torch.rand(batch, GRID**2, 1, generator=generator) < 0.5).float()
+        self.weights = normal(config.warp_all, batch, GRID**2, 2) + half * normal(config.warp_half, batch, GRID**2, 2)
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """(B, P, 2) points to (B, P, 2), normalised."""
+        squared = _squared_distances(points)
+        bend = squared * (squared + 1e-9).log()
+        return points @ self.affine.transpose(1, 2) + self.translation + bend @ self.weights
+
+
+def _squared_distances(points: Tensor) -> Tensor:
+    """(B, P, GRID²) squared distances to the spline's centres."""
+    centres = pixel_grid(GRID, GRID)
+    across = (points**2).sum(-1, keepdim=True) - 2 * points @ centres.T + (centres**2).sum(-1)
+    return across.clamp_min(0)
+
+
+@lru_cache(maxsize=8)
+def pixel_grid(height: int, width: int) -> Tensor:
+    """(H · W, 2) normalised coordinates of an image's pixels, row by row."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    return torch.stack((x, y), dim=-1).view(-1, 2)
+
+
+@lru_cache(maxsize=8)
+def border_mask(height: int, width: int) -> Tensor:
+    """(1, 1, H, W): 0 at the border, then a smooth rise, 1 inside."""
+    sides = []
+    for length in (height, width):
+        from_border = torch.minimum(torch.arange(length), torch.arange(length).flip(0)) * REFERENCE_SIZE / length
+        rise = ((from_border - MARGIN) / RAMP).clamp(0, 1)
+        sides.append(0.5 - 0.5 * torch.cos(math.pi * rise))
+    return (sides[0][:, None] * sides[1])[None, None]
+
+
+def _sample(image: Tensor, points: Tensor, padding: str) -> Tensor:
+    """image (B, C, H, W) looked up at (B, H · W, 2) normalised points."""
+    height, width = image.shape[-2:]
+    where = points.view(-1, height, width, 2)
+    return F.grid_sample(image, where, mode="bilinear", padding_mode=padding, align_corners=True)
