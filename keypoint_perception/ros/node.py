@@ -35,6 +35,7 @@ from keypoint_perception.ros.parameters import (
     declare_transport,
 )
 from keypoint_perception.ros.process import run_node
+from keypoint_perception.ros.stereo import StereoPair
 from keypoint_perception_msgs.srv import LoadModel
 
 _RETRY_PERIOD_S = 2.0
@@ -67,6 +68,7 @@ class DetectorNode(LifecycleNode):
         self._state = "unconfigured"
         self._faults = Faults(self.get_logger())
         self._cameras: list[Camera] = []
+        self._stereo: StereoPair | None = None
         self._detector: Detector | None = None
         self._swap: _Swap | None = None
         self._starting = self._settings.autostart
@@ -130,6 +132,8 @@ class DetectorNode(LifecycleNode):
         settings = self._settings
         self._detector = load(self._request(settings), self.get_logger().info)
         self._cameras = [self._camera(name) for name in settings.cameras]
+        by_name = {camera.name: camera for camera in self._cameras}
+        self._stereo = StereoPair(*(by_name[name] for name in settings.stereo)) if settings.stereo else None
         self._style = self._chosen_style()
         self.get_logger().info(f"model {self._detector.model.id} in {self._detector.backend.describe()}")
 
@@ -149,7 +153,7 @@ class DetectorNode(LifecycleNode):
     def _clean_up(self) -> None:
         for camera in self._cameras:
             camera.close()
-        self._cameras, self._detector = [], None
+        self._cameras, self._stereo, self._detector = [], None, None
 
     def _start(self) -> None:
         """Configures and activates once; while that fails, such as for want of a model, it is tried again."""
@@ -168,10 +172,10 @@ class DetectorNode(LifecycleNode):
     # Images
 
     def _process(self) -> None:
-        """Serves every camera whose newest image, and depth, are there."""
-        now, longest = time.monotonic(), self._settings.depth_wait
+        """Serves every camera whose newest image is there, and what belongs to it."""
+        now = time.monotonic()
         pending = [camera for camera in self._cameras if camera.input.pending is not None]
-        due = [camera for camera in pending if not camera.input.waits_for_depth(now, longest)]
+        due = [camera for camera in pending if not self._waits(camera, now)]
         if len(due) < len(pending):
             self._wait_timer.reset()
         elif not self._wait_timer.is_canceled():
@@ -184,11 +188,22 @@ class DetectorNode(LifecycleNode):
         except Exception as error:  # one image must not end the service of all that follow
             self._faults.error("inference", f"an image failed: {type(error).__name__}: {error}")
 
+    def _waits(self, camera: Camera, now: float) -> bool:
+        """Whether depth, or the other image of a stereo pair, may still come for a camera's pending image."""
+        if camera.input.waits_for_depth(now, self._settings.depth_wait):
+            return True
+        return self._stereo is not None and self._stereo.waits(camera, now, self._settings)
+
     def _serve(self, frames: list[tuple[Camera, Frame]], detector: Detector) -> None:
         observations = detector.detect([frame.image for _, frame in frames])
-        for (camera, frame), observation in zip(frames, observations, strict=True):
-            result = camera.finish(frame, detector.model, observation, self._settings)
-            camera.publish(result, detector.model, self._style, self._settings)
+        results = {
+            camera.name: camera.finish(frame, detector.model, observation, self._settings)
+            for (camera, frame), observation in zip(frames, observations, strict=True)
+        }
+        if self._stereo is not None:
+            results = self._stereo.lift(results, self._settings)
+        for camera, _ in frames:
+            camera.publish(results[camera.name], detector.model, self._style, self._settings)
 
     # Parameters and models
 
