@@ -17,7 +17,7 @@ from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
 from keypoint_perception.errors import UserError
-from keypoint_perception.images import image_to_rgb
+from keypoint_perception.images import encoding_of, image_to_rgb
 from training.data.salvage import Damage, RawMessage, salvage
 from training.data.sources import Item, Source, Topic, natural
 
@@ -69,7 +69,8 @@ class Bag(Source):
             except Exception as error:  # rosbags' generated code raises whatever damaged bytes lead it to
                 yield Damage(f"message {number}", f"cannot be deserialised ({type(error).__name__})")
                 continue
-            yield Item(self.path.name, stamp_ns(message, found), f"message {number}", partial(image_to_rgb, message))
+            stamp, decode = stamp_ns(message, found), partial(image_to_rgb, message)
+            yield Item(self.path.name, stamp, f"message {number}", encoding_of(message), decode)
 
     def raw_messages(self, topic: str) -> Iterator[RawMessage | Damage]:
         """Serialised image messages of a topic in the order recorded."""

@@ -47,6 +47,7 @@ class Video(Source):
         capture = self._open()
         rate = capture.get(cv2.CAP_PROP_FPS)
         period = round(1e9 / (rate if 0 < rate < 1e4 else IMAGE_RATE))
+        codec = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("ascii", "replace").strip("\0 ")
         stamp, number = -period, 0
         try:
             while capture.grab():
@@ -55,7 +56,7 @@ class Video(Source):
                 if number >= start:
                     read, frame = capture.retrieve()
                     if read:
-                        yield Item(self.path.name, stamp, f"frame {number}", partial(_rgb, frame))
+                        yield Item(self.path.name, stamp, f"frame {number}", codec, partial(_rgb, frame))
                     else:
                         yield Damage(f"frame {number}", "cannot be decoded")
                 number += 1
@@ -94,7 +95,8 @@ class ImageFolder(Source):
     def items(self, topic: str, start: int = 0) -> Iterator[Item | Damage]:
         """See Source."""
         for number, path in enumerate(self._files[start:], start):
-            yield Item(self.path.name, round(number * 1e9 / IMAGE_RATE), path.name, partial(_read_image, path))
+            stamp, encoding = round(number * 1e9 / IMAGE_RATE), path.suffix[1:].lower()
+            yield Item(self.path.name, stamp, path.name, encoding, partial(_read_image, path))
 
 
 class Episodes(Source):
@@ -140,7 +142,7 @@ class Episodes(Source):
             for index, frame in enumerate(episode.frames):
                 if number >= start:
                     stamp = round(index * 1e9 / episode.fps)
-                    yield Item(path.stem, stamp, f"{path.name}, frame {index}", partial(np.asarray, frame))
+                    yield Item(path.stem, stamp, f"{path.name}, frame {index}", "rgb8", partial(np.asarray, frame))
                 number += 1
 
 

@@ -29,6 +29,8 @@ class Item(NamedTuple):
     """When it was taken, nanoseconds; only differences within a recording matter."""
     where: str
     """Its place, for messages to the user: "message 12"."""
+    encoding: str
+    """What its pixels are kept as: a message's encoding or format, a file's suffix."""
     decode: Callable[[], np.ndarray]
     """Gives (H, W, 3) uint8 RGB; raises UserError; may run in any thread."""
 

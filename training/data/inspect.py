@@ -1,0 +1,171 @@
+"""What is in a recording, and what of it can be trained on: `python -m training inspect SOURCE`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from keypoint_perception.drawing import contact_sheet
+from keypoint_perception.errors import UserError
+from keypoint_perception.files import written_whole
+from training.data.salvage import Damage
+from training.data.sources import Item, Source, Topic, open_sources
+
+SAMPLES = 8
+"""Images of a topic that are decoded, and shown on the contact sheet."""
+TILE_WIDTH = 240
+GAP_PERIODS = 3.0
+"""A gap is where no image came for this many periods."""
+
+
+@dataclass
+class TopicReport:
+    """What one image topic holds."""
+
+    topic: Topic
+    recordings: set[str] = field(default_factory=set)
+    encodings: Counter[str] = field(default_factory=Counter)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """(width, height) of the samples."""
+    stamps: list[int] = field(default_factory=list)
+    """Nanoseconds; of the images of one recording after the other."""
+    new_recording: list[int] = field(default_factory=list)
+    """Where in `stamps` a recording begins."""
+    damage: list[Damage] = field(default_factory=list)
+    unreadable: list[Damage] = field(default_factory=list)
+    """Samples that could not be decoded."""
+    samples: list[np.ndarray] = field(default_factory=list)
+    """(H, W, 3) uint8 RGB."""
+
+    def add(self, item: Item, is_sample: bool) -> None:
+        """Takes note of an image, and decodes it where it is a sample."""
+        if item.recording not in self.recordings:
+            self.recordings.add(item.recording)
+            self.new_recording.append(len(self.stamps))
+        self.stamps.append(item.stamp)
+        self.encodings[item.encoding] += 1
+        if not is_sample:
+            return
+        try:
+            image = item.decode()
+        except UserError as error:
+            self.unreadable.append(Damage(item.where, str(error)))
+            return
+        self.sizes[image.shape[1], image.shape[0]] += 1
+        self.samples.append(image)
+
+    def steps(self) -> np.ndarray:
+        """Seconds from each image to the next of its recording."""
+        steps = np.diff(np.array(self.stamps, np.int64)) / 1e9
+        return np.delete(steps, [start - 1 for start in self.new_recording if 0 < start <= len(steps)])
+
+    def timing(self) -> tuple[float, float, int, float, int]:
+        """(seconds, images a second, gaps, longest gap in seconds, stamps that go back)."""
+        steps = self.steps()
+        forward = steps[steps > 0]
+        if not len(forward):
+            return 0.0, 0.0, 0, 0.0, int((steps <= 0).sum())
+        period = float(np.median(forward))
+        gaps = int((forward > GAP_PERIODS * period).sum())
+        return float(forward.sum()), 1 / period, gaps, float(forward.max()), int((steps <= 0).sum())
+
+    def verdict(self) -> str:
+        """Whether it can be trained on, and why not."""
+        if not self.samples:
+            causes = self.unreadable or self.damage
+            return f"no: {causes[0].why}" if causes else "no: it has no images"
+        notes = [f"{len(self.damage)} damaged places"] if self.damage else []
+        if self.unreadable:
+            looked_at = len(self.unreadable) + len(self.samples)
+            notes.append(f"{len(self.unreadable)} of {looked_at} looked at cannot be read")
+        if len(self.sizes) > 1:
+            notes.append("its size changes")
+        back = self.timing()[4]
+        if back:
+            notes.append(f"{back} stamps do not advance")
+        return "yes" + (f", but {', '.join(notes)}" if notes else "")
+
+
+def inspect_topic(source: Source, topic: Topic, progress: bool = False) -> TopicReport:
+    """Reads a topic from end to end and decodes a few of its images."""
+    report = TopicReport(topic)
+    every = max(topic.messages // SAMPLES, 1)
+    with tqdm(
+        source.items(topic.name), topic.name or source.path.name, topic.messages, leave=False, disable=not progress
+    ) as items:
+        for number, found in enumerate(items):
+            if isinstance(found, Damage):
+                report.damage.append(found)
+            else:
+                report.add(found, is_sample=number % every == every // 2 and len(report.samples) < SAMPLES)
+    return report
+
+
+def describe(source: Source, reports: list[TopicReport]) -> str:
+    """A table of a source's topics, images first, and below it the damage that was found."""
+    rows = [("topic", "type", "encoding", "size", "messages", "seconds", "rate", "gaps (longest)", "can be trained on")]
+    for report in reports:
+        seconds, rate, gaps, longest, _ = report.timing()
+        rows.append(
+            (
+                report.topic.name or "-",
+                report.topic.type_name.split("/")[-1],
+                ", ".join(report.encodings) or "-",
+                ", ".join(f"{width}x{height}" for width, height in report.sizes) or "-",
+                str(len(report.stamps)),
+                f"{seconds:.2f}",
+                f"{rate:.2f} Hz",
+                f"{gaps} ({longest:.2f} s)",
+                report.verdict(),
+            )
+        )
+    for topic in source.topics():
+        if not topic.is_image:
+            kind = topic.type_name.split("/")[-1]
+            rows.append((topic.name, kind, "-", "-", str(topic.messages), "-", "-", "-", "no: not images"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [f"{source.path}: {source.kind}"]
+    lines += ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    for report in reports:
+        for damage in report.damage + report.unreadable:
+            lines.append(f"  {report.topic.name or source.path.name}, {damage.where}: {damage.why}")
+    return "\n".join(lines)
+
+
+def write_sheet(path: Path, reports: list[TopicReport]) -> None:
+    """A png with a row of samples for each topic."""
+    tiles: list[np.ndarray] = []
+    for report in reports:
+        if report.samples:
+            blank = np.full_like(report.samples[0], 255)
+            tiles += report.samples + [blank] * (SAMPLES - len(report.samples))
+    sheet = contact_sheet(tiles, columns=SAMPLES, tile_width=TILE_WIDTH)
+    with written_whole(path) as temporary:
+        cv2.imwrite(str(temporary), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+
+
+def main(argv: list[str]) -> int:
+    """Runs `inspect`. Raises UserError where nothing can be trained on."""
+    parser = argparse.ArgumentParser(prog="python -m training inspect", description=__doc__)
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="bag, video, folder of images or of episodes")
+    parser.add_argument("-o", "--out", type=Path, metavar="PNG", help="the contact sheet [out/inspect/NAME.png]")
+    given = parser.parse_args(argv)
+    every: list[TopicReport] = []
+    for source in open_sources(given.sources):
+        images = [topic for topic in source.topics() if topic.is_image]
+        reports = [inspect_topic(source, topic, progress=sys.stderr.isatty()) for topic in images]
+        print(describe(source, reports))
+        every += reports
+    if not any(report.samples for report in every):
+        raise UserError(f"nothing in {', '.join(given.sources)} can be trained on: see the table's last column")
+    out = given.out or Path("out/inspect", f"{Path(given.sources[0]).resolve().name}.png")
+    write_sheet(out, every)
+    print(f"wrote {out}: a row of {SAMPLES} images for each topic that can be trained on")
+    return 0
