@@ -1,0 +1,107 @@
+"""Writing a rosbag2 folder without ROS: messages by type name, complete or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from keypoint_perception.errors import UserError
+
+_OWN_MESSAGES = Path(__file__).parents[2] / "keypoint_perception_msgs" / "msg"
+_FOREVER = QosTime(9223372036, 854775807)
+"""What ROS writes for an unlimited duration."""
+
+
+class Bag:
+    """A bag that is being written. Stamps are nanoseconds since 1970; topics are declared by their first message."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._store = get_typestore(Stores.ROS2_JAZZY)
+        self._store.register(own_message_types())
+        self._connections: dict[str, Any] = {}
+
+    def make(self, kind: str, **fields: Any) -> Any:
+        """A message, for example of `kind` "geometry_msgs/msg/Point"; every field must be given."""
+        return self._store.types[kind](**fields)
+
+    def header(self, stamp: int, frame: str) -> Any:
+        """A std_msgs Header."""
+        time = self.make("builtin_interfaces/msg/Time", sec=stamp // 10**9, nanosec=stamp % 10**9)
+        return self.make("std_msgs/msg/Header", stamp=time, frame_id=frame)
+
+    def send(self, topic: str, kind: str, stamp: int, *, latched: bool = False, **fields: Any) -> None:
+        """Writes one message; `latched` offers it to whoever subscribes later (transient local)."""
+        if topic not in self._connections:
+            self._connections[topic] = self._writer.add_connection(
+                topic, kind, typestore=self._store, offered_qos_profiles=[_reliable(latched)]
+            )
+        message = self._store.serialize_cdr(self.make(kind, **fields), kind)
+        self._writer.write(self._connections[topic], stamp, message)
+
+    def send_image(self, topic: str, header: Any, encoding: str, picture: np.ndarray, stamp: int) -> None:
+        """Writes (H, W[, C]) of a type that fits `encoding` (little endian, rows without padding) as an Image."""
+        height, width = picture.shape[:2]
+        data = np.ascontiguousarray(picture).view(np.uint8).reshape(-1)
+        self.send(
+            topic, "sensor_msgs/msg/Image", stamp,
+            header=header, height=height, width=width, encoding=encoding, is_bigendian=0,
+            step=data.size // height, data=data,
+        )  # fmt: skip
+
+    def send_compressed(self, topic: str, header: Any, text: str, data: np.ndarray, stamp: int) -> None:
+        """Writes an encoded picture, (N,) uint8, as a CompressedImage of the format `text`."""
+        self.send(topic, "sensor_msgs/msg/CompressedImage", stamp, header=header, format=text, data=data)
+
+
+@contextmanager
+def new_bag(path: str | os.PathLike[str]) -> Iterator[Bag]:
+    """A bag folder (mcap, version 9) that takes the name `path` when the block ends well, and is removed otherwise.
+
+    Raises UserError where `path` exists.
+    """
+    path = Path(path)
+    if path.exists():
+        raise UserError(f"{path} exists already: name a new folder for the recording, or remove this one")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    workplace = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    shutil.rmtree(workplace, ignore_errors=True)
+    workplace.mkdir()
+    try:
+        # The files in a bag are named after its folder, so the folder has its final name from the start.
+        with Writer(workplace / path.name, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+            yield Bag(writer)
+        os.rename(workplace / path.name, path)
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
+
+
+def own_message_types() -> dict[str, Any]:
+    """The types of keypoint_perception_msgs, for a typestore of `rosbags`."""
+    types: dict[str, Any] = {}
+    for path in sorted(_OWN_MESSAGES.glob("*.msg")):
+        types.update(get_types_from_msg(path.read_text(encoding="utf-8"), f"keypoint_perception_msgs/msg/{path.stem}"))
+    return types
+
+
+def _reliable(latched: bool) -> Qos:
+    return Qos(
+        QosHistory.KEEP_LAST,
+        10,
+        QosReliability.RELIABLE,
+        QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
+        deadline=_FOREVER,
+        lifespan=_FOREVER,
+        liveliness=QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=_FOREVER,
+        avoid_ros_namespace_conventions=False,
+    )
