@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
 REPEAT_AFTER_S = 60.0
-"""A fault that comes and goes is not logged again before this, in the same words."""
-REWORD_AFTER_S = 5.0
-"""Nor in other words before this."""
+"""What comes and goes is not logged again before this, nor where only its numbers differ."""
+_MOST_REMEMBERED = 100
 
 
 class Faults:
@@ -20,7 +20,7 @@ class Faults:
     def __init__(self, logger: Any, part: str = "") -> None:
         self._logger, self._prefix = logger, f"{part}: " if part else ""
         self._active: dict[str, tuple[bytes, str]] = {}
-        self._logged: dict[str, tuple[float, str]] = {}
+        self._logged: dict[str, float] = {}
 
     def warn(self, cause: str, text: str) -> None:
         """Something works less well than it should."""
@@ -43,10 +43,11 @@ class Faults:
 
     def _report(self, cause: str, text: str, level: bytes) -> None:
         self._active[cause] = (level, text)
-        now = time.monotonic()
-        last, said = self._logged.get(cause, (-math.inf, ""))
-        if now - last >= (REPEAT_AFTER_S if text == said else REWORD_AFTER_S):
-            self._logged[cause] = (now, text)
+        now, words = time.monotonic(), re.sub(r"[-\d.]+", "#", text)
+        if now - self._logged.get(words, -math.inf) >= REPEAT_AFTER_S:
+            if len(self._logged) >= _MOST_REMEMBERED:
+                self._logged.clear()
+            self._logged[words] = now
             # One call a level: rclpy refuses a place in the source that changes its severity.
             if level == DiagnosticStatus.ERROR:
                 self._logger.error(self._prefix + text)

@@ -310,6 +310,7 @@ class DetectorNode(LifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         now, name = time.monotonic(), self.get_fully_qualified_name().lstrip("/")
+        self._check_name()
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         message.status.append(model_status(name, self._state, self._detector, self._loader.busy, self._faults))
@@ -318,6 +319,15 @@ class DetectorNode(LifecycleNode):
                 camera.input.check_publishers()
             message.status.append(camera_status(name, camera.name, camera.statistics, camera.faults, now))
         self._diagnostics.publish(message)
+
+    def _check_name(self) -> None:
+        """Two nodes of one name take each other's services and parameters."""
+        mine = (self.get_name(), self.get_namespace())
+        if self.get_node_names_and_namespaces().count(mine) > 1:
+            full = self.get_fully_qualified_name()
+            self._faults.warn("name", f"another node is called {full}: start one with another name or namespace")
+        else:
+            self._faults.clear("name")
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -82,18 +82,23 @@ class Bench:
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
         self._publishers: dict[str, Any] = {}
+        self._subscriptions: dict[str, Any] = {}
         self.heard: dict[str, list[Any]] = defaultdict(list)
 
     def close(self) -> None:
         self._executor.shutdown()
         self.node.destroy_node()
 
-    def listen(self, topic: str, message_type: Any, qos: QoSProfile | int = 50) -> Any:
-        """Keeps the messages of a topic in `heard[topic]`."""
-        return self.node.create_subscription(message_type, topic, self.heard[topic].append, qos)
+    def listen(self, topic: str, message_type: Any, qos: QoSProfile | int = 50) -> None:
+        """Keeps the messages of a topic in `heard[topic]`; those from before are forgotten."""
+        self.stop_listening(topic)
+        self._subscriptions[topic] = self.node.create_subscription(message_type, topic, self.heard[topic].append, qos)
 
-    def stop_listening(self, subscription: Any) -> None:
-        self.node.destroy_subscription(subscription)
+    def stop_listening(self, topic: str) -> None:
+        """Unsubscribes, and forgets."""
+        if topic in self._subscriptions:
+            self.node.destroy_subscription(self._subscriptions.pop(topic))
+        self.heard[topic].clear()
 
     def publisher(self, topic: str, message_type: Any = Image, qos: QoSProfile | int = 5) -> Any:
         """The publisher of a topic, once somebody listens to it."""

@@ -1,0 +1,150 @@
+"""What goes wrong on a robot, done to one node process: it says so once, and serves what follows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from colour_model import spots_image
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from harness import BEST_EFFORT, Bench, NodeProcess, image_message, set_header
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from keypoint_perception_msgs.msg import KeypointArray
+
+KEYPOINTS = "/detector/keypoints"
+SIZE = (192, 128)
+PICTURE = spots_image(SIZE, {"red": (40, 50), "green": (150, 90), "blue": (100, 20)})
+
+
+@pytest.fixture(scope="module")
+def node(bench: Bench, colour_model_path: Path) -> Iterator[NodeProcess]:
+    node = NodeProcess({"model": colour_model_path, "diagnostics_period": 0.2, "smoothing": True})
+    bench.listen(KEYPOINTS, KeypointArray)
+    bench.listen("/diagnostics", DiagnosticArray)
+    yield node
+    status, seconds = node.stop()
+    assert status == 0 and seconds < 3
+
+
+def _unknown_encoding(message: Image) -> None:
+    message.encoding = "plaid9"
+
+
+def _short_rows(message: Image) -> None:
+    message.step = 100
+
+
+def _too_little_data(message: Image) -> None:
+    message.data = b"abc"
+
+
+def _no_pixels(message: Image) -> None:
+    message.height = message.width = message.step = 0
+    message.data = b""
+
+
+@pytest.mark.parametrize("spoil", [_unknown_encoding, _short_rows, _too_little_data, _no_pixels])
+def test_an_image_that_cannot_be_read_is_told_once_and_the_next_is_served(
+    bench: Bench, node: NodeProcess, spoil: Callable[[Image], None]
+) -> None:
+    before = node.log.count("dropped:")
+    message = image_message(PICTURE)
+    spoil(message)
+    publisher = bench.publisher("/image")
+    bench.heard["/diagnostics"].clear()
+    for _ in range(5):
+        publisher.publish(message)
+        bench.spin(0.05)
+    bench.until(lambda: _camera_level(bench) == DiagnosticStatus.ERROR, "no diagnostic tells of it")
+    assert node.log.count("dropped:") == before + 1
+    bench.ask("/image", image_message(PICTURE), KEYPOINTS)
+    bench.until(lambda: _camera_level(bench) == DiagnosticStatus.OK, "the diagnostic does not recover")
+
+
+def test_stamps_of_zero_backwards_and_ahead_are_served(bench: Bench, node: NodeProcess) -> None:
+    zero = image_message(PICTURE)
+    zero.header.stamp.sec = zero.header.stamp.nanosec = 0
+    bench.ask("/image", zero, KEYPOINTS)
+    node.wait_for("have no stamp")
+    now = time.time()
+    for stamp in (now, now - 100, now + 1000, 1.0):
+        found = bench.ask("/image", image_message(PICTURE, stamp=stamp), KEYPOINTS)
+        np.testing.assert_allclose((found.keypoints[0].u, found.keypoints[0].v), (40, 50), atol=0.6)
+    node.wait_for("s ahead")
+
+
+def test_a_huge_image_is_served(bench: Bench, node: NodeProcess) -> None:
+    size = (7680, 4320)
+    picture = spots_image(size, {"red": (1000, 3000)}, half=200)
+    found = bench.ask("/image", image_message(picture), KEYPOINTS)
+    assert (found.image_width, found.image_height) == size
+    np.testing.assert_allclose((found.keypoints[0].u, found.keypoints[0].v), (1000, 3000), atol=40)
+
+
+def test_a_burst_is_thinned_to_the_newest(bench: Bench, node: NodeProcess) -> None:
+    publisher = bench.publisher("/image")
+    heard = bench.heard[KEYPOINTS]
+    heard.clear()
+    start = time.time()
+    for index in range(100):
+        publisher.publish(image_message(PICTURE, stamp=start + index * 0.005))
+        bench.spin(0.005)
+    bench.spin(0.5)
+    stamps = [message.header.stamp.sec + message.header.stamp.nanosec / 1e9 for message in heard]
+    assert len(stamps) > 5 and stamps == sorted(stamps)
+    assert stamps[-1] > start + 0.4, "what is served last is new"
+
+
+def test_an_incompatible_publisher_and_a_corrupt_jpeg_are_told(bench: Bench, colour_model_path: Path) -> None:
+    """On a node that takes compressed images, and only reliable ones."""
+    parameters = {
+        "model": colour_model_path,
+        "image_transport": "compressed",
+        "qos_overrides./jpegs.subscription.reliability": "reliable",
+    }
+    node = NodeProcess(parameters, {"image": "/jpegs", "__node": "other"})
+    try:
+        node.wait_for("active")
+        unreliable = bench.node.create_publisher(CompressedImage, "/jpegs", BEST_EFFORT)
+        node.wait_for("incompatible RELIABILITY")
+        bench.node.destroy_publisher(unreliable)
+
+        bench.listen("/other/keypoints", KeypointArray)
+        _, jpeg = cv2.imencode(".jpg", PICTURE[:, :, ::-1])
+        broken = CompressedImage(format="jpeg", data=jpeg.tobytes()[:200])
+        set_header(broken, time.time())
+        publisher = bench.publisher("/jpegs", CompressedImage)
+        publisher.publish(broken)
+        node.wait_for("dropped:")
+        whole = CompressedImage(format="jpeg", data=jpeg.tobytes())
+        set_header(whole, time.time())
+        found = bench.ask("/jpegs", whole, "/other/keypoints")
+        np.testing.assert_allclose((found.keypoints[0].u, found.keypoints[0].v), (40, 50), atol=1)
+    finally:
+        node.stop()
+
+
+def test_calibration_of_another_size_is_told(bench: Bench, node: NodeProcess) -> None:
+    info = CameraInfo(width=64, height=48, distortion_model="plumb_bob", d=[0.0] * 5)
+    info.k = [100.0, 0.0, 32.0, 0.0, 100.0, 24.0, 0.0, 0.0, 1.0]
+    publisher = bench.publisher("/camera_info", CameraInfo)
+
+    def told() -> bool:
+        publisher.publish(info)
+        bench.ask("/image", image_message(PICTURE), KEYPOINTS)
+        return "camera_info is for 64x48 pixels, the image has 192x128" in node.log
+
+    bench.until(told, "a calibration of another size is not told")
+
+
+def _camera_level(bench: Bench) -> bytes | None:
+    for message in reversed(bench.heard["/diagnostics"]):
+        for status in message.status:
+            if status.name == "detector: camera":
+                return status.level
+    return None

@@ -1,0 +1,102 @@
+"""Models that are missing, broken, repaired and swapped under a node process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from colour_model import spots_image, write_colour_model
+from harness import LATCHED, Bench, NodeProcess, image_message
+
+from keypoint_perception_msgs.msg import KeypointArray, KeypointHierarchy
+from keypoint_perception_msgs.srv import LoadModel
+
+PICTURE = spots_image((96, 64), {"red": (20, 20), "green": (60, 40)})
+
+
+def test_from_no_model_to_one_swapped_and_none_lost(bench: Bench, tmp_path: Path) -> None:
+    """A node that starts without a model waits for it, survives garbage, and swaps on request."""
+    path, other = tmp_path / "late.onnx", tmp_path / "other.onnx"
+    write_colour_model(other, name="other", dynamic_adjacency=True)
+    node = NodeProcess({"model": path})
+    try:
+        node.wait_for("late.onnx is not there")
+        path.write_text("this is no model")
+        node.wait_for("not a whole ONNX file")
+        assert node.alive
+        write_colour_model(path, name="late")
+        node.wait_for("active")
+        assert node.log.count("is not there") == 1, "said once"
+
+        keypoints = "/detector/keypoints"
+        bench.listen(keypoints, KeypointArray)
+        assert bench.ask("/image", image_message(PICTURE), keypoints).model_id.startswith("late@")
+        path.unlink()
+        assert bench.ask("/image", image_message(PICTURE), keypoints).model_id.startswith("late@")
+
+        refused = _load(bench, str(path))
+        assert not refused.success and "is not there" in refused.message and refused.model_id.startswith("late@")
+        path.write_bytes(other.read_bytes()[:1000])
+        refused = _load(bench, str(path))
+        assert not refused.success and "refused" in refused.message and refused.model_id.startswith("late@")
+        refused = _load(bench, str(other), threshold=3.0)
+        assert not refused.success and "give 0 to 1" in refused.message
+        assert bench.ask("/image", image_message(PICTURE), keypoints).model_id.startswith("late@")
+
+        bench.listen("/detector/hierarchy", KeypointHierarchy, LATCHED)
+        accepted = _load(bench, str(other), threshold=0.9)
+        assert accepted.success and accepted.model_id.startswith("other@")
+        assert bench.ask("/image", image_message(PICTURE), keypoints).model_id == accepted.model_id
+        bench.until(
+            lambda: (
+                bench.heard["/detector/hierarchy"][-1:] != []
+                and bench.heard["/detector/hierarchy"][-1].model_id == accepted.model_id
+            ),
+            "the hierarchy of the new model is not latched",
+        )
+    finally:
+        status, _ = node.stop()
+    assert status == 0
+
+
+def test_no_image_is_lost_while_models_are_swapped(bench: Bench, tmp_path: Path) -> None:
+    models = [write_colour_model(tmp_path / f"{name}.onnx", name=name).path for name in ("first", "second")]
+    node = NodeProcess({"model": models[0], "qos_overrides./image.subscription.depth": 10})
+    try:
+        keypoints = "/detector/keypoints"
+        heard = bench.heard[keypoints]
+        bench.listen(keypoints, KeypointArray)
+        bench.ask("/image", image_message(PICTURE), keypoints)
+        heard.clear()
+        client = bench.node.create_client(LoadModel, "/detector/load_model")
+        bench.until(client.service_is_ready, "no service")
+        publisher = bench.publisher("/image")
+        futures = []
+        for index in range(60):
+            publisher.publish(image_message(PICTURE, stamp=100 + index / 30))
+            if index % 20 == 5:
+                futures.append(
+                    client.call_async(LoadModel.Request(path=str(models[(index // 20 + 1) % 2]), threshold=np.nan))
+                )
+            bench.spin(1 / 30)
+        bench.until(lambda: len(heard) == 60 and all(f.done() for f in futures), lambda: f"{len(heard)} of 60 came")
+        assert all(future.result().success for future in futures)
+        assert {message.model_id.split("@")[0] for message in heard} == {"first", "second"}
+        stamps = [message.header.stamp.sec + message.header.stamp.nanosec / 1e9 for message in heard]
+        assert stamps == sorted(stamps)
+    finally:
+        node.stop()
+
+
+def test_a_second_node_of_one_name_is_told(bench: Bench, colour_model_path: Path) -> None:
+    nodes = [NodeProcess({"model": colour_model_path}, {"image": f"image{i}", "__node": "twin"}) for i in range(2)]
+    try:
+        nodes[0].wait_for("another node is called /twin")
+    finally:
+        for node in nodes:
+            node.stop()
+
+
+def _load(bench: Bench, path: str, threshold: float = np.nan) -> LoadModel.Response:
+    return bench.call(LoadModel, "/detector/load_model", LoadModel.Request(path=os.fspath(path), threshold=threshold))

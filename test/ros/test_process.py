@@ -1,0 +1,93 @@
+"""How the node process starts and ends, whatever it is doing."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from colour_model import spots_image
+from harness import Bench, NodeProcess, image_message, wait_until
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+
+from keypoint_perception_msgs.msg import KeypointArray
+
+PICTURE = spots_image((192, 128), {"red": (40, 50)})
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_within_a_second_under_load(bench: Bench, colour_model_path: Path, number: int) -> None:
+    node = NodeProcess({"model": colour_model_path})
+    bench.listen("/detector/keypoints", KeypointArray)
+    bench.ask("/image", image_message(PICTURE), "/detector/keypoints")
+    publisher = bench.publisher("/image")
+    for _ in range(20):
+        publisher.publish(image_message(PICTURE))
+        bench.spin(0.005)
+    status, _ = node.stop(number)
+    assert status == 0
+    assert "Traceback" not in node.log
+
+
+def test_it_ends_while_it_starts(colour_model_path: Path) -> None:
+    for delay in (0.3, 0.8, 1.3):
+        node = NodeProcess({"model": colour_model_path, "backend": "auto"})
+        time.sleep(delay)
+        node.stop(signal.SIGTERM)
+
+
+def test_the_life_cycle_can_be_driven_from_outside(bench: Bench, colour_model_path: Path) -> None:
+    node = NodeProcess({"model": colour_model_path, "autostart": False})
+    try:
+        assert _state(bench) == State.PRIMARY_STATE_UNCONFIGURED
+        for transition, expected in (
+            (Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE),
+            (Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE),
+            (Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_INACTIVE),
+            (Transition.TRANSITION_CLEANUP, State.PRIMARY_STATE_UNCONFIGURED),
+            (Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE),
+            (Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE),
+        ):
+            request = ChangeState.Request(transition=Transition(id=transition))
+            assert bench.call(ChangeState, "/detector/change_state", request).success
+            assert _state(bench) == expected
+        bench.listen("/detector/keypoints", KeypointArray)
+        bench.ask("/image", image_message(PICTURE), "/detector/keypoints")
+    finally:
+        node.stop()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"threshold": "high"}, "threshold"),
+        ({"max_age": -1.0}, "max_age"),
+        ({"backend": "abacus"}, "backend is 'abacus': allowed are"),
+        ({"cameras": ["a", "a"]}, "different names"),
+        ({"stereo": ["left", "right"]}, "two of the cameras"),
+        ({"stereo_pose": "1 2 3"}, "x y z qx qy qz qw"),
+    ],
+)
+def test_a_parameter_that_is_not_allowed_is_one_clear_line(parameters: dict, words: str) -> None:
+    node = NodeProcess(parameters)
+    wait_until(lambda: not node.alive, lambda: "it runs")
+    time.sleep(0.1)
+    assert words in node.log and "Traceback" not in node.log, node.log
+    assert node.stop()[0] == 2
+
+
+def test_in_a_namespace_with_topics_remapped(bench: Bench, colour_model_path: Path) -> None:
+    remap = {"__ns": "/robot", "__node": "eyes", "image": "/cam/color", "~/keypoints": "/found"}
+    node = NodeProcess({"model": colour_model_path}, remap)
+    try:
+        bench.listen("/found", KeypointArray)
+        bench.ask("/cam/color", image_message(PICTURE), "/found")
+        assert "/robot/eyes/skeleton" in dict(bench.node.get_topic_names_and_types())
+    finally:
+        node.stop()
+
+
+def _state(bench: Bench) -> int:
+    return bench.call(GetState, "/detector/get_state", GetState.Request()).current_state.id
