@@ -13,7 +13,7 @@ import numpy as np
 from keypoint_perception.backends import Backend, open_backend
 from keypoint_perception.errors import UserError
 from keypoint_perception.files import written_whole
-from keypoint_perception.geometry import Viewport
+from keypoint_perception.geometry import Viewport, pixels_to_normalised
 from keypoint_perception.model import Model, read_model
 from training.evaluation import landmarks, stability, structure
 from training.evaluation.videos import LabelledVideo, read_labelled
@@ -54,6 +54,12 @@ def predict(backend: Backend, model: Model, video: LabelledVideo, rng: np.random
     return PredictedVideo(video, points, scores, adjacency, viewport.to_normalised(video.joints))
 
 
+def normalised_joints(video: LabelledVideo) -> np.ndarray:
+    """The (T, N, 2) true joints of a video in [-1, 1] units of its whole frames."""
+    height, width = video.frames.shape[1:3]
+    return pixels_to_normalised(video.joints, (width, height))
+
+
 def measure(videos: list[PredictedVideo], epsilon: float) -> dict[str, dict[str, float | None]]:
     """All measures of a model on a set of videos, as means over videos.
 
@@ -88,7 +94,7 @@ def regression(videos: list[PredictedVideo]) -> dict[str, float | None]:
     for variant in sorted({video.video.variant for video in videos}):
         same = [video for video in videos if video.video.variant == variant]
         points = np.concatenate([video.points for video in same])
-        joints = np.concatenate([video.joints for video in same])
+        joints = np.concatenate([video.joints for video in same]) + 1  # from the top-left corner, as the keypoints
         usable = ~np.isnan(joints).any(axis=(1, 2))
         boundary = sum(len(video.points) for video in same[: len(same) // 2]) or len(points) // 2
         train, test = np.flatnonzero(usable[:boundary]), boundary + np.flatnonzero(usable[boundary:])
@@ -113,9 +119,11 @@ def identity(videos: list[PredictedVideo]) -> dict[str, float | None]:
     }
 
 
-def evaluate_model(model: Model, data: Path, *, epsilon: float | None = None, seed: int = 0) -> dict[str, Any]:
+def evaluate_model(
+    model: Model, data: Path, *, topic: str = "", epsilon: float | None = None, seed: int = 0
+) -> dict[str, Any]:
     """Measures a model on labelled data. `seed` draws the frame of each video whose skeleton counts."""
-    videos = list(read_labelled(data))
+    videos = list(read_labelled(data, topic))
     backend = open_backend("onnxruntime", model)
     rng = np.random.default_rng(seed)
     predicted = [predict(backend, model, video, rng) for video in videos]
@@ -160,7 +168,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="draws the frame whose skeleton stands for its video")
     arguments = parser.parse_args(argv)
     model = read_model(_model_file(arguments.model))
-    measures = evaluate_model(model, arguments.data, epsilon=arguments.epsilon, seed=arguments.seed)
+    measures = evaluate_model(
+        model, arguments.data, topic=arguments.topic, epsilon=arguments.epsilon, seed=arguments.seed
+    )
     print(f"{model.id} on {arguments.data}\n{table(measures)}")
     if arguments.output:
         report = {"model_id": model.id, "data": str(arguments.data), **measures}

@@ -10,8 +10,14 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from keypoint_perception.bags import IMAGE_TYPES, open_bag
 from keypoint_perception.errors import UserError
-from training.simulation.episodes import read_episode
+from keypoint_perception.images import image_to_rgb
+from training.simulation.episode import read_episode
+
+TRUTH, SKELETON = "/ground_truth/keypoints", "/ground_truth/skeleton"
+OBSERVED = 1
+"""keypoint_perception_msgs/msg/Keypoint.OBSERVED"""
 
 
 class LabelledVideo(NamedTuple):
@@ -34,19 +40,23 @@ class LabelledVideo(NamedTuple):
     """Whether the frames follow one another in time."""
 
 
-def read_labelled(path: Path) -> Iterator[LabelledVideo]:
-    """The labelled videos of a path: a folder of simulated episodes or a COCO keypoints file (.json).
+def read_labelled(path: Path, topic: str = "") -> Iterator[LabelledVideo]:
+    """The labelled videos of a path: simulated episodes, a simulated bag or a COCO keypoints file (.json).
 
+    topic: the image topic of a bag; may be left out where only one camera has ground truth.
     Raises UserError that says what the path is and what is allowed.
     """
     if path.is_file() and path.suffix == ".json":
         yield _read_coco(path)
         return
+    if (path / "metadata.yaml").is_file():
+        yield _read_bag(path, topic)
+        return
     episodes = sorted(path.glob("episode_*.npz")) if path.is_dir() else []
     if not episodes:
         raise UserError(
-            f"{path} has no labels that can be measured against: give a folder of simulated episodes "
-            "(`python -m training simulate SCENE -o DIR`) or a COCO keypoints .json beside its images"
+            f"{path} has no labels that can be measured against: give what `python -m training simulate SCENE -o DIR` "
+            "wrote, or a COCO keypoints .json beside its images"
         )
     for file in episodes:
         episode = read_episode(file)
@@ -59,6 +69,43 @@ def read_labelled(path: Path) -> Iterator[LabelledVideo]:
             adjacency=episode.adjacency,
             mask=episode.mask,
         )
+
+
+def _read_bag(path: Path, topic: str) -> LabelledVideo:
+    """The frames of one camera for which the bag has the true keypoints, `<camera>/ground_truth/keypoints`."""
+    with open_bag(path) as reader:
+        cameras = {c.topic.removesuffix(TRUTH): c.topic for c in reader.connections if c.topic.endswith(TRUTH)}
+        images = sorted({c.topic for c in reader.connections if c.msgtype in IMAGE_TYPES and "depth" not in c.topic})
+        labelled = {image: truth for image in images for camera, truth in cameras.items() if image.startswith(camera)}
+        if topic not in labelled and (topic or len(labelled) != 1):
+            raise UserError(
+                f"{path} has true keypoints for {', '.join(labelled) or 'no image topic'}: choose with --topic"
+            )
+        topic = topic or next(iter(labelled))
+        frames, truths, edges = {}, {}, np.empty((0, 2), int)
+        wanted = {topic, labelled[topic], labelled[topic].replace(TRUTH, SKELETON)}
+        for connection, _, raw in reader.messages([c for c in reader.connections if c.topic in wanted]):
+            message = reader.deserialize(raw, connection.msgtype)
+            stamp = (message.header.stamp.sec, message.header.stamp.nanosec)
+            if connection.topic == topic:
+                frames[stamp] = image_to_rgb(message)
+            elif connection.topic == labelled[topic]:
+                truths[stamp] = message.keypoints
+            else:
+                edges = np.column_stack((message.edge_source, message.edge_target)).astype(int)
+    stamps = sorted(set(frames) & set(truths))
+    if not stamps:
+        raise UserError(f"{path} has no image on {topic} with the stamp of a true pose: record it again")
+    joints = np.array([[(k.u, k.v) for k in truths[stamp]] for stamp in stamps])
+    visible = np.array([[k.state == OBSERVED for k in truths[stamp]] for stamp in stamps])
+    pictures = np.stack([frames[stamp] for stamp in stamps])
+    return LabelledVideo(path.name, topic, pictures, joints, visible, _adjacency(edges, joints.shape[1]), None)
+
+
+def _adjacency(edges: np.ndarray, count: int) -> np.ndarray:
+    adjacency = np.zeros((count, count), bool)
+    adjacency[edges[:, 0], edges[:, 1]] = adjacency[edges[:, 1], edges[:, 0]] = True
+    return adjacency
 
 
 def _read_coco(path: Path) -> LabelledVideo:
@@ -79,12 +126,10 @@ def _read_coco(path: Path) -> LabelledVideo:
     frames = [_read_image(path.parent / files[a["image_id"]]) for a in annotations]
     if len({frame.shape for frame in frames}) > 1:
         raise UserError(f"the images of {path} have different sizes: resize them and their keypoints to one size")
-    adjacency = np.zeros((count, count), bool)
-    adjacency[edges[:, 0], edges[:, 1]] = adjacency[edges[:, 1], edges[:, 0]] = True
     labelled = values[..., 2] > 0
     joints = np.where(labelled[..., None], values[..., :2], np.nan)
     return LabelledVideo(
-        path.stem, category["name"], np.stack(frames), joints, labelled, adjacency, None, ordered=False
+        path.stem, category["name"], np.stack(frames), joints, labelled, _adjacency(edges, count), None, ordered=False
     )
 
 

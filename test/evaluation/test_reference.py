@@ -1,0 +1,33 @@
+"""The reference rows must come out in their order, or the measure is wrong."""
+
+import numpy as np
+
+from training.evaluation.evaluate import PredictedVideo, regression
+from training.evaluation.reference import TorchBackend, reference_network, train_supervised
+from training.evaluation.videos import LabelledVideo
+
+
+def moving_squares(seed, frames=60):
+    """Two coloured squares that move on their own in 32x32 images."""
+    rng = np.random.default_rng(seed)
+    joints = rng.uniform(6, 25, (frames, 2, 2)).round()
+    images = np.full((frames, 32, 32, 3), 30, np.uint8)
+    for image, pair in zip(images, joints.astype(int), strict=True):
+        for (x, y), colour in zip(pair, ((255, 40, 40), (40, 255, 40)), strict=True):
+            image[y - 2 : y + 3, x - 2 : x + 3] = colour
+    return LabelledVideo(f"video{seed}", "squares", images, joints, np.ones((frames, 2), bool), np.eye(2) < 0, None)
+
+
+def predicted(network, video):
+    points = TorchBackend(network).run(video.frames)
+    joints = video.joints / 31 * 2 - 1
+    return PredictedVideo(video, points["keypoints"], points["scores"], np.zeros((2, 2)), joints)
+
+
+def test_supervised_beats_untrained_and_mean_pose():
+    train, test = [moving_squares(seed) for seed in range(3)], [moving_squares(seed) for seed in range(10, 14)]
+    network = train_supervised(train, steps=60, seed=0)
+    supervised = regression([predicted(network, video) for video in test])
+    untrained = regression([predicted(reference_network(2, (32, 32), seed=1), video) for video in test])
+    assert supervised["error"] < 0.3 * untrained["error"]
+    assert supervised["error"] < 0.3 * supervised["baseline_mean_pose"]
