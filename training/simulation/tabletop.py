@@ -224,7 +224,7 @@ class _Builder:
         for site in self._spec.sites:
             site.group = COLLISION_GROUP  # frames of the arm, drawn as dots otherwise
         detailed = min(self._config.size) > 200
-        return finish(self._spec, shadow_size=2048 if detailed else 1024, shadow_radius=0.75)
+        return finish(self._spec, shadow_size=2048 if detailed else 512, shadow_radius=0.75)
 
     def _light(self) -> None:
         key, fill, at = 0.55, 0.3, np.array([0.5, -0.7, 1.8])
