@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from keypoint_perception.errors import UserError
-from training.heatmaps import axis_mean, concentration, gaussian_maps
+from training.heatmaps import axis, axis_mean, concentration, gaussian_maps, spatial_softmax
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
 from training.networks import Decoder, Encoder, NormName, initialise_normal
@@ -50,6 +50,8 @@ class IMMConfig:
     """Channels of the first block of Φ and of the image encoder."""
     map_stride: int = 8
     """Input pixels per heatmap cell, a power of two: 128 pixels give maps of 16."""
+    code_stride: int = 8
+    """Input pixels per cell of the generator's input, a power of two; the paper's equals map_stride."""
     early_stride: bool = False
     """Halve the size in the first convolution: several times faster, with a block less."""
     generator_width: int = 256
@@ -57,13 +59,16 @@ class IMMConfig:
     generator_least_width: int = 32
     """The generator never has fewer channels."""
     output_stride: int = 1
-    """Reconstruct at 1/output_stride of the input size, a power of two up to map_stride."""
+    """Reconstruct at 1/output_stride of the input size, a power of two up to code_stride."""
     norm: NormName = "batch"
     """Normalisation after each convolution."""
     sigma: float = 0.1
     """Standard deviation of the Gaussian maps in normalised units (Eq. 2)."""
     gaussian: Literal["paper", "official"] = "paper"
     """exp(-d² / 2σ²) of Eq. 2, or exp(-d² / σ²) of the authors' code."""
+    separable: bool = True
+    """Softmax over each axis on its own, as in the paper's practice; False is its Eq. 1, over the whole map, which
+    cannot take x from one thing and y from another."""
     axis_logits: Literal["sum", "mean"] = "sum"
     """Logits of an axis are sums over the other axis (paper) or means (authors' code)."""
     features: FeatureName = "efficientnet_lite0"
@@ -77,6 +82,14 @@ class IMMConfig:
     motion_weight: float = 0.0
     """Not in the paper: pixels where image and reference differ count up to 1 + this; for small objects before a
     static background."""
+    concentration: float = 0.0
+    """Not in the paper: weight of the heatmaps' mean variance, in normalised units; keeps points on what they see."""
+    separation: float = 0.0
+    """Not in the paper: weight of Σ_j≠k exp(-‖u_j - u_k‖² / 2 separation_distance²), the mean over points k."""
+    separation_distance: float = 0.1
+    """Normalised units. Both terms are those of Zhang et al., CVPR 2018."""
+    foreground: float = 0.0
+    """Not in the paper: weight of the heatmaps' share that lies where image and reference do not differ."""
     init_std: float | None = 0.01
     """Standard deviation of the initial weights; None for torch's own initialisation."""
     optimizer: OptimizerConfig = field(default_factory=_paper_optimizer)
@@ -86,14 +99,11 @@ class IMMConfig:
             raise UserError(
                 f"imm: keypoints {self.keypoints}, width {self.width}, sigma {self.sigma}: all must be positive"
             )
-        for name, value, most in (("map_stride", self.map_stride, 64), ("output_stride", self.output_stride, 64)):
-            if value < 1 or value > most or value & (value - 1):
-                raise UserError(f"imm: {name} is {value}: allowed are powers of two from 1 to {most}")
-        if self.output_stride > self.map_stride or (self.early_stride and self.map_stride < 2):
-            raise UserError(
-                f"imm: map_stride is {self.map_stride}: it must be at least output_stride ({self.output_stride}),"
-                " and at least 2 with early_stride"
-            )
+        least = 2 if self.early_stride else 1
+        for name, low in (("map_stride", least), ("code_stride", max(least, self.output_stride)), ("output_stride", 1)):
+            value = getattr(self, name)
+            if not low <= value <= 64 or value & (value - 1):
+                raise UserError(f"imm: {name} is {value}: allowed are powers of two from {low} to 64")
 
 
 class IMM(Method):
@@ -103,17 +113,15 @@ class IMM(Method):
 
     def __init__(self, config: IMMConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
-        if any(side % config.map_stride or side < 2 * config.map_stride for side in input_size):
-            raise UserError(
-                f"imm: input_size is {input_size}: both sides must be multiples of map_stride ({config.map_stride})"
-                " and at least two of it"
-            )
+        stride = max(config.map_stride, config.code_stride)
+        if any(side % stride or side < 2 * stride for side in input_size):
+            raise UserError(f"imm: input_size is {input_size}: both sides must be multiples of {stride}, at least two")
         self.config = config
         self.optimizer = config.optimizer
         self.keypoint_count = config.keypoints
-        halvings = int(math.log2(config.map_stride))
-        trunk = Encoder(3, config.width, halvings, config.norm, config.early_stride)
+        trunk = Encoder(3, config.width, int(math.log2(config.map_stride)), config.norm, config.early_stride)
         self.detector = nn.Sequential(trunk, nn.Conv2d(trunk.channels, config.keypoints, 1))
+        halvings = int(math.log2(config.code_stride))
         self.encoder = Encoder(3, config.width, halvings, config.norm, config.early_stride)
         doublings = halvings - int(math.log2(config.output_stride))
         self.generator = Decoder(
@@ -131,16 +139,25 @@ class IMM(Method):
 
     def detect(self, image: Tensor) -> Detection:
         """See Method.detect."""
-        probability_x, probability_y = self._marginals(image)
-        keypoints = torch.stack((axis_mean(probability_x), axis_mean(probability_y)), dim=-1)
-        scores = concentration(probability_x, probability_y, keypoints, 2 * self.config.sigma)
-        return independent_keypoints(keypoints, scores)
+        marginals = self._marginals(image)
+        keypoints = self._keypoints(marginals)
+        return independent_keypoints(keypoints, concentration(*marginals, keypoints, 2 * self.config.sigma))
 
     def _marginals(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Softmax over each axis of the heatmaps S: (B, K, W_map) and (B, K, H_map), section 3.1, in float32."""
+        """Softmax over each axis of the heatmaps S: (B, K, W_map) and (B, K, H_map), section 3.1, in float32.
+
+        Not separable: the marginals of the softmax over the whole map, whose means are those of Eq. 1.
+        """
         logits = self.detector(image - 0.5).float()  # (B, K, H_map, W_map)
+        if not self.config.separable:
+            probability = spatial_softmax(logits)
+            return probability.sum(dim=-2), probability.sum(dim=-1)
         over = torch.sum if self.config.axis_logits == "sum" else torch.mean
         return over(logits, dim=-2).softmax(-1), over(logits, dim=-1).softmax(-1)
+
+    def _keypoints(self, marginals: tuple[Tensor, Tensor]) -> Tensor:
+        """u*, Eq. 1: (B, K, 2)."""
+        return torch.stack([axis_mean(probability) for probability in marginals], dim=-1)
 
     def generate(self, reference: Tensor, keypoints: Tensor) -> Tensor:
         """Ψ(x, y'): images (B, 3, H, W) and points (B, K, 2) to (B, 3, H, W) / output_stride."""
@@ -150,18 +167,25 @@ class IMM(Method):
         return self.generator(torch.cat((appearance, maps.to(appearance.dtype)), dim=1))
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
-        """L(x', Ψ(x, Φ(x'))), section 3.2, over `loss_mask` where the batch has one."""
-        keypoints = self.detect(batch["image"]).keypoints
+        """L(x', Ψ(x, Φ(x'))), section 3.2, over `loss_mask` where the batch has one; and the optional terms."""
+        marginals = self._marginals(batch["image"])
+        keypoints = self._keypoints(marginals)
         generated = self.generate(batch["reference"], keypoints)
         target = self._at_output_size(batch["image"])
-        return {"reconstruction": self.reconstruction(generated, target, self._mask(batch))}
+        terms = {"reconstruction": self.reconstruction(generated, target, self._mask(batch))}
+        if self.config.concentration:
+            variance = axis_variance(marginals[0], keypoints[..., 0]) + axis_variance(marginals[1], keypoints[..., 1])
+            terms["concentration"] = self.config.concentration * variance.mean()
+        if self.config.separation:
+            terms["separation"] = self.config.separation * crowding(keypoints, self.config.separation_distance)
+        if self.config.foreground:
+            terms["foreground"] = self.config.foreground * (1 - share_within(motion(batch), *marginals)).mean()
+        return terms
 
     def _mask(self, batch: Batch) -> Tensor | None:
         mask = batch.get("loss_mask")
         if self.config.motion_weight:
-            moved = (batch["image"] - batch["reference"]).abs().amax(dim=1, keepdim=True)
-            moved = F.avg_pool2d(F.max_pool2d(moved, 5, 1, 2), 5, 1, 2, count_include_pad=False)
-            weight = 1 + self.config.motion_weight * (4 * moved).clamp(max=1)
+            weight = 1 + self.config.motion_weight * motion(batch)
             mask = weight if mask is None else mask * weight
         return None if mask is None else self._at_output_size(mask)
 
@@ -175,3 +199,27 @@ class IMM(Method):
         generated = self.generate(batch["reference"], self.detect(batch["image"]).keypoints)
         full = F.interpolate(generated.float(), scale_factor=self.config.output_stride, mode="bilinear")
         return {"reconstruction": full.clamp(0, 1)}
+
+
+def motion(batch: Batch) -> Tensor:
+    """(B, 1, H, W) in [0, 1]: where image and reference differ, by a quarter of the range or more, and close by."""
+    moved = (batch["image"] - batch["reference"]).abs().amax(dim=1, keepdim=True)
+    near = F.avg_pool2d(F.max_pool2d(moved, 5, 1, 2), 5, 1, 2, count_include_pad=False)
+    return (4 * near).clamp(max=1)
+
+
+def share_within(area: Tensor, probability_x: Tensor, probability_y: Tensor) -> Tensor:
+    """Σ_p p_x · p_y · area(p): area (B, 1, H, W) and marginals (B, K, W'), (B, K, H') to (B, K)."""
+    weight = F.adaptive_avg_pool2d(area, (probability_y.shape[-1], probability_x.shape[-1]))[:, 0]
+    return torch.einsum("bky,byx,bkx->bk", probability_y, weight, probability_x)
+
+
+def axis_variance(probability: Tensor, mean: Tensor) -> Tensor:
+    """(..., L) probabilities of an axis' cells and their mean (...) to their variance (...), normalised units."""
+    return (probability * (axis(probability.shape[-1], probability) - mean[..., None]) ** 2).sum(dim=-1)
+
+
+def crowding(keypoints: Tensor, distance: float) -> Tensor:
+    """Mean over points k of Σ_j≠k exp(-‖u_j - u_k‖² / 2 distance²): keypoints (B, K, 2) to a scalar."""
+    squared = (keypoints[:, :, None] - keypoints[:, None]).square().sum(dim=-1)
+    return torch.exp(-squared / (2 * distance**2)).sum(dim=-1).mean() - 1
