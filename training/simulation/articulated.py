@@ -1,14 +1,16 @@
 """Articulated objects that move at random: what the five sets of simulated videos have in common.
 
-After section IX of "Unsupervised Learning of Skeletons from Pairs": an episode draws an object, its pose, its colours and
-its size, films 90 frames and takes a random action every 5. A set is a module that writes its objects down as `Variant`s.
-An `Actor` builds one of them once and plays any number of episodes with it: colours and sizes are changed in the compiled
-model, which costs nothing.
+After the paper that learns skeletons from pairs of images, section IX: an episode draws an object, its pose, its
+colours and its size, films 90 frames and takes a random action every 5. A set is a module that writes its objects down
+as `Variant`s. An `Actor` builds one of them once and plays any number of episodes with it: colours and sizes are
+changed in the compiled model, which costs nothing.
 """
 
 from __future__ import annotations
 
 import colorsys
+import itertools
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +20,7 @@ import numpy as np
 
 from keypoint_perception.geometry import rescale_pixels
 from training.simulation.episode import Episode
+from training.simulation.recording import CameraStream, record
 from training.simulation.scene import Node, World, mujoco
 
 FRAMES = 90
@@ -25,9 +28,11 @@ FRAMES = 90
 ACTION_FRAMES = 5
 """Frames from one random action to the next."""
 SUPERSAMPLING = 2
-"""Pictures are rendered this many times larger and averaged down: with a software renderer faster than multisampling, it
-smooths the floor's texture too, and the depth it brings along tells how much of a pixel the object covers."""
+"""Pictures are rendered this many times larger and averaged down: with a software renderer faster than multisampling,
+it smooths the floor's texture too, and the depth it brings along tells how much of a pixel the object covers."""
 CAMERA = "camera"
+STREAMS = (CameraStream(CAMERA, "/camera", colour="rgb8", depth="32FC1"),)
+"""What a bag of an episode holds."""
 _SITE_GROUP = 4
 _ZOOM = (0.82, 1.0)
 _THICKNESS = (0.85, 1.25)
@@ -40,9 +45,9 @@ Start = Callable[[Any, Any, np.random.Generator], None]
 class Variant:
     """One object of a set.
 
-    Every site of the MJCF is a joint to be found: the anchor of a hinge, the end of a limb, the root. A site's size is how
-    far the limb's own surface lies before it. The camera is named "camera" and sees all of the object at zoom 1, whatever
-    its pose.
+    Every site of the MJCF is a joint to be found: the anchor of a hinge, the end of a limb, the root. A site's size is
+    how far the limb's own surface lies before it. The camera is named "camera" and sees all of the object at zoom 1,
+    whatever its pose.
     """
 
     name: str
@@ -62,7 +67,7 @@ class Actor:
     `size` is (width, height) of the pictures in pixels. Raises UserError where there is no headless rendering.
     """
 
-    def __init__(self, variant: Variant, size: tuple[int, int]) -> None:
+    def __init__(self, variant: Variant, size: tuple[int, int], supersampling: int = SUPERSAMPLING) -> None:
         self.variant = variant
         self.size = size
         model = mujoco.MjModel.from_xml_string(variant.mjcf)
@@ -82,8 +87,8 @@ class Actor:
             model,
             nodes,
             [(index[a], index[b]) for a, b in variant.edges],
-            (width * SUPERSAMPLING, height * SUPERSAMPLING),
-            antialiasing=0,
+            (width * supersampling, height * supersampling),
+            antialiasing=0 if supersampling > 1 else 4,
         )
 
     def __enter__(self) -> Actor:
@@ -112,7 +117,7 @@ class Actor:
             self._move(t, rng)
             colour, depth = self.world.render_with_depth(CAMERA)
             pictures[t] = cv2.resize(colour, self.size, interpolation=cv2.INTER_AREA)
-            mask[t] = _covered(depth < 0.999 * background)
+            mask[t] = self._covered(depth < 0.999 * background)
             visible[t] = self.world.visible(CAMERA, depth)
             pixels, points[t] = self.world.project(CAMERA)
             keypoints[t] = rescale_pixels(pixels, self.world.size, self.size)
@@ -128,6 +133,21 @@ class Actor:
             mask=mask,
             adjacency=self.world.adjacency,
             names=self.world.names,
+        )
+
+    def record(self, path: str | os.PathLike[str], rng: np.random.Generator, frames: int = FRAMES) -> None:
+        """The episode that `rng` gives as a bag folder, in the world's own size; see `recording.record`."""
+        numbers = itertools.count(1)
+        self._begin(rng)
+        self._colour(rng)
+        self._move(0, rng)
+        record(
+            path,
+            self.world,
+            lambda seconds: self._move(next(numbers), rng),
+            STREAMS,
+            seconds=frames * self.variant.period,
+            rate=1 / self.variant.period,
         )
 
     def poses(self, rng: np.random.Generator, frames: int = FRAMES) -> np.ndarray:
@@ -161,6 +181,10 @@ class Actor:
         depth = self.world.render_with_depth(CAMERA)[1]
         return np.where(np.isnan(depth), np.inf, depth)
 
+    def _covered(self, fine: np.ndarray) -> np.ndarray:
+        """Which pixels have at least half of their samples set."""
+        return cv2.resize(fine.view(np.uint8) * np.uint8(100), self.size, interpolation=cv2.INTER_AREA) >= 50
+
     def _colour(self, rng: np.random.Generator) -> None:
         """New colours for the limbs, bright enough to stand out from the floor."""
         base = rng.uniform()
@@ -172,27 +196,15 @@ class Actor:
             )
 
 
-def _covered(fine: np.ndarray) -> np.ndarray:
-    """Which pixels have at least half of their samples set."""
-    share = cv2.resize(
-        fine.view(np.uint8) * np.uint8(100),
-        None,
-        fx=1 / SUPERSAMPLING,
-        fy=1 / SUPERSAMPLING,
-        interpolation=cv2.INTER_AREA,
-    )
-    return share >= 50
-
-
 # ------------------------------------------------------------------------------------------------- pieces of MJCF
 
 
 def mjcf(name: str, option: str, world: str, motors: Mapping[str, float], joint: str = "", geom: str = "") -> str:
     """A whole MJCF model with the look of the DeepMind Control Suite: blue checkers, a sky, soft light.
 
-    `option` is the attributes of <option>, `world` what stands in <worldbody>, `motors` the gear of the motor of each joint
-    that has one, driven by actions in [-1, 1]; `joint` and `geom` are default attributes. Nothing collides. Few slices make
-    round things cheap to render; sites are not drawn.
+    `option` is the attributes of <option>, `world` what stands in <worldbody>, `motors` the gear of the motor of each
+    joint that has one, driven by actions in [-1, 1]; `joint` and `geom` are default attributes. Nothing collides. Few
+    slices make round things cheap to render; sites are not drawn.
     """
     actuators = "".join(f'<motor joint="{name}" gear="{gear}"/>' for name, gear in motors.items())
     return f"""

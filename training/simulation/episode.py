@@ -1,7 +1,7 @@
 """One simulated episode and its file.
 
-The file is an ordinary `.npz`: numpy reads it. Frames are kept as differences in time (modulo 256) and deflated lightly,
-which halves both the size and the time to write; `np.cumsum(d, axis=0, dtype=np.uint8)` gives them back.
+The file is an ordinary `.npz`: numpy reads it. Frames are kept as differences in time (modulo 256) and deflated
+lightly, which halves both the size and the time to write; `np.cumsum(d, axis=0, dtype=np.uint8)` gives them back.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""Folders of simulated episodes: the five sets of section IX of "Unsupervised Learning of Skeletons from Pairs".
+"""Folders of simulated episodes: the five sets of the paper that learns skeletons from pairs of images, section IX.
 
     DIR/scene.json          what the folder holds
     DIR/episode_00000.npz   one episode a file, see `training.simulation.episode`
+    DIR/episode_00000/      or, where asked for, one episode a rosbag2, see `training.simulation.recording`
     DIR/sheet.png           some frames with joints and limbs drawn
 
-An episode depends on scene, variant, split, seed, size and its number, and on nothing else: not on the other episodes, nor on
-how many processes make them.
+An episode depends on scene, variant, split, seed, size and its number, and on nothing else: not on the other episodes,
+nor on how many processes make them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 from keypoint_perception.errors import UserError
 from keypoint_perception.files import written_whole
 from training.simulation import cartpoles, spiders, swimmers, whcm
-from training.simulation.articulated import Actor, Variant
+from training.simulation.articulated import SUPERSAMPLING, Actor, Variant
 from training.simulation.episode import Episode, read_episode, write_episode
 
 __all__ = [
@@ -89,6 +90,8 @@ class Settings:
     """(width, height) in pixels."""
     variant: str = ""
     """The only object to appear; empty for all of the set, drawn at random."""
+    bag: bool = False
+    """Episodes are bags."""
     revision: int = _REVISION
 
     def __post_init__(self) -> None:
@@ -146,23 +149,23 @@ def simulate(
     workers: int = 1,
     *,
     variant: str = "",
-    progress: Callable[[int, int], None] | None = None,
+    bag: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Makes the episodes 0 to `episodes` - 1 of a set in the folder `out`; those that are there already stay.
 
     `size` is one side or (width, height) in pixels. `progress` is told how many are done of how many that were missing.
     Raises UserError for bad values, and where `out` holds something else.
     """
-    settings = Settings(scene, split, seed, (size, size) if isinstance(size, int) else size, variant)
+    settings = Settings(scene, split, seed, (size, size) if isinstance(size, int) else size, variant, bag)
     for name, value in (("episodes", episodes), ("workers", workers)):
         if value < 1:
             raise UserError(f"{name} {value}: give a number from 1")
     folder = Path(out)
     _claim(folder, settings, episodes)
-    missing = [n for n in range(episodes) if not _path(folder, n).exists()]
+    missing = [n for n in range(episodes) if not _path(folder, n, bag).exists()]
     for done, _ in enumerate(_made(settings, folder, missing, min(workers, len(missing))), start=1):
-        if progress:
-            progress(done, len(missing))
+        progress(done, len(missing))
 
 
 def _claim(folder: Path, settings: Settings, episodes: int) -> None:
@@ -175,13 +178,13 @@ def _claim(folder: Path, settings: Settings, episodes: int) -> None:
             raise UserError(f"{folder} holds episodes with {', '.join(differs)}: give another folder, or delete it")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and holds no simulated episodes: give another folder")
-    present_count = len(episode_paths(folder)) if folder.exists() else 0
+    description = asdict(settings) | {"episodes": max(episodes, len(list(folder.glob("episode_*"))))}
     with written_whole(described) as temporary:
-        temporary.write_text(json.dumps(asdict(settings) | {"episodes": max(episodes, present_count)}, indent=2) + "\n")
+        temporary.write_text(json.dumps(description, indent=2) + "\n")
 
 
-def _path(folder: Path, number: int) -> Path:
-    return folder / f"episode_{number:05d}.npz"
+def _path(folder: Path, number: int, bag: bool) -> Path:
+    return folder / f"episode_{number:05d}{'' if bag else '.npz'}"
 
 
 def _made(settings: Settings, folder: Path, numbers: list[int], workers: int) -> Iterator[int]:
@@ -212,9 +215,13 @@ class _Factory:
         rng = generator(self._settings, "episode", number)
         name = list(self._builders)[rng.integers(len(self._builders))]
         if name not in self._actors:
-            self._actors[name] = Actor(self._builders[name](), self._settings.size)
-        episode = self._actors[name].episode(self._settings.scene, self._settings.seed, rng)
-        write_episode(_path(self._folder, number), episode)
+            supersampling = 1 if self._settings.bag else SUPERSAMPLING
+            self._actors[name] = Actor(self._builders[name](), self._settings.size, supersampling)
+        actor, path = self._actors[name], _path(self._folder, number, self._settings.bag)
+        if self._settings.bag:
+            actor.record(path, rng)
+        else:
+            write_episode(path, actor.episode(self._settings.scene, self._settings.seed, rng))
         return number
 
     def close(self) -> None:

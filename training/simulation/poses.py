@@ -1,7 +1,7 @@
 """Unpaired poses: skeletons of a simulated object without its pictures, for methods that learn from such a prior.
 
-The file is an ordinary `.npz`: keypoints (N, J, 2) float32 normalised to [-1, 1], edges (E, 2) int, names (J,) and the scene
-and variant they were drawn from.
+The file is an ordinary `.npz`: keypoints (N, J, 2) float32 normalised to [-1, 1], edges (E, 2) int, names (J,) and the
+scene and variant they were drawn from.
 """
 
 from __future__ import annotations
@@ -60,7 +60,14 @@ def sample_poses(scene: str, variant: str = "", count: int = 10_000, seed: int =
 def write_poses(path: str | os.PathLike[str], poses: Poses) -> None:
     """Writes poses, whole or not at all."""
     with written_whole(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **{name: np.asarray(value) for name, value in vars(poses).items()})
+        np.savez_compressed(
+            file,
+            scene=poses.scene,
+            variant=poses.variant,
+            keypoints=poses.keypoints,
+            edges=poses.edges,
+            names=np.array(poses.names),
+        )
 
 
 def read_poses(path: str | os.PathLike[str]) -> Poses:

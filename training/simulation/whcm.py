@@ -1,12 +1,15 @@
 """Walker, hopper, cheetah and manipulator, seen from the side, without gravity.
 
-Their proportions, hinges and motors are the control suite's, written down as capsules from hinge to hinge. The first three
-float: they drift and tumble, so that a foot is as likely above as below. The manipulator turns about its base. Joints: every
-hinge, the end of every limb, and the trunk's free ends; the walker's hips are one joint, since they fall together.
+Their proportions and hinges are close to those of the DeepMind Control Suite, written down as capsules from hinge to
+hinge; the arm is thicker, to be seen at 64 pixels. The first three float: they drift and tumble, so that a foot is as
+likely above as below. The manipulator turns about its base. Joints: every hinge, the end of every limb, and the trunk's
+free ends; the walker's hips are one joint, since they fall together.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -92,7 +95,7 @@ def hopper() -> Variant:
       </body>
     </body>"""
     chain = ("head", "waist", "hip", "knee", "ankle")
-    edges = [*zip(chain, chain[1:], strict=False), ("ankle", "heel"), ("ankle", "toe")]
+    edges = [*itertools.pairwise(chain), ("ankle", "heel"), ("ankle", "toe")]
     motors = {"waist": 15, "hip": 15, "knee": 8, "ankle": 3}
     return _floating("hopper", world, edges, motors, reach=0.7, joint='damping=".5" armature=".01"')
 
@@ -108,7 +111,7 @@ def cheetah() -> Variant:
       {_cheetah_leg("front", 0.5, ((-0.14, -0.24), (0.13, -0.18), (0.1, -0.14)), ((-57, 40), (-70, 50), (-28, 28)))}
     </body>"""
     edges = [("back_hip", "front_hip"), ("front_hip", "head")]
-    motors = {}
+    motors: dict[str, float] = {}
     for end, strength in (("back", 1.0), ("front", 0.75)):
         edges += [(f"{end}_{a}", f"{end}_{b}") for a, b in (("hip", "knee"), ("knee", "ankle"), ("ankle", "toe"))]
         motors |= {f"{end}_{joint}": gear * strength for joint, gear in (("hip", 40), ("knee", 20), ("ankle", 10))}
@@ -164,7 +167,7 @@ def manipulator() -> Variant:
       </body>
     </body>"""
     chain = ("base", "shoulder", "elbow", "wrist")
-    edges = [*zip(chain, chain[1:], strict=False)]
+    edges = [*itertools.pairwise(chain)]
     for finger in ("thumb", "finger"):
         edges += [("wrist", finger), (finger, f"{finger}_tip")]
     motors = {"base": 0.25, "shoulder": 0.15, "elbow": 0.08, "wrist": 0.04, "thumb": 0.008, "finger": 0.008}
@@ -190,7 +193,7 @@ def _finger(name: str, side: int) -> str:
 
 
 def _floating(
-    name: str, world: str, edges: list[tuple[str, str]], motors: dict[str, float], reach: float, joint: str
+    name: str, world: str, edges: list[tuple[str, str]], motors: Mapping[str, float], reach: float, joint: str
 ) -> Variant:
     """A body whose parts stay within `reach` metres of its centre of mass, nearly in the middle of the picture."""
     return Variant(
@@ -205,12 +208,13 @@ def _floating(
 def _side_view(reach: float) -> str:
     """A camera that sees `reach` metres to either side of the origin, and a floor below all that."""
     distance = 3.0 * reach
+    fovy = np.rad2deg(2 * np.arctan(reach / distance))
     return f"""
     <geom type="plane" size="{8 * reach} {8 * reach} 1" pos="0 0 {-1.1 * reach}" material="floor"/>
-    <camera name="camera" pos="0 {-distance} 0" xyaxes="1 0 0 0 0 1" fovy="{np.rad2deg(2 * np.arctan(reach / distance))}"/>"""
+    <camera name="camera" pos="0 {-distance} 0" xyaxes="1 0 0 0 0 1" fovy="{fovy}"/>"""
 
 
-def _model(name: str, world: str, motors: dict[str, float], joint: str) -> str:
+def _model(name: str, world: str, motors: Mapping[str, float], joint: str) -> str:
     return mjcf(
         name,
         option=_OPTION,
