@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection
+from rosbags.interfaces import Connection, Nodetype
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
@@ -97,7 +97,9 @@ class BagMessages:
 
     def make(self, type_name: str, **fields: Any) -> Any:
         """See Messages.make."""
-        return message_store().types[type_name](**fields)
+        _, definitions = message_store().fielddefs[type_name]
+        missing = {name: self._default(kind) for name, kind in definitions if name not in fields}
+        return message_store().types[type_name](**fields, **missing)
 
     def numbers(self, values: Any, dtype: str) -> np.ndarray:
         """See Messages.numbers."""
@@ -106,6 +108,20 @@ class BagMessages:
     def image_data(self, data: bytes) -> np.ndarray:
         """See Messages.image_data."""
         return np.frombuffer(data, np.uint8)
+
+    def _default(self, kind: Any) -> Any:
+        """The value of a field that nobody set: zero, empty, or a message of such."""
+        node, about = kind
+        if node == Nodetype.NAME:
+            return self.make(about)
+        if node == Nodetype.BASE:
+            name = about[0]
+            return "" if name == "string" else False if name == "bool" else 0.0 if name.startswith("float") else 0
+        (element_node, element), length = about
+        count = length if node == Nodetype.ARRAY else 0
+        if element_node == Nodetype.BASE and element[0] != "string":
+            return np.zeros(count, element[0])
+        return [self._default((element_node, element)) for _ in range(count)]
 
 
 def header_stamp_ns(serialised: bytes) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
+import keypoint_perception
 from keypoint_perception.backends import open_backend
 from keypoint_perception.errors import UserError
 from keypoint_perception.geometry import Viewport
@@ -14,6 +16,7 @@ from keypoint_perception.model import Model, read_model
 from keypoint_perception.observation import Observation
 
 DEFAULT_BACKEND = "onnxruntime"
+SHIPPED_MODEL = "tabletop_imm.onnx"
 
 
 class Detector:
@@ -72,3 +75,15 @@ class Detector:
         if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise UserError(f"image has shape {image.shape}: give (height, width, 3), at least one pixel")
         return Viewport.of(image.shape[1::-1], self.model.info.input_size, self.model.info.roi)
+
+
+def shipped_model() -> Path:
+    """The model that comes with the package: from share/ where installed, from models/ in a checkout."""
+    checkout = Path(keypoint_perception.__file__).resolve().parent.parent / "models" / SHIPPED_MODEL
+    try:
+        from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+
+        installed = Path(get_package_share_directory("keypoint_perception")) / "models" / SHIPPED_MODEL
+    except (ImportError, PackageNotFoundError):
+        return checkout
+    return installed if installed.exists() else checkout

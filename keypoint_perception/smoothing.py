@@ -7,10 +7,12 @@ Interactive Systems", CHI 2012.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
+
+from keypoint_perception.observation import Observation
 
 
 class State(IntEnum):
@@ -117,6 +119,23 @@ class StateTracker:
         self._seen = np.where(rows, points, self._seen)
         self._seen_time = np.where(observed, time, self._seen_time)
         self._left &= ~observed
+
+
+class Follower:
+    """What becomes of one camera's keypoints over time: their states and, if asked for, smoothed positions."""
+
+    def __init__(self, max_gap: float, smoothing: OneEuroConfig | None) -> None:
+        """max_gap: seconds without an image after which the past no longer counts."""
+        self._track = StateTracker(max_gap)
+        self._smooth = None if smoothing is None else OneEuro(smoothing, max_gap)
+
+    def __call__(self, observation: Observation, time: float, threshold: float) -> tuple[Observation, np.ndarray]:
+        """The observation of the image taken at `time` seconds, smoothed, and (K,) uint8 State."""
+        states = self._track(observation.keypoints, observation.scores, time, observation.image_size, threshold)
+        if self._smooth is not None:
+            smoothed = self._smooth(observation.keypoints, time, observation.image_size[0])
+            observation = replace(observation, keypoints=smoothed)
+        return observation, states
 
 
 def _smoothing_factor(cutoff: float | np.ndarray, elapsed: float) -> float | np.ndarray:

@@ -26,11 +26,13 @@ from keypoint_perception.errors import UserError
 from keypoint_perception.images import image_to_rgb
 from keypoint_perception.model import Model
 from keypoint_perception.observation import Observation
+from keypoint_perception.video import video_writer
 
 GROUND_TRUTH = "/table/ground_truth/keypoints"
 OUTPUTS = {"keypoints": "KeypointArray", "skeleton": "SkeletonGraph", "hierarchy": "KeypointHierarchy"}
 PACKAGE = "keypoint_perception_msgs/msg"
 SHEET_COLUMNS, SHEET_ROWS = 4, 3
+VIDEO_FPS = 30.0
 
 
 @dataclass
@@ -163,9 +165,8 @@ def _write_pictures(
     by_recorded = {recorded[o.stamp_ns]: o for o in observed if o.stamp_ns in recorded}
     chosen = set(np.linspace(0, max(len(by_recorded) - 1, 0), SHEET_COLUMNS * SHEET_ROWS).astype(int).tolist())
     adjacency = _adjacencies(heard, model.info.keypoint_count)
-    style, tiles, video = Style.of(model.info), [], None
-    temporary = options.out / ".overlay.tmp.mp4"
-    with open_bag(options.bag) as reader:
+    style, tiles = Style.of(model.info), []
+    with open_bag(options.bag) as reader, video_writer(options.out / "overlay.mp4", VIDEO_FPS) as show:
         index = 0
         for connection, _, data in reader.messages(connections_of(reader, options.topic)):
             seen = by_recorded.get(header_stamp_ns(data))
@@ -174,17 +175,12 @@ def _write_pictures(
             image = image_to_rgb(reader.deserialize(data, connection.msgtype))
             found = Observation(seen.keypoints, seen.scores, adjacency(seen.stamp_ns), seen.image_size)
             picture = draw(image, found, style)
-            if video is None:
-                video = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*"mp4v"), 30, seen.image_size)
-            video.write(picture[:, :, ::-1])
+            show(picture)
             if index in chosen:
                 tiles.append(picture)
             index += 1
-    if video is not None:
-        video.release()
-        os.replace(temporary, options.out / "overlay.mp4")
-        _, data = cv2.imencode(".png", contact_sheet(tiles, SHEET_COLUMNS)[:, :, ::-1])
-        _write(options.out / "overlay.png", data.tobytes())
+    _, data = cv2.imencode(".png", contact_sheet(tiles, SHEET_COLUMNS)[:, :, ::-1])
+    _write(options.out / "overlay.png", data.tobytes())
 
 
 def _adjacencies(heard: Heard, keypoints: int) -> Callable[[int], np.ndarray]:

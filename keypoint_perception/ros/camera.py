@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from keypoint_perception.ros.inputs import CameraInput, Pending, Topics, stamp_n
 from keypoint_perception.ros.outputs import CameraOutput, Result
 from keypoint_perception.ros.parameters import Settings
 from keypoint_perception.ros.statistics import Statistics
-from keypoint_perception.smoothing import OneEuro, StateTracker
+from keypoint_perception.smoothing import Follower
 
 _FUTURE_TOLERANCE_S = 0.1
 
@@ -59,8 +59,7 @@ class Camera:
 
     def apply(self, settings: Settings) -> None:
         """Takes new settings; what is smoothed starts afresh where the filter changes."""
-        self._smooth = OneEuro(settings.one_euro(), settings.max_gap) if settings.smoothing else None
-        self._track = StateTracker(settings.max_gap)
+        self._follow = Follower(settings.max_gap, settings.one_euro())
 
     def close(self) -> None:
         """Ends topics and subscriptions."""
@@ -90,10 +89,8 @@ class Camera:
         if model.id != self._model_id:
             self._model_id = model.id
             self.apply(settings)
-        instant, size = stamp_ns(frame.header) / 1e9, observation.image_size
-        states = self._track(observation.keypoints, observation.scores, instant, size, settings.threshold)
-        if self._smooth is not None:
-            observation = replace(observation, keypoints=self._smooth(observation.keypoints, instant, size[0]))
+        observation, states = self._follow(observation, stamp_ns(frame.header) / 1e9, settings.threshold)
+        size = observation.image_size
         intrinsics = self.input.intrinsics_of(size)
         depth = self.input.depth_of(frame.header, size, settings.max_depth_delay)
         lifted = Lifted.unknown(len(states))

@@ -21,7 +21,7 @@ class Messages(Protocol):
     """Makes messages by type name."""
 
     def make(self, type_name: str, **fields: Any) -> Any:
-        """A message such as "std_msgs/msg/Header"; all fields are given."""
+        """A message such as "std_msgs/msg/Header"; fields that are not given have their defaults."""
 
     def numbers(self, values: Any, dtype: str) -> Any:
         """Numbers as this world wants an array field of element type `dtype` (numpy name)."""

@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from keypoint_perception.drawing import Style
 from keypoint_perception.lifting import Intrinsics, Lifted
 from keypoint_perception.observation import Observation
-from keypoint_perception.ros.messages import message_class
+from keypoint_perception.ros.conversions import Messages
 
 LIFETIME_S = 1
 """Markers of a camera that fell silent go away by themselves."""
-_TYPE = "visualization_msgs/msg/Marker"
+LINE_LIST, SPHERE_LIST, TEXT_VIEW_FACING, DELETEALL = 5, 7, 9, 3
+"""Constants of visualization_msgs/Marker."""
 _POINT_SIZE = 0.012
 """Diameter of a point per metre of distance; links are half as wide, letters twice as high."""
 
@@ -33,56 +35,88 @@ def marker_positions(
 
 
 def skeleton_markers(
+    messages: Messages,
     header: Any,
     observation: Observation,
     positions: np.ndarray,
-    colours: np.ndarray,
+    style: Style,
     names: tuple[str, ...],
 ) -> Any:
     """A MarkerArray that replaces the one before, whatever number of keypoints that had.
 
-    positions: (K, 3) metres in the frame of `header`. colours: (K, 3) uint8 RGB.
-    names: (K,) labels, or nothing for no labels.
+    positions: (K, 3) metres in the frame of `header`. names: (K,) labels, or nothing for no labels.
     """
-    point, colour = message_class("geometry_msgs/msg/Point"), message_class("std_msgs/msg/ColorRGBA")
-    scale = _POINT_SIZE * max(float(np.nanmedian(positions[:, 2])), 1e-3)
-    points = [point(x=x, y=y, z=z) for x, y, z in positions.tolist()]
-    paints = [
-        colour(r=r, g=g, b=b, a=0.25 + 0.75 * score)
-        for (r, g, b), score in zip((colours / 255).tolist(), observation.scores.tolist(), strict=True)
+    shown = np.flatnonzero(np.isfinite(positions).all(axis=1))
+    if shown.size == 0:
+        return messages.make(
+            "visualization_msgs/msg/MarkerArray", markers=[_marker(messages, header, action=DELETEALL)]
+        )
+    size = _POINT_SIZE * max(float(np.median(positions[shown, 2])), 1e-3)
+    points = {k: _point(messages, positions[k]) for k in shown.tolist()}
+    paints = {k: _paint(messages, style.colours[k], float(observation.scores[k])) for k in points}
+    markers = [
+        _marker(messages, header, action=DELETEALL),
+        _marker(
+            messages,
+            header,
+            ns="keypoints",
+            type=SPHERE_LIST,
+            scale=_vector(messages, size, size, size),
+            points=list(points.values()),
+            colors=list(paints.values()),
+        ),
     ]
-    dots = _marker(header, "keypoints", 0, "SPHERE_LIST", (scale, scale, scale))
-    links = _marker(header, "skeleton", 0, "LINE_LIST", (scale / 2, 0.0, 0.0))
-    dots.points, dots.colors = points, paints
-    for i, j in observation.edges().tolist():
-        links.points += [points[i], points[j]]
-        links.colors += [paints[i], paints[j]]
-    markers = [_marker(header, "", 0, "", action="DELETEALL"), dots]
-    if links.points:
-        markers.append(links)
-    markers += [_label(header, index, name, points[index], paints[index], scale) for index, name in enumerate(names)]
-    return message_class("visualization_msgs/msg/MarkerArray")(markers=markers)
+    ends = [k for edge in observation.edges().tolist() if set(edge) <= points.keys() for k in edge]
+    if ends:
+        markers.append(
+            _marker(
+                messages,
+                header,
+                ns="skeleton",
+                type=LINE_LIST,
+                scale=_vector(messages, size / 2, 0.0, 0.0),
+                points=[points[k] for k in ends],
+                colors=[paints[k] for k in ends],
+            )
+        )
+    for k in points if names else ():
+        beside = _point(messages, positions[k] - (0, 1.5 * size, 0))
+        pose = messages.make("geometry_msgs/msg/Pose", position=beside, orientation=_upright(messages))
+        markers.append(
+            _marker(
+                messages,
+                header,
+                ns="names",
+                id=k,
+                type=TEXT_VIEW_FACING,
+                pose=pose,
+                scale=_vector(messages, 0.0, 0.0, 2 * size),
+                color=paints[k],
+                text=names[k],
+            )
+        )
+    return messages.make("visualization_msgs/msg/MarkerArray", markers=markers)
 
 
-def _marker(
-    header: Any,
-    namespace: str,
-    index: int,
-    kind: str,
-    size: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    action: str = "ADD",
-) -> Any:
-    cls = message_class(_TYPE)
-    marker = cls(header=header, ns=namespace, id=index, action=getattr(cls, action))
-    marker.type = getattr(cls, kind) if kind else 0
-    marker.scale.x, marker.scale.y, marker.scale.z = size
-    marker.pose.orientation.w = 1.0
-    marker.lifetime.sec = LIFETIME_S
-    return marker
+def _marker(messages: Messages, header: Any, **fields: Any) -> Any:
+    fields.setdefault("pose", messages.make("geometry_msgs/msg/Pose", orientation=_upright(messages)))
+    lifetime = messages.make("builtin_interfaces/msg/Duration", sec=LIFETIME_S, nanosec=0)
+    return messages.make("visualization_msgs/msg/Marker", header=header, lifetime=lifetime, **fields)
 
 
-def _label(header: Any, index: int, name: str, point: Any, colour: Any, scale: float) -> Any:
-    marker = _marker(header, "names", index, "TEXT_VIEW_FACING", (0.0, 0.0, 2 * scale))
-    marker.text, marker.color = name, colour
-    marker.pose.position.x, marker.pose.position.y, marker.pose.position.z = point.x, point.y - 1.5 * scale, point.z
-    return marker
+def _point(messages: Messages, position: np.ndarray) -> Any:
+    x, y, z = position.tolist()
+    return messages.make("geometry_msgs/msg/Point", x=x, y=y, z=z)
+
+
+def _vector(messages: Messages, x: float, y: float, z: float) -> Any:
+    return messages.make("geometry_msgs/msg/Vector3", x=x, y=y, z=z)
+
+
+def _upright(messages: Messages) -> Any:
+    return messages.make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0)
+
+
+def _paint(messages: Messages, colour: np.ndarray, score: float) -> Any:
+    r, g, b = (colour / 255).tolist()
+    return messages.make("std_msgs/msg/ColorRGBA", r=r, g=g, b=b, a=0.25 + 0.75 * score)

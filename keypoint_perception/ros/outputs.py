@@ -91,7 +91,7 @@ class CameraOutput:
         if self._markers.get_subscription_count():
             positions = marker_positions(observation, lifted, result.intrinsics, settings.marker_depth)
             names = model.info.keypoint_names if settings.marker_labels else ()
-            self._markers.publish(skeleton_markers(header, observation, positions, style.colours, names))
+            self._markers.publish(skeleton_markers(self._messages, header, observation, positions, style, names))
         self._publish_overlay(result, style, settings)
 
     def _publish_structure(self, header: Any, model: Model, observation: Observation, lifted: Lifted) -> None:

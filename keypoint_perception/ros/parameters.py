@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,30 +11,16 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-import keypoint_perception
 from keypoint_perception.backends import CHOICES
-from keypoint_perception.detector import DEFAULT_BACKEND
+from keypoint_perception.detector import DEFAULT_BACKEND, shipped_model
 from keypoint_perception.drawing import SCORE_THRESHOLD
 from keypoint_perception.errors import UserError
 from keypoint_perception.smoothing import OneEuroConfig
 
-SHIPPED_MODEL = "tabletop_imm.onnx"
 TRANSPORTS = ("raw", "compressed")
 DEPTH_TRANSPORTS = ("none", *TRANSPORTS)
 RELOADING = frozenset({"model", "backend", "threads"})
 """Parameters whose change loads a model beside the running one."""
-
-
-def shipped_model() -> str:
-    """The model that comes with the package: from share/ where installed, from models/ in a checkout."""
-    checkout = Path(keypoint_perception.__file__).resolve().parent.parent / "models" / SHIPPED_MODEL
-    try:
-        from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-
-        installed = Path(get_package_share_directory("keypoint_perception")) / "models" / SHIPPED_MODEL
-    except (ImportError, PackageNotFoundError):
-        return str(checkout)
-    return str(installed if installed.exists() else checkout)
 
 
 def _parameter(
@@ -140,11 +125,11 @@ class Settings:
     @property
     def model_path(self) -> str:
         """The model file to load."""
-        return self.model or shipped_model()
+        return self.model or str(shipped_model())
 
-    def one_euro(self) -> OneEuroConfig:
-        """The filter's settings."""
-        return OneEuroConfig(self.smoothing_min_cutoff, self.smoothing_beta)
+    def one_euro(self) -> OneEuroConfig | None:
+        """The filter's settings, None where it is off."""
+        return OneEuroConfig(self.smoothing_min_cutoff, self.smoothing_beta) if self.smoothing else None
 
     def pose(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Rotation (3, 3) and translation (3,) of `stereo_pose`, None where it is empty.
