@@ -1,7 +1,8 @@
 """A small ONNX model with a known exact answer: keypoint k is the centroid of what is purely red, green or blue.
 
-The weight of a pixel for a colour is by how much it exceeds the other two; the score is the largest weight / 255.
-So a red square on grey has keypoint 0 at its exact centre with score 1, and without red it has score 0.
+The weight of a pixel for a colour is by how much it exceeds the other two, less what jpeg does to grey; the score is
+the largest weight over the largest possible. So a red square on grey has keypoint 0 at its exact centre with score 1,
+and without red it has score 0.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from keypoint_perception.model import Group, Model, ModelInfo, write_model
 
 INPUT_SIZE = (96, 64)
 COLOURS = ("red", "green", "blue")
+JPEG_NOISE = 24
 CHAIN = ((0.0, 1.0, 0.0), (1.0, 0.0, 0.75), (0.0, 0.75, 0.0))
 
 
@@ -79,7 +81,8 @@ def _centroid_nodes(width: int, height: int) -> tuple[list[onnx.NodeProto], dict
         "next": np.array([1, 2, 0]),
         "after_next": np.array([2, 0, 1]),
         "rows_and_columns": np.array([1, 2]),
-        "full": np.array(255, np.float32),
+        "noise": np.array(JPEG_NOISE, np.float32),
+        "full": np.array(255 - JPEG_NOISE, np.float32),
         "tiny": np.array(1e-9, np.float32),
         "last": np.array([2]),
     }
@@ -89,7 +92,8 @@ def _centroid_nodes(width: int, height: int) -> tuple[list[onnx.NodeProto], dict
         helper.make_node("Gather", ["colour", "after_next"], ["third"], axis=3),
         helper.make_node("Max", ["second", "third"], ["others"]),
         helper.make_node("Sub", ["colour", "others"], ["excess"]),
-        helper.make_node("Relu", ["excess"], ["weight"]),
+        helper.make_node("Sub", ["excess", "noise"], ["clear_excess"]),
+        helper.make_node("Relu", ["clear_excess"], ["weight"]),
         helper.make_node("ReduceSum", ["weight", "rows_and_columns"], ["mass"], keepdims=0),
         helper.make_node("Add", ["mass", "tiny"], ["some_mass"]),
     ]

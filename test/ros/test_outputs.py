@@ -164,7 +164,7 @@ def test_what_is_not_allowed_is_refused_with_a_reason(
 
 def test_the_threshold_applies_at_once(bench: Bench, node: NodeProcess) -> None:
     faint = spots_image((192, 128), {}, grey=90)
-    faint[40:60, 40:60] = (180, 90, 90)  # exceeds the others by 90 of 255: score 0.35
+    faint[40:60, 40:60] = (180, 90, 90)  # exceeds the others by 90: score 0.29
     states = []
     for threshold in (0.2, 0.5):
         (result,) = _set(bench, "threshold", threshold)

@@ -1,0 +1,129 @@
+"""A recording in; the same recording with our topics, or a video, out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from spots_bag import DEPTH_M, FRAME_ID, spot_centres, write_spots_bag
+
+from keypoint_perception.annotate import main
+from keypoint_perception.bags import connections_of, header_stamp_ns, open_bag
+from keypoint_perception.images import image_to_rgb
+
+SIZE, FRAMES = (192, 128), 20
+IMAGES = "/table/image_raw/compressed"
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_spots_bag(tmp_path_factory.mktemp("bags") / "spots", frames=FRAMES, size=SIZE, depth=True)
+
+
+def _run(bag: Path, out: Path, model: Path, *more: str) -> int:
+    return main([str(bag), "-o", str(out), "--model", str(model), "--threads", "1", *more])
+
+
+def _messages(bag: Path, topic: str) -> list:
+    with open_bag(bag) as reader:
+        wanted = [c for c in reader.connections if c.topic == topic]
+        return [reader.deserialize(data, c.msgtype) for c, _, data in reader.messages(wanted)]
+
+
+def test_a_bag_has_its_own_topics_and_ours_in_order(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
+    out = tmp_path / "annotated"
+    calibrated = ("--depth", "/table/depth/image_raw", "--camera-info", "/table/camera_info")
+    assert _run(bag, out, colour_model_path, "--topic", IMAGES, *calibrated) == 0
+    with open_bag(bag) as before, open_bag(out) as after:
+        counts = {c.topic: c.msgcount for c in after.connections}
+        assert {c.topic: c.msgcount for c in before.connections}.items() <= counts.items()
+        times = [at for _, at, _ in after.messages()]
+        assert times == sorted(times)
+        original = [data for _, _, data in before.messages(connections_of(before, IMAGES))]
+        assert [data for _, _, data in after.messages(connections_of(after, IMAGES))] == original
+    ours = {topic: count for topic, count in counts.items() if topic.startswith("/detector/")}
+    each = ("keypoints", "skeleton", "markers", "overlay/compressed")
+    assert ours == {"/detector/hierarchy": 1, **{f"/detector/{name}": FRAMES for name in each}}
+
+
+def test_the_keypoints_are_where_the_spots_are_in_pixels_and_metres(
+    bag: Path, tmp_path: Path, colour_model_path: Path
+) -> None:
+    out = tmp_path / "annotated"
+    calibrated = ("--depth", "/table/depth/image_raw", "--camera-info", "/table/camera_info")
+    assert _run(bag, out, colour_model_path, "--topic", IMAGES, "--prefix", "/ours", *calibrated) == 0
+    found = _messages(out, "/ours/keypoints")
+    focal, centre = SIZE[0], (np.array(SIZE) - 1) / 2
+    for index, message in enumerate(found):
+        truth = np.array(list(spot_centres(index, SIZE).values()))
+        np.testing.assert_allclose([(k.u, k.v) for k in message.keypoints], truth, atol=1.5)
+        assert message.position_frame_id == FRAME_ID == message.header.frame_id
+        metres = [(k.position.x, k.position.y, k.position.z) for k in message.keypoints]
+        flat = (truth - centre) / focal * DEPTH_M
+        np.testing.assert_allclose(metres, np.column_stack([flat, np.full(3, DEPTH_M)]), atol=0.01)
+    graph = _messages(out, "/ours/skeleton")[-1]
+    assert list(graph.edge_source) == [0, 1] and np.isfinite(graph.edge_length).all()
+
+
+def test_the_pictures_in_a_bag_are_drawn_on(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
+    out = tmp_path / "annotated"
+    assert _run(bag, out, colour_model_path, "--topic", IMAGES, "--labels", "--smoothing") == 0
+    plain, drawn = (image_to_rgb(_messages(out, topic)[0]) for topic in (IMAGES, "/detector/overlay/compressed"))
+    assert plain.shape == drawn.shape
+    assert (np.abs(plain.astype(int) - drawn).max(axis=2) > 60).sum() > 100
+    assert any(m.text == "green" for m in _messages(out, "/detector/markers")[0].markers)
+
+
+def test_a_video_shows_every_image_at_the_recordings_pace(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
+    out = tmp_path / "overlay.mp4"
+    assert _run(bag, out, colour_model_path, "--topic", IMAGES) == 0
+    video = cv2.VideoCapture(str(out))
+    assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == FRAMES
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(30, abs=0.5)
+    assert (video.get(cv2.CAP_PROP_FRAME_WIDTH), video.get(cv2.CAP_PROP_FRAME_HEIGHT)) == SIZE
+
+
+def test_stamps_stay_those_of_the_images(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
+    out = tmp_path / "annotated"
+    assert _run(bag, out, colour_model_path, "--topic", IMAGES) == 0
+    with open_bag(out) as reader:
+        stamps = {
+            topic: [
+                header_stamp_ns(d) for _, _, d in reader.messages([c for c in reader.connections if c.topic == topic])
+            ]
+            for topic in (IMAGES, "/detector/keypoints")
+        }
+    assert stamps[IMAGES] == stamps["/detector/keypoints"]
+
+
+@pytest.mark.parametrize("case", ["missing", "empty", "truncated", "text", "topic", "exists", "depth", "model"])
+def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(
+    case: str, bag: Path, tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, given, model, more = tmp_path / "out", bag, colour_model_path, ["--topic", IMAGES]
+    if case == "missing":
+        given, words = tmp_path / "nowhere", "is not there"
+    elif case == "empty":
+        given, words = tmp_path / "empty", "without metadata.yaml"
+        given.mkdir()
+    elif case == "truncated":
+        given, words = tmp_path / "short.mcap", "cannot be read"
+        given.write_bytes((bag / "spots.mcap").read_bytes()[:20_000])
+    elif case == "text":
+        given, words = tmp_path / "bag.txt", "cannot be read"
+        given.write_text("no bag")
+    elif case == "topic":
+        more, words = ["--topic", "/sofa"], IMAGES
+    elif case == "exists":
+        out, words = tmp_path, "exists"
+    elif case == "depth":
+        more, words = [*more, "--depth", "/table/depth/image_raw"], "--camera-info"
+    else:
+        model, words = tmp_path / "none.onnx", "none.onnx is not there"
+    before = set(tmp_path.rglob("*"))
+    assert _run(given, out, model, *more) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.startswith("error: ") and error.count("\n") == 1
+    assert set(tmp_path.rglob("*")) == before
