@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from keypoint_perception.errors import UserError
-from training.methods.autolink import AutoLink, AutoLinkConfig, edge_map, random_cells, spectral_groups
+from training.methods.autolink import AutoLink, AutoLinkConfig, edge_map, random_cells
 
 TINY = AutoLinkConfig(
     keypoints=4,
@@ -124,14 +124,6 @@ def test_edges_are_counted_relative_to_the_strongest():
     assert torch.equal(adjacency, adjacency.T) and adjacency.diagonal().eq(0).all()
     linked = adjacency[method.pairs[0], method.pairs[1]] >= 0.5
     assert linked.tolist() == [True, True, False, False, False, True]
-
-
-def test_spectral_groups_split_two_bodies():
-    weights = np.full((6, 6), 0.01)
-    for body in ((0, 2, 4), (1, 3, 5)):
-        weights[np.ix_(body, body)] = 1.0
-    np.fill_diagonal(weights, 0)
-    assert spectral_groups(weights).tolist() == [0, 1, 0, 1, 0, 1]
 
 
 def test_the_paper_s_architecture():

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -139,29 +138,6 @@ def random_cells(image: Tensor, cells: int, keep: float) -> Tensor:
     return F.interpolate(visible, image.shape[-2:], mode="nearest")
 
 
-def spectral_groups(weights: np.ndarray, groups: int = 2) -> np.ndarray:
-    """Spectral clustering [Ng et al. 2001] of a graph, as section 4.4 splits the object from the background.
-
-    weights (K, K) symmetric, not negative. Returns (K,) labels from 0 to groups - 1, numbered by first appearance.
-    Deterministic: k-means starts from the keypoints farthest from one another.
-    """
-    affinity = np.asarray(weights, dtype=np.float64)
-    root = 1 / np.sqrt(np.maximum(affinity.sum(axis=1), 1e-12))
-    _, vectors = np.linalg.eigh(root[:, None] * affinity * root)
-    spectrum = vectors[:, -groups:]
-    spectrum = spectrum / np.maximum(np.linalg.norm(spectrum, axis=1, keepdims=True), 1e-12)
-    centres = spectrum[:1]
-    while len(centres) < groups:
-        gap = np.linalg.norm(spectrum[:, None] - centres, axis=-1).min(axis=1)
-        centres = np.concatenate((centres, spectrum[[gap.argmax()]]))
-    for _ in range(100):
-        label = np.linalg.norm(spectrum[:, None] - centres, axis=-1).argmin(axis=1)
-        members = [spectrum[label == group] for group in range(groups)]
-        centres = np.stack([m.mean(axis=0) if len(m) else c for m, c in zip(members, centres, strict=True)])
-    order = {group: number for number, group in enumerate(dict.fromkeys(label.tolist()))}
-    return np.array([order[group] for group in label.tolist()])
-
-
 class AutoLink(Method):
     """Keypoints linked by edges whose weights all images share; see the module's text for the paper."""
 
@@ -199,17 +175,14 @@ class AutoLink(Method):
     def adjacency(self) -> Tensor:
         """(K, K) in [0, 1]: w / (w + edge_share · max w), so that 0.5 is where an edge counts.
 
+        The export clusters this graph spectrally (`training.kinematics`), as section 4.4 splits object and background.
+
         Only the ratio of weights has a meaning, as α and the decoder rescale the edge map; and under the maximum of
         Eq. 4 an edge of a small share of the strongest is drawn too faintly to carry structure.
         """
         weights = self.weights()
         relative = weights / (weights + self.config.edge_share * weights.max())
         return symmetric(relative, self.pairs, self.keypoint_count)
-
-    def groups(self, count: int = 2) -> np.ndarray:
-        """(K,) group numbers by spectral clustering of the learned graph: object and structured background."""
-        graph = symmetric(self.weights(), self.pairs, self.keypoint_count)
-        return spectral_groups(graph.detach().cpu().numpy(), count)
 
     def detect(self, image: Tensor) -> Detection:
         """A keypoint's score is the share of its map within a tenth of the image around it."""

@@ -141,7 +141,7 @@ def random_figure(config: LimbsConfig, rng: np.random.Generator) -> Figure:
             shade = hues[limb] + (rng.uniform(-spread, spread) if limbs == 1 else rng.uniform(-0.02, 0.02))
             colours[slot] = _hsv(shade, rng)
     colours[0] = _hsv(rng.uniform() if rng.uniform() < 0.5 else hue, rng)
-    radii[0] = np.nanmax(radii) * rng.uniform(1.5, 4.5)
+    radii[0] = np.nanmax(radii) * rng.uniform(1.5, 5.5)
     body = rng.uniform() < config.body
     if limbs == 1 and not body:
         _brighter_end_first(joints, colours, radii, links)
@@ -203,11 +203,20 @@ def _draw_body(canvas: np.ndarray, figure: Figure, pixels: np.ndarray, scale: fl
 
 
 def background(image: np.ndarray, reference: np.ndarray, window: int) -> np.ndarray:
-    """(H, W, 3) uint8: of two frames the pixels nearer to a median filter, or the filter's where neither is near."""
+    """(H, W, 3) uint8 without what moved between two frames, as far as two frames tell.
+
+    Where the frames agree it is what they show. Elsewhere it is the pixel of the frame that is nearer to a median
+    filter, or the filter's own where neither is near.
+    """
     smooth = cv2.medianBlur(image, window)
     gaps = [np.abs(frame.astype(int) - smooth).sum(axis=-1, keepdims=True) for frame in (image, reference)]
-    nearer = np.where(gaps[0] <= gaps[1], image, reference)
-    return np.where(np.minimum(*gaps) < 60, nearer, smooth).astype(np.uint8)
+    still = np.abs(image.astype(int) - reference).sum(axis=-1, keepdims=True) < SAME
+    nearer = np.where(still | (gaps[0] <= gaps[1]), image, reference)
+    return np.where(still | (np.minimum(*gaps) < NEAR), nearer, smooth).astype(np.uint8)
+
+
+SAME, NEAR = 24, 60
+"""Sums of three differences in grey levels: below the first two pixels are the same, below the second alike."""
 
 
 # ------------------------------------------------------------------------------------------------- network and method
@@ -271,7 +280,7 @@ class Limbs(Method):
         child = torch.nn.functional.one_hot(self.parent.clamp_min(0), self.keypoint_count).to(scores)
         child[0] = 0
         link = scores[:, :, None] * child  # (B, slot, the slot above)
-        batch = len(image)
+        batch = image.shape[0]
         root = torch.cat((link[:, 1:].amax(dim=(1, 2))[:, None], scores[:, 1:]), dim=1)
         return Detection(
             around_mode(spatial_softmax(heat)),
