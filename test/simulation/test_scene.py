@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -78,3 +83,27 @@ def test_positions_do_not_lag_behind_the_physics():
     with World(model, [Node("b", 1, (0.0, 0.0, 0.0))], [], (16, 16)) as world:
         world.advance(0.1)
         np.testing.assert_allclose(world.positions()[0], world.data.qpos[:3])
+
+
+def test_colour_and_depth_of_one_pass_are_those_of_two(world):
+    place(world, 0.1, 0.0, 0.9)
+    colour, depth = world.render_with_depth("front")
+    np.testing.assert_array_equal(colour, world.render("front"))
+    apart = world.depth("front")
+    np.testing.assert_array_equal(np.isnan(depth), np.isnan(apart))
+    np.testing.assert_allclose(depth, apart, rtol=1e-3)
+
+
+def test_missing_egl_is_named_with_the_line_that_installs_it():
+    script = (
+        "from training.simulation.scene import World, mujoco\n"
+        "World(mujoco.MjModel.from_xml_string('<mujoco/>'), [], [], (16, 16))"
+    )
+    environment = os.environ | {"MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "none"}  # as on a machine without it
+    root = Path(__file__).parents[2]
+    run = subprocess.run(
+        [sys.executable, "-c", script], env=environment, cwd=root, capture_output=True, text=True, check=False
+    )
+    assert run.returncode != 0
+    last = run.stderr.strip().splitlines()[-1]
+    assert "UserError" in last and "apt install libegl1" in last

@@ -24,7 +24,9 @@ _EGL_HINT = f"headless rendering needs EGL: sudo apt install {_EGL_PACKAGES}"
 
 try:
     import mujoco
-except (ImportError, AttributeError, OSError) as error:  # what PyOpenGL raises depends on which library is missing
+except ModuleNotFoundError as error:
+    raise UserError(f"the simulator is not installed ({error}): pip install mujoco==4.0.0") from error
+except (ImportError, AttributeError, OSError, RuntimeError) as error:  # as it happens, by what PyOpenGL misses
     raise UserError(f"cannot load the simulator ({error}); {_EGL_HINT}") from error
 
 COLLISION_GROUP = 3
