@@ -7,12 +7,12 @@ https://wiki.ros.org/Bags/Format/2.0, and rosbag2's two SQLite tables.
 from __future__ import annotations
 
 import bz2
-import sqlite3
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import apsw
 import lz4.frame
 import zstandard
 
@@ -203,21 +203,48 @@ _BAG_COMPRESSION: dict[bytes, Callable[[bytes], bytes]] = {
 
 
 def _scan_db3(path: Path) -> Iterator[RawMessage | Damage]:
-    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-    row = 0
+    files, row = _WholeFiles(), 0
     try:
-        topics = {number: (name, kind) for number, name, kind in connection.execute(_DB3_TOPICS)}
-        rows = connection.execute("SELECT id, topic_id, timestamp, data FROM messages ORDER BY id")
-        for number, topic, log_time, data in rows:
+        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        connection = apsw.Connection(f"{path.resolve().as_uri()}?immutable=1", flags, files.name)
+        topics = {
+            number: (name, kind) for number, name, kind in connection.execute("SELECT id, name, type FROM topics")
+        }
+        for number, topic, log_time, data in connection.execute(
+            "SELECT id, topic_id, timestamp, data FROM messages ORDER BY id"
+        ):
             row = number
             yield RawMessage(*topics[topic], log_time, data)
-    except (sqlite3.Error, KeyError, TypeError) as error:
+    except (apsw.Error, KeyError, TypeError) as error:
         yield Damage(f"after row {row}", f"the database cannot be read on ({error})")
-    finally:
-        connection.close()
 
 
-_DB3_TOPICS = "SELECT id, name, type FROM topics"
+class _WholeFiles(apsw.VFS):
+    """Lets SQLite open a database file that is shorter than its header says, and fail only where a page is missing."""
+
+    name = "keypoint_perception_salvage"
+
+    def __init__(self) -> None:
+        super().__init__(self.name, "")
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
+        return _WholeFile("", name, flags)
+
+
+class _WholeFile(apsw.VFSFile):
+    def xFileSize(self) -> int:
+        size = super().xFileSize()
+        if size < 100:
+            return size
+        page, pages = struct.unpack_from(">H10xI", super().xRead(100, 0), 16)
+        return max(size, (65536 if page == 1 else page) * pages)
+
+    def xRead(self, amount: int, offset: int) -> bytes:
+        data = super().xRead(amount, offset)
+        if len(data) < amount:
+            raise apsw.IOError(f"the file ends at byte {offset + len(data)}")
+        return data
+
 
 _SCANNERS: dict[str, Callable[[Path], Iterator[RawMessage | Damage]]] = {
     ".mcap": _scan_mcap,

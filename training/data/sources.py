@@ -84,7 +84,7 @@ class Source(ABC):
 
     def count(self, topic: str) -> int:
         """About how many items a topic has, for the progress bar."""
-        return next(t.messages for t in self.topics() if t.name == topic)
+        return sum(t.messages for t in self.topics() if t.name == topic)
 
 
 def open_sources(paths: list[str]) -> list[Source]:

@@ -1,0 +1,237 @@
+"""The frame store: built once, reused, rebuilt, gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recording_files import SIZE, TOPIC, messages, picture, write_images, write_rosbag2
+
+from keypoint_perception.errors import UserError
+from keypoint_perception.geometry import Viewport
+from training.data import build, store
+from training.data.build import build_store
+from training.data.sources import Item, Source, open_source
+from training.data.store import View
+
+VIEW = View(TOPIC, (16, 12), None)
+COUNT = 8
+
+
+def source_of(path: Path) -> Source:
+    (source,) = open_source(path)
+    return source
+
+
+def built(path: Path, view: View = VIEW, root: Path | None = None) -> store.FrameStore:
+    return build_store(source_of(path), view, root, threads=2, progress=False)
+
+
+@pytest.fixture
+def bag(tmp_path: Path) -> Path:
+    return write_rosbag2(tmp_path / "bag", messages(COUNT))
+
+
+@pytest.mark.parametrize("roi", [None, (0.25, 0.0, 1.0, 0.5)])
+def test_frames_are_what_the_robot_will_see(bag: Path, roi: tuple[float, float, float, float] | None) -> None:
+    found = built(bag, View(TOPIC, (16, 12), roi))
+    viewport = Viewport.of(SIZE, (16, 12), roi)
+    assert np.array_equal(found.frames, [viewport.view(picture(i)) for i in range(COUNT)])
+    assert found.items == COUNT and not found.skipped
+
+
+def test_it_lies_beside_the_recording_and_git_ignores_it(bag: Path) -> None:
+    found = built(bag)
+    assert found.folder.parent == bag.parent / "bag.frames"
+    assert (found.folder.parent / ".gitignore").read_text() == "*\n"
+
+
+def test_it_lies_where_asked(bag: Path, tmp_path: Path) -> None:
+    assert built(bag, root=tmp_path / "stores").folder.is_relative_to(tmp_path / "stores")
+    assert not (tmp_path / "bag.frames").exists()
+
+
+def test_a_read_only_recording_gets_its_store_elsewhere(bag: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # tests may run as root, whom nothing stops
+    monkeypatch.chdir(bag.parent)
+    assert built(bag).folder.resolve().is_relative_to(bag.parent / "out/frames")
+
+
+class Counting(Source):
+    """A source that counts how many of its items are read and can fail at one."""
+
+    def __init__(self, inner: Source, fail_at: int | None = None) -> None:
+        super().__init__(inner.path)
+        self.inner, self.kind, self.fail_at, self.read = inner, inner.kind, fail_at, 0
+
+    def files(self):  # type: ignore[no-untyped-def]
+        return self.inner.files()
+
+    def topics(self):  # type: ignore[no-untyped-def]
+        return self.inner.topics()
+
+    def items(self, topic: str, start: int = 0):  # type: ignore[no-untyped-def]
+        for number, item in enumerate(self.inner.items(topic, start), start):
+            if number == self.fail_at:
+                raise KeyboardInterrupt
+            self.read += 1
+            yield item
+
+
+def test_it_is_reused_while_nothing_changes(bag: Path) -> None:
+    first = built(bag)
+    again = Counting(source_of(bag))
+    second = build_store(again, VIEW, progress=False)
+    assert again.read == 0 and np.array_equal(first.frames, second.frames)
+
+
+def test_it_is_rebuilt_when_the_recording_changes(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "images", [picture(i) for i in range(4)])
+    view = View("", (16, 12), None)
+    assert len(built(folder, view).frames) == 4
+    write_images(folder, [picture(i + 50) for i in range(6)])
+    changed = built(folder, view)
+    assert np.array_equal(changed.frames, [Viewport.of(SIZE, (16, 12)).view(picture(i + 50)) for i in range(6)])
+
+
+def test_each_view_has_its_own(bag: Path) -> None:
+    small, cut = built(bag), built(bag, View(TOPIC, (16, 12), (0.0, 0.0, 0.5, 1.0)))
+    assert small.folder != cut.folder and small.folder.exists()
+
+
+def test_an_interrupted_build_goes_on_where_it_was(bag: Path) -> None:
+    whole = built(bag, root=bag.parent / "whole")
+    interrupted = Counting(source_of(bag), fail_at=5)
+    with pytest.raises(KeyboardInterrupt):
+        build_store(interrupted, VIEW, threads=1, progress=False)
+    assert (
+        store.read_if_current(store.store_folder(interrupted, VIEW, None), store.fingerprint(interrupted, VIEW)) is None
+    )
+    rest = Counting(source_of(bag))
+    resumed = build_store(rest, VIEW, threads=1, progress=False)
+    assert 0 < rest.read < COUNT or interrupted.read < build._DECODING_AT_ONCE
+    assert np.array_equal(resumed.frames, whole.frames)
+    assert np.array_equal(resumed.stamps, whole.stamps)
+    assert resumed.checksum == whole.checksum and resumed.items == whole.items
+
+
+def test_a_killed_build_goes_on(tmp_path: Path) -> None:
+    bag = write_rosbag2(tmp_path / "bag", messages(40, "jpeg"))
+    program = (
+        "import time; from pathlib import Path; from training.data import build\n"
+        "from training.data.store import View; from training.data.sources import open_source\n"
+        "build.SAVE_SECONDS = 0.0\n"
+        "place = build._Builder._place\n"
+        "build._Builder._place = lambda self, *rest: (time.sleep(0.02), place(self, *rest))\n"
+        f"source = open_source(Path({str(bag)!r}))[0]\n"
+        f"build.build_store(source, View({TOPIC!r}, (16, 12), None), threads=1, progress=False)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program])
+    progress = store.store_folder(source_of(bag), VIEW, None).with_suffix(".partial") / store.PROGRESS
+    until = time.monotonic() + 60
+    while not (progress.exists() and json.loads(progress.read_text())["count"] >= 3):
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with (progress.parent / store.FRAMES).open("ab") as file:
+        file.write(b"half a frame")  # what was written after the last progress does not count
+    rest = Counting(source_of(bag))
+    resumed = build_store(rest, VIEW, progress=False)
+    assert rest.read < 40
+    assert np.array_equal(resumed.frames, built(bag, root=tmp_path / "whole").frames)
+
+
+def test_progress_of_a_recording_that_changed_since_is_thrown_away(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "images", [picture(i) for i in range(8)])
+    view = View("", (16, 12), None)
+    with pytest.raises(KeyboardInterrupt):
+        build_store(Counting(source_of(folder), fail_at=6), view, threads=1, progress=False)
+    write_images(folder, [picture(i + 50) for i in range(8)])
+    expected = [Viewport.of(SIZE, (16, 12)).view(picture(i + 50)) for i in range(8)]
+    assert np.array_equal(built(folder, view).frames, expected)
+
+
+def test_it_is_mapped_not_read_and_pickles_small(bag: Path) -> None:
+    found = built(bag)
+    assert isinstance(found.frames, np.memmap) and not found.frames.flags.writeable
+    found.frames[0].sum()
+    data = pickle.dumps(found)
+    assert len(data) < found.frames.nbytes
+    assert np.array_equal(pickle.loads(data).frames, found.frames)
+
+
+def test_a_damaged_store_is_made_again(bag: Path) -> None:
+    found = built(bag)
+    (found.folder / store.STORE).write_text("{")
+    assert np.array_equal(built(bag).frames, found.frames)
+
+
+def test_no_space_is_said_before_anything_is_decoded(bag: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda path: os.terminal_size((0, 0)) and _Usage())
+    with pytest.raises(UserError, match=r"needs .* GB and 0.0 GB are free"):
+        built(bag)
+
+
+class _Usage:
+    free = 100
+
+
+def test_two_builds_at_once_make_one_store(tmp_path: Path) -> None:
+    bag = write_rosbag2(tmp_path / "bag", messages(20, "jpeg"))
+    program = (
+        "from pathlib import Path; from training.data.build import build_store; from training.data.store import View\n"
+        "from training.data.sources import open_source\n"
+        f"s = build_store(open_source(Path({str(bag)!r}))[0], View({TOPIC!r}, (16, 12), None), progress=False)\n"
+        "print(s.checksum, len(s.frames))"
+    )
+    jobs = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = {job.communicate()[0] for job in jobs}
+    assert len(outputs) == 1 and outputs.pop().split()[1] == "20"
+
+
+def test_items_wait_decoded_in_bounded_number(tmp_path: Path) -> None:
+    """However long a recording is, only a few images are in memory while it is stored."""
+    alive = {"now": 0, "most": 0}
+
+    class Many(Source):
+        kind = "many"
+
+        def files(self):  # type: ignore[no-untyped-def]
+            return []
+
+        def topics(self):  # type: ignore[no-untyped-def]
+            from training.data.sources import Topic
+
+            return [Topic("", "many", 500, True)]
+
+        def items(self, topic: str, start: int = 0):  # type: ignore[no-untyped-def]
+            for number in range(500):
+                alive["now"] += 1
+                alive["most"] = max(alive["most"], alive["now"])
+                yield Item("many", number, str(number), "rgb8", self.decode)
+
+        def decode(self) -> np.ndarray:
+            return picture(0)
+
+    place = build._Builder._take
+
+    def take(self, found, job):  # type: ignore[no-untyped-def]
+        alive["now"] -= 1
+        place(self, found, job)
+
+    original, build._Builder._take = build._Builder._take, take
+    try:
+        (tmp_path / "many").touch()
+        build_store(Many(tmp_path / "many"), View("", (16, 12), None), threads=2, progress=False)
+    finally:
+        build._Builder._take = original
+    assert alive["most"] <= 2 * build._DECODING_AT_ONCE + 1
