@@ -6,7 +6,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from keypoint_perception.errors import UserError
 from training.simulation.bag import own_message_types
-from training.simulation.recording import CameraStream, record
+from training.simulation.recording import CameraStream, choose_streams, record
 from training.simulation.scene import Node, World, mujoco
 
 PENDULUM = """
@@ -162,3 +162,16 @@ def test_what_cannot_be_recorded_is_said(world, tmp_path):
         CameraStream("eye", "/c", depth="8UC1")
     with pytest.raises(UserError, match="at least one"):
         record(tmp_path / "bag", world, world.advance, [], seconds=0.01, rate=10)
+
+
+def test_streams_can_be_chosen_and_changed():
+    streams = (CameraStream("table", "/table", depth="png"), CameraStream("wrist", "/wrist"))
+    assert choose_streams(streams) == streams
+    assert choose_streams(streams, cameras=["wrist"], colour="rgb8", depth="32FC1", jpeg_quality=70) == (
+        CameraStream("wrist", "/wrist", colour="rgb8", depth="32FC1", jpeg_quality=70),
+    )
+    assert [stream.depth for stream in choose_streams(streams, depth="none")] == [None, None]
+    with pytest.raises(UserError, match=r"'top'.*table, wrist"):
+        choose_streams(streams, cameras=["top"])
+    with pytest.raises(UserError, match="1 to 100"):
+        choose_streams(streams, jpeg_quality=0)

@@ -4,6 +4,7 @@ from rosbags.rosbag2 import Reader
 
 from keypoint_perception.errors import UserError
 from training.simulation.recording import CameraStream
+from training.simulation.recordings import simulate_many
 from training.simulation.tabletop import TABLE_CAMERA, WRIST_CAMERA, Tabletop, TabletopConfig, simulate_tabletop
 
 SIZE = (64, 48)
@@ -86,3 +87,17 @@ def test_bad_settings_are_refused():
         TabletopConfig(objects=9)
     with pytest.raises(UserError, match="16x16"):
         TabletopConfig(size=(8, 64))
+
+
+def test_two_processes_make_what_one_makes_and_keep_what_is_there(tmp_path):
+    configs = [TabletopConfig(seed, SIZE, objects=1) for seed in (0, 1)]
+    streams = (CameraStream(TABLE_CAMERA, "/table"),)
+    simulate_tabletop(tmp_path / "one" / "recording_01", configs[1], seconds=0.2, rate=10, streams=streams)
+    simulate_many(simulate_tabletop, tmp_path / "two", configs, workers=2, seconds=0.2, rate=10, streams=streams)
+    bags = {path.relative_to(tmp_path).as_posix(): path for path in tmp_path.glob("*/*/*.mcap")}
+    assert len(bags) == 3
+    alone, together = (bags[f"{name}/recording_01/recording_01.mcap"] for name in ("one", "two"))
+    assert alone.read_bytes() == together.read_bytes()
+    written = together.stat().st_mtime_ns
+    simulate_many(simulate_tabletop, tmp_path / "two", configs, workers=2, seconds=0.2, rate=10, streams=streams)
+    assert together.stat().st_mtime_ns == written

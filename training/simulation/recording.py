@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -46,18 +46,43 @@ class CameraStream:
     depth_every: int = 1
     """and depth. Where it is a multiple of `every`, each depth picture has a colour picture of the same stamp."""
     jpeg_quality: int = 90
-    """0 to 100."""
+    """1 to 100."""
 
     def __post_init__(self) -> None:
         if self.colour not in COLOUR_ENCODINGS:
             raise UserError(f"colour encoding {self.colour!r}: allowed are {', '.join(COLOUR_ENCODINGS)}")
         if self.depth is not None and self.depth not in DEPTH_ENCODINGS:
             raise UserError(f"depth encoding {self.depth!r}: allowed are {', '.join(DEPTH_ENCODINGS)}")
+        if not 1 <= self.jpeg_quality <= 100:
+            raise UserError(f"jpeg quality {self.jpeg_quality}: allowed are 1 to 100")
 
     @property
     def frame(self) -> str:
         """The optical frame that stamps its messages."""
         return f"{self.topic.strip('/').replace('/', '_')}_optical_frame"
+
+
+def choose_streams(
+    streams: Sequence[CameraStream],
+    *,
+    cameras: Sequence[str] = (),
+    colour: str | None = None,
+    depth: str | None = None,
+    jpeg_quality: int | None = None,
+) -> tuple[CameraStream, ...]:
+    """`streams` of the named cameras (none named: all), changed as far as values are given; `depth` may be "none".
+
+    Raises UserError for a camera or an encoding that is not there.
+    """
+    known = [stream.camera for stream in streams]
+    for camera in cameras:
+        if camera not in known:
+            raise UserError(f"no camera {camera!r}: allowed are {', '.join(known)}")
+    changes: dict[str, Any] = {"colour": colour, "jpeg_quality": jpeg_quality, "depth": depth}
+    changes = {field: value for field, value in changes.items() if value is not None}
+    if depth == "none":
+        changes["depth"] = None
+    return tuple(replace(stream, **changes) for stream in streams if not cameras or stream.camera in cameras)
 
 
 def record(

@@ -177,7 +177,10 @@ class Tabletop(World):
         return self._ghost
 
 
-STREAMS = (CameraStream(TABLE_CAMERA, "/table", depth="png", depth_every=3), CameraStream(WRIST_CAMERA, "/wrist"))
+STREAMS = (
+    CameraStream(TABLE_CAMERA, "/table", depth="png", depth_every=3, jpeg_quality=88),
+    CameraStream(WRIST_CAMERA, "/wrist", jpeg_quality=80),
+)
 """What is recorded unless something else is asked for."""
 
 
