@@ -175,7 +175,8 @@ def _read_prior(path: Path) -> np.ndarray:
 
 
 def _fingerprint(config: DataConfig, stores: list[FrameStore]) -> str:
-    content = [(store.checksum, len(store.stamps), store.sequences) for store in stores]
+    parts = [[(s.start, s.stop, s.size) for s in store.sequences] for store in stores]
+    content = [(store.checksum, part) for store, part in zip(stores, parts, strict=True)]
     drawn = (config.drawing(), config.slop_seconds, asdict(config.warp), config.validation, config.split)
     return hashlib.blake2b(repr((content, drawn)).encode(), digest_size=8).hexdigest()
 
