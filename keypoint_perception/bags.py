@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rosbags.highlevel import AnyReader
@@ -23,7 +23,7 @@ import keypoint_perception
 from keypoint_perception.errors import UserError
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-BAG_VERSION = 8
+BAG_VERSION: Literal[8, 9] = 8
 """What every distribution from Humble on reads."""
 _MESSAGES = "keypoint_perception_msgs"
 _HEADER_AT = 4

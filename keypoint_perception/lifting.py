@@ -118,7 +118,9 @@ class Intrinsics:
         if self.model == "equidistant":
             return cv2.fisheye.undistortPoints(points[:, None], self.matrix, self._equidistant())[:, 0]
         enough = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 100, 1e-12)
-        return cv2.undistortPointsIter(points[:, None], self.matrix, self.distortion, None, None, enough)[:, 0]
+        return cv2.undistortPointsIter(points[:, None], self.matrix, self.distortion, np.eye(3), np.eye(3), enough)[
+            :, 0
+        ]
 
     def _equidistant(self) -> np.ndarray:
         return self.distortion if self.distortion.size == 4 else np.zeros(4)

@@ -81,9 +81,7 @@ class StateTracker:
     def reset(self) -> None:
         """Forgets the past."""
         self._time = -math.inf
-        self._seen = self._speed = np.zeros((0, 2))
-        self._seen_time = np.zeros(0)
-        self._left = np.zeros(0, bool)
+        self._start(0)
 
     def __call__(
         self, points: np.ndarray, scores: np.ndarray, time: float, size: tuple[int, int], threshold: float
@@ -95,10 +93,7 @@ class StateTracker:
         is OCCLUDED otherwise.
         """
         if not 0 < time - self._time <= self._max_gap or len(points) != len(self._seen):
-            self._seen = np.full(points.shape, np.nan)
-            self._speed = np.zeros(points.shape)
-            self._seen_time = np.full(len(points), -math.inf)
-            self._left = np.zeros(len(points), bool)
+            self._start(len(points))
         self._time = time
         inside = _inside(points, size)
         observed = inside & (scores >= threshold)
@@ -109,6 +104,13 @@ class StateTracker:
         self._left |= ~observed & np.isfinite(expected).all(axis=1) & ~_inside(expected, size)
         states = np.where(self._left | ~inside, State.OUT_OF_IMAGE, State.OCCLUDED)
         return np.where(observed, State.OBSERVED, states).astype(np.uint8)
+
+    def _start(self, count: int) -> None:
+        """Nothing is known of `count` keypoints."""
+        self._seen: np.ndarray = np.full((count, 2), np.nan)
+        self._speed: np.ndarray = np.zeros((count, 2))
+        self._seen_time: np.ndarray = np.full(count, -math.inf)
+        self._left: np.ndarray = np.zeros(count, bool)
 
     def _remember(self, points: np.ndarray, observed: np.ndarray, time: float) -> None:
         elapsed = (time - self._seen_time)[:, None]
@@ -146,4 +148,4 @@ def _smoothing_factor(cutoff: float | np.ndarray, elapsed: float) -> float | np.
 def _inside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(K,) whether points (K, 2), pixels, lie in a picture of `size`, borders included."""
     with np.errstate(invalid="ignore"):
-        return ((points >= -0.5) & (points <= np.asarray(size) - 0.5)).all(axis=1)
+        return np.all((points >= -0.5) & (points <= np.asarray(size) - 0.5), axis=1)

@@ -29,7 +29,7 @@ def video_writer(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None
         nonlocal writer, size
         if writer is None:
             size = picture.shape[1::-1]
-            writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
+            writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
             if not writer.isOpened():
                 raise UserError(f"video {path} cannot be written: OpenCV here has no mp4 encoder, write a bag instead")
         writer.write(cv2.resize(picture, size)[:, :, ::-1])

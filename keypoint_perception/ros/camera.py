@@ -21,7 +21,7 @@ from keypoint_perception.ros.inputs import CameraInput, Pending, Topics, stamp_n
 from keypoint_perception.ros.outputs import CameraOutput, Result
 from keypoint_perception.ros.parameters import Settings
 from keypoint_perception.ros.statistics import Statistics
-from keypoint_perception.smoothing import Follower
+from keypoint_perception.smoothing import Follower, OneEuroConfig
 
 _FUTURE_TOLERANCE_S = 0.1
 
@@ -55,11 +55,14 @@ class Camera:
         self.input = CameraInput(node, topics, self.faults, self.statistics, on_news, serve)
         self.output = CameraOutput(node, topics.prefix)
         self._model_id = ""
+        self._filter: tuple[float, OneEuroConfig | None] | None = None
         self.apply(settings)
 
     def apply(self, settings: Settings) -> None:
         """Takes new settings; what is smoothed starts afresh where the filter changes."""
-        self._follow = Follower(settings.max_gap, settings.one_euro())
+        if self._filter != (settings.max_gap, settings.one_euro()):
+            self._filter = (settings.max_gap, settings.one_euro())
+            self._follow = Follower(*self._filter)
 
     def close(self) -> None:
         """Ends topics and subscriptions."""
@@ -87,7 +90,7 @@ class Camera:
     def finish(self, frame: Frame, model: Model, observation: Observation, settings: Settings) -> Result:
         """States, smoothing and depth for what the detector found."""
         if model.id != self._model_id:
-            self._model_id = model.id
+            self._model_id, self._filter = model.id, None
             self.apply(settings)
         observation, states = self._follow(observation, stamp_ns(frame.header) / 1e9, settings.threshold)
         size = observation.image_size

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from rclpy.node import Node
 
 from keypoint_perception.detector import Detector
 from keypoint_perception.ros.faults import Faults
@@ -46,6 +47,15 @@ def camera_status(node_name: str, camera: str, statistics: Statistics, faults: F
         "observed_share": f"{statistics.observed_share:.2f}",
     }
     return _status(f"{node_name}: {camera}", level, text or f"{rate:.1f} Hz", values)
+
+
+def check_name(node: Node, faults: Faults) -> None:
+    """Two nodes of one name take each other's services and parameters: that is a fault."""
+    if node.get_node_names_and_namespaces().count((node.get_name(), node.get_namespace())) > 1:
+        full = node.get_fully_qualified_name()
+        faults.warn("name", f"another node is called {full}: start one with another name or namespace")
+    else:
+        faults.clear("name")
 
 
 def _status(name: str, level: bytes, message: str, values: dict[str, str]) -> Any:

@@ -1,11 +1,15 @@
-"""A model loaded beside the running one, so that no image waits for it."""
+"""The model that serves, and the next one, loaded beside it so that no image waits."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from rclpy.node import Node
+from rclpy.task import Future
 
 from keypoint_perception.detector import Detector
 from keypoint_perception.errors import UserError
@@ -22,47 +26,81 @@ class Request:
     """The largest batch that will be asked of it: the number of cameras."""
 
 
-def load(request: Request, log: Callable[[str], None]) -> Detector:
-    """Opens and warms up a model. Raises UserError that says what is wrong."""
-    detector = Detector(request.path, request.backend, request.threads, log)
-    detector.warm_up(request.batch_size)
-    return detector
+class ModelHost:
+    """Holds the running detector and swaps it between two images."""
 
-
-class BackgroundLoader:
-    """Loads one model at a time in a thread of its own; the outcome is fetched by who owns the running one."""
-
-    def __init__(self, log: Callable[[str], None], on_done: Callable[[], None]) -> None:
-        """on_done: called in the loading thread when there is something to fetch."""
-        self._log, self._on_done = log, on_done
-        self._thread: threading.Thread | None = None
-        self._outcome: tuple[Request, Detector | UserError] | None = None
+    def __init__(self, node: Node, on_swap: Callable[[dict[str, Any], UserError | None], None]) -> None:
+        """on_swap: called in the executor's thread after a swap, or one that failed, with its `changes`."""
+        self._log, self._on_swap = node.get_logger().info, on_swap
+        self.detector: Detector | None = None
+        self._loading: tuple[dict[str, Any], Future] | None = None
+        self._outcome: Detector | UserError | None = None
+        # The thread says that it is done; what follows from that is done between two callbacks of the node.
+        self._loaded = node.create_guard_condition(self._finish)
 
     @property
     def busy(self) -> bool:
-        """Whether a model is being loaded or waits to be fetched."""
-        return self._thread is not None
+        """Whether a model is being loaded beside the running one."""
+        return self._loading is not None
 
-    def start(self, request: Request) -> None:
-        """Begins to load. Not while busy."""
-        assert not self.busy
+    def open(self, request: Request) -> None:
+        """Loads a model while nothing runs. Raises UserError that says what is wrong."""
+        self.detector = self._load(request)
+        self._log(self.describe())
+
+    def close(self) -> None:
+        """Gives the model back."""
+        self.detector = None
+
+    def describe(self) -> str:
+        """The running model and its engine, in words."""
+        assert self.detector is not None
+        return f"model {self.detector.model.id} in {self.detector.backend.describe()}"
+
+    def begin(self, request: Request, changes: dict[str, Any]) -> Future:
+        """Starts to load a model beside the running one.
+
+        changes: the parameters that it comes with, for who hears of the end. The future's result is a sentence, its
+        exception a UserError. Raises UserError where it cannot even begin.
+        """
+        if not Path(request.path).is_file():
+            raise UserError(f"model {request.path} is not there: give the .onnx file of an exported model")
+        if self.busy:
+            raise UserError("a model is being loaded: wait until it is there")
+        answer = Future()
+        self._loading = (changes, answer)
         # A daemon: a shutdown does not wait for an engine to be built.
-        self._thread = threading.Thread(target=self._run, args=(request,), name="model loader", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._run, args=(request,), name="model loader", daemon=True).start()
+        return answer
 
-    def fetch(self) -> tuple[Request, Detector | UserError] | None:
-        """What was asked for and what came of it, once; None where nothing is done."""
-        outcome, self._outcome = self._outcome, None
-        if outcome is not None:
-            self._thread = None
-        return outcome
+    def _load(self, request: Request) -> Detector:
+        detector = Detector(request.path, request.backend, request.threads, self._log)
+        detector.warm_up(request.batch_size)
+        return detector
 
     def _run(self, request: Request) -> None:
         try:
-            result: Any = load(request, self._log)
+            self._outcome = self._load(request)
         except UserError as error:
-            result = error
-        except Exception as error:  # an engine's own failure must not leave the loader busy for ever
-            result = UserError(f"model {request.path} cannot be loaded ({type(error).__name__}: {error})")
-        self._outcome = (request, result)
-        self._on_done()
+            self._outcome = error
+        except Exception as error:  # an engine's own failure must not leave us busy for ever
+            self._outcome = UserError(f"model {request.path} cannot be loaded ({type(error).__name__}: {error})")
+        self._loaded.trigger()
+
+    def _finish(self) -> None:
+        loading, outcome = self._loading, self._outcome
+        if loading is None or outcome is None:
+            return
+        self._loading = self._outcome = None
+        changes, answer = loading
+        if isinstance(outcome, Detector) and self.detector is None:
+            outcome = UserError("the node was cleaned up meanwhile")
+        if isinstance(outcome, UserError):
+            self._on_swap(changes, outcome)
+            answer.set_exception(outcome)
+            answer.exception()  # told by on_swap: nobody need fetch it
+        else:
+            self.detector = outcome
+            self._log(self.describe())
+            self._on_swap(changes, None)
+            answer.set_result(self.describe())

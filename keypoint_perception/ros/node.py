@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -21,10 +20,10 @@ from keypoint_perception.detector import Detector
 from keypoint_perception.drawing import Style
 from keypoint_perception.errors import UserError
 from keypoint_perception.ros.camera import Camera, Frame
-from keypoint_perception.ros.diagnostics import camera_status, model_status
+from keypoint_perception.ros.diagnostics import camera_status, check_name, model_status
 from keypoint_perception.ros.faults import Faults
 from keypoint_perception.ros.inputs import Topics
-from keypoint_perception.ros.loading import BackgroundLoader, Request, load
+from keypoint_perception.ros.loading import ModelHost, Request
 from keypoint_perception.ros.parameters import (
     DEPTH_TRANSPORTS,
     RELOADING,
@@ -44,14 +43,6 @@ _WAIT_STEP_S = 0.004
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
-@dataclass(frozen=True)
-class _Swap:
-    """A model that is being loaded, the settings it would bring, and who waits to hear of it."""
-
-    changes: dict[str, Any]
-    answer: Future
-
-
 class DetectorNode(LifecycleNode):
     """Images in; keypoints, skeletons and hierarchies out."""
 
@@ -69,13 +60,10 @@ class DetectorNode(LifecycleNode):
         self._faults = Faults(self.get_logger())
         self._cameras: list[Camera] = []
         self._stereo: StereoPair | None = None
-        self._detector: Detector | None = None
-        self._swap: _Swap | None = None
         self._starting = self._settings.autostart
         self._restoring = False
         self._news = self.create_guard_condition(self._process)
-        loaded = self.create_guard_condition(self._finish_swap)
-        self._loader = BackgroundLoader(self.get_logger().info, loaded.trigger)
+        self._host = ModelHost(self, self._note_swap)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
         self.create_timer(self._settings.diagnostics_period, self._publish_diagnostics)
         self._wait_timer = self.create_timer(_WAIT_STEP_S, self._process)
@@ -130,12 +118,11 @@ class DetectorNode(LifecycleNode):
 
     def _configure(self) -> None:
         settings = self._settings
-        self._detector = load(self._request(settings), self.get_logger().info)
+        self._host.open(self._request(settings))
         self._cameras = [self._camera(name) for name in settings.cameras]
         by_name = {camera.name: camera for camera in self._cameras}
         self._stereo = StereoPair(*(by_name[name] for name in settings.stereo)) if settings.stereo else None
         self._style = self._chosen_style()
-        self.get_logger().info(f"model {self._detector.model.id} in {self._detector.backend.describe()}")
 
     def _activate(self, state: LifecycleState) -> None:
         super().on_activate(state)
@@ -153,7 +140,8 @@ class DetectorNode(LifecycleNode):
     def _clean_up(self) -> None:
         for camera in self._cameras:
             camera.close()
-        self._cameras, self._stereo, self._detector = [], None, None
+        self._cameras, self._stereo = [], None
+        self._host.close()
 
     def _start(self) -> None:
         """Configures and activates once; while that fails, such as for want of a model, it is tried again."""
@@ -182,8 +170,8 @@ class DetectorNode(LifecycleNode):
             self._wait_timer.cancel()
         try:
             frames = [(camera, frame) for camera in due if (frame := camera.take(self._settings)) is not None]
-            if frames and self._detector is not None:
-                self._serve(frames, self._detector)
+            if frames and self._host.detector is not None:
+                self._serve(frames, self._host.detector)
                 self._faults.clear("inference")
         except Exception as error:  # one image must not end the service of all that follow
             self._faults.error("inference", f"an image failed: {type(error).__name__}: {error}")
@@ -213,12 +201,15 @@ class DetectorNode(LifecycleNode):
             return SetParametersResult(successful=True)
         changes = changes_of(parameters)
         try:
-            wanted = self._settings.with_changes(changes, configured=self._detector is not None)
-            reloading = {name: value for name, value in changes.items() if name in RELOADING}
-            if self._detector is None:
-                reloading = {}
+            wanted = self._settings.with_changes(changes, configured=self._host.detector is not None)
+            running = self._host.detector is not None
+            reloading = {
+                name: value
+                for name, value in changes.items()
+                if running and name in RELOADING and value != getattr(self._settings, name)
+            }
             if reloading:
-                self._begin_swap(reloading)
+                self._swap(reloading)
         except UserError as error:
             return SetParametersResult(successful=False, reason=str(error))
         kept = {name: getattr(self._settings, name) for name in reloading}
@@ -229,7 +220,7 @@ class DetectorNode(LifecycleNode):
         self._settings = settings
         for camera in self._cameras:
             camera.apply(settings)
-        if self._detector is not None:
+        if self._host.detector is not None:
             self._style = self._chosen_style()
 
     async def _load_model(self, request: LoadModel.Request, response: LoadModel.Response) -> LoadModel.Response:
@@ -239,14 +230,14 @@ class DetectorNode(LifecycleNode):
         try:
             if not 0 <= changes.get("threshold", 0) <= 1:
                 raise UserError(f"threshold is {request.threshold}: give 0 to 1, or NaN to keep the present one")
-            if self._detector is None:
+            if self._host.detector is None:
                 response.message = self._load_and_start(changes)
             else:
-                response.message = await self._begin_swap(changes)
+                response.message = await self._swap(changes)
             response.success = True
         except UserError as error:
             response.message = str(error)
-        response.model_id = self._detector.model.id if self._detector is not None else ""
+        response.model_id = self._host.detector.model.id if self._host.detector is not None else ""
         return response
 
     def _load_and_start(self, changes: dict[str, Any]) -> str:
@@ -255,41 +246,22 @@ class DetectorNode(LifecycleNode):
         if not self._starting:
             return "noted: configure the node"
         self._start()
-        if self._detector is None:
+        if self._host.detector is None:
             raise UserError(self._faults.worst()[1])
-        return f"started with {self._detector.model.id}"
+        return f"started with {self._host.detector.model.id}"
 
-    def _begin_swap(self, changes: dict[str, Any]) -> Future:
+    def _swap(self, changes: dict[str, Any]) -> Future:
         """Loads a model beside the running one. The future's result is a sentence, or a UserError is raised."""
-        request = self._request(self._settings.with_changes(changes, configured=True))
-        if not Path(request.path).is_file():
-            raise UserError(f"model {request.path} is not there: give the .onnx file of an exported model")
-        if self._loader.busy:
-            raise UserError("a model is being loaded: wait until it is there")
-        self._swap = _Swap(changes, Future())
-        self._loader.start(request)
-        return self._swap.answer
+        return self._host.begin(self._request(self._settings.with_changes(changes, configured=True)), changes)
 
-    def _finish_swap(self) -> None:
+    def _note_swap(self, changes: dict[str, Any], error: UserError | None) -> None:
         """Between two images: the new model serves, or the old one goes on."""
-        outcome, swap = self._loader.fetch(), self._swap
-        if outcome is None or swap is None:
-            return
-        self._swap = None
-        _, loaded = outcome
-        if isinstance(loaded, UserError) or self._detector is None:
-            error = loaded if isinstance(loaded, UserError) else UserError("the node was cleaned up meanwhile")
+        if error is None:
+            self._faults.clear("swap")
+            self._change(changes)
+        else:
             self._faults.warn("swap", f"the model stays: {error}")
-            self._change({name: getattr(self._settings, name) for name in swap.changes})
-            swap.answer.set_exception(error)
-            swap.answer.exception()  # told already: nobody need fetch it
-            return
-        self._faults.clear("swap")
-        self._detector = loaded
-        self._change(swap.changes)
-        text = f"model {loaded.model.id} in {loaded.backend.describe()}"
-        self.get_logger().info(text)
-        swap.answer.set_result(text)
+            self._change({name: getattr(self._settings, name) for name in changes})
 
     def _change(self, changes: dict[str, Any]) -> None:
         """Makes settings and parameters agree on changes that have been checked."""
@@ -302,32 +274,23 @@ class DetectorNode(LifecycleNode):
         return Request(settings.model_path, settings.backend, settings.threads, len(settings.cameras))
 
     def _chosen_style(self) -> Style:
-        assert self._detector is not None
+        assert self._host.detector is not None
         settings = self._settings
-        return Style.of(self._detector.model.info, labels=settings.overlay_labels, threshold=settings.threshold)
+        return Style.of(self._host.detector.model.info, labels=settings.overlay_labels, threshold=settings.threshold)
 
     # Diagnostics
 
     def _publish_diagnostics(self) -> None:
         now, name = time.monotonic(), self.get_fully_qualified_name().lstrip("/")
-        self._check_name()
+        check_name(self, self._faults)
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
-        message.status.append(model_status(name, self._state, self._detector, self._loader.busy, self._faults))
+        message.status.append(model_status(name, self._state, self._host.detector, self._host.busy, self._faults))
         for camera in self._cameras:
             if self._state == "active":
                 camera.input.check_publishers()
             message.status.append(camera_status(name, camera.name, camera.statistics, camera.faults, now))
         self._diagnostics.publish(message)
-
-    def _check_name(self) -> None:
-        """Two nodes of one name take each other's services and parameters."""
-        mine = (self.get_name(), self.get_namespace())
-        if self.get_node_names_and_namespaces().count(mine) > 1:
-            full = self.get_fully_qualified_name()
-            self._faults.warn("name", f"another node is called {full}: start one with another name or namespace")
-        else:
-            self._faults.clear("name")
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -29,7 +29,7 @@ class _Stop:
     def __init__(self) -> None:
         self.asked = threading.Event()
         self.done = threading.Event()
-        self.wake: Callable[[], None] = lambda: None
+        self.wake: Callable[[], Any] = lambda: None
         self._reader, writer = os.pipe()
         os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer)

@@ -47,7 +47,6 @@ def node(bench: Bench, colour_model_path: Path) -> Iterator[NodeProcess]:
 
 
 def test_three_dimensions_from_depth(bench: Bench, node: NodeProcess) -> None:
-    _calibrate(bench, "wrist")
     bench.listen("/detector/wrist/skeleton", SkeletonGraph, LATCHED)
     found = _lifted(bench, "wrist", lambda stamp: _send_with_depth(bench, stamp, np.full(SIZE[::-1], 800, np.uint16)))
     assert found.position_frame_id == "wrist_optical"
@@ -70,7 +69,6 @@ def test_three_dimensions_from_depth(bench: Bench, node: NodeProcess) -> None:
 def test_depth_that_does_not_fit_gives_no_position_instead_of_a_wrong_one(
     bench: Bench, node: NodeProcess, depth: np.ndarray, words: str | None
 ) -> None:
-    _calibrate(bench, "wrist")
     found = _answer(bench, "wrist", lambda stamp: _send_with_depth(bench, stamp, depth))
     assert np.isnan(_positions(found)).all()
     if words:
@@ -86,10 +84,10 @@ def test_depth_in_another_frame_is_told(bench: Bench, node: NodeProcess) -> None
 
 def test_a_stereo_pair_gives_positions_in_both_frames(bench: Bench, node: NodeProcess) -> None:
     shift = FOCAL * BASELINE_M / DEPTH_M
-    _calibrate(bench, "left")
-    _calibrate(bench, "right", baseline=BASELINE_M)
 
     def send(stamp: float) -> None:
+        _calibrate(bench, "left")
+        _calibrate(bench, "right", baseline=BASELINE_M)
         seen_right = {colour: (u - shift, v) for colour, (u, v) in CENTRES.items()}
         for camera, centres in (("left", CENTRES), ("right", seen_right)):
             message = image_message(spots_image(SIZE, centres), stamp, f"{camera}_optical")
@@ -117,6 +115,7 @@ def _send_with_depth(bench: Bench, stamp: float, depth: np.ndarray, frame_id: st
     message = Image(height=depth.shape[0], width=depth.shape[1], encoding="16UC1", step=depth.strides[0])
     message.data = depth.tobytes()
     set_header(message, stamp, frame_id)
+    _calibrate(bench, "wrist")
     bench.publisher("/wrist/depth").publish(message)
     bench.spin(0.05)
     bench.publisher("/wrist/image").publish(image)
@@ -128,7 +127,6 @@ def _calibrate(bench: Bench, camera: str, baseline: float = 0.0) -> None:
     info.r = np.eye(3).ravel().tolist()
     info.p = [FOCAL, 0.0, 95.5, -FOCAL * baseline, 0.0, FOCAL, 63.5, 0.0, 0.0, 0.0, 1.0, 0.0]
     bench.publisher(f"/{camera}/camera_info", CameraInfo).publish(info)
-    bench.spin(0.1)
 
 
 def _answer(bench: Bench, camera: str, send: Callable[[float], None]) -> KeypointArray:
