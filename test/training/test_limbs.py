@@ -63,16 +63,19 @@ def test_a_link_is_drawn_where_its_joints_are():
     assert width == pytest.approx(32 + 2 * 0.06 * 32, abs=3) and height == pytest.approx(2 * 0.06 * 32, abs=2)
 
 
-def test_the_moving_object_is_taken_out_of_the_background():
+@pytest.mark.parametrize("trust_still", [True, False])
+def test_the_moving_object_is_taken_out_of_the_background(trust_still):
     rng = np.random.default_rng(0)
     still = rng.integers(90, 110, (48, 48, 3)).astype(np.uint8)
+    still[40, :] = 220  # a rail
     image, reference = still.copy(), still.copy()
-    image[10:14, 5:30], reference[30:34, 20:40] = 255, 255
-    recovered = background(image, reference, window=15).astype(int)
-    assert np.abs(recovered - still).max() <= 20
-    same = np.ones((48, 48), bool)
-    same[10:14, 5:30] = same[30:34, 20:40] = False
-    assert np.array_equal(recovered[same], still[same]), "the rest keeps its texture"
+    image[10:14, 5:30], reference[26:30, 20:40] = 255, 255
+    found = background(image, reference, window=15, trust_still=trust_still).astype(int)
+    rows = np.arange(48) != 40
+    assert np.abs(found - still)[rows].max() <= 20
+    assert (np.abs(found - still)[40].max() == 0) == trust_still, "a rail stays only where what stands still is trusted"
+    untouched = [*range(10), *range(14, 26), *range(30, 40)]
+    assert np.array_equal(found[untouched], still[untouched]), "the rest keeps its texture"
 
 
 def test_adjacency_is_the_tree_of_the_joints_that_are_present():
@@ -122,7 +125,14 @@ def test_learns_to_find_the_joints_of_drawn_figures():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("limbs", (3, 2)), ("links", (0, 2)), ("body", 1.5), ("background_window", 14), ("sigma", 0.0)],
+    [
+        ("limbs", (3, 2)),
+        ("links", (0, 2)),
+        ("body", 1.5),
+        ("background_window", 14),
+        ("trust_still", -1.0),
+        ("sigma", 0.0),
+    ],
 )
 def test_bad_values_are_refused(key, value):
     with pytest.raises(UserError, match=key):

@@ -57,6 +57,9 @@ class LimbsConfig:
     """Figures drawn for a step, whatever the batch size."""
     background_window: int = 15
     """Side of the median filter in pixels, odd: above twice the width of the real object's limbs."""
+    trust_still: float = 0.5
+    """Probability that what two frames agree on counts as background. It keeps thin things that never move, rails and
+    horizons, but also the part of the object that stood still; without it a median filter takes both out."""
     sigma: float = 0.05
     """Of the target heatmaps."""
     position_weight: float = 1.0
@@ -71,7 +74,7 @@ class LimbsConfig:
             least, most = getattr(self, name)
             if not 0 < least <= most:
                 raise UserError(f"limbs: {name} is {[least, most]}: give the least, above 0, and the most")
-        for name in ("body", "one_hue"):
+        for name in ("body", "one_hue", "trust_still"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"limbs: {name} is {getattr(self, name)}: give a probability")
         for name in ("width", "drawn", "sigma"):
@@ -202,17 +205,18 @@ def _draw_body(canvas: np.ndarray, figure: Figure, pixels: np.ndarray, scale: fl
         cv2.ellipse(canvas, (tuple(centre.tolist()), tuple((2 * axes).tolist()), angle), colour, -1, cv2.LINE_AA)
 
 
-def background(image: np.ndarray, reference: np.ndarray, window: int) -> np.ndarray:
-    """(H, W, 3) uint8 without what moved between two frames, as far as two frames tell.
-
-    Where the frames agree it is what they show. Elsewhere it is the pixel of the frame that is nearer to a median
-    filter, or the filter's own where neither is near.
+def background(image: np.ndarray, reference: np.ndarray, window: int, trust_still: bool) -> np.ndarray:
+    """(H, W, 3) uint8 without the object, as far as two frames tell: of each pixel the frame that is nearer to a median
+    filter, or the filter's own where neither is near. With `trust_still` what the frames agree on stays.
     """
     smooth = cv2.medianBlur(image, window)
     gaps = [np.abs(frame.astype(int) - smooth).sum(axis=-1, keepdims=True) for frame in (image, reference)]
-    still = np.abs(image.astype(int) - reference).sum(axis=-1, keepdims=True) < SAME
-    nearer = np.where(still | (gaps[0] <= gaps[1]), image, reference)
-    return np.where(still | (np.minimum(*gaps) < NEAR), nearer, smooth).astype(np.uint8)
+    nearer = np.where(gaps[0] <= gaps[1], image, reference)
+    ground = np.where(np.minimum(*gaps) < NEAR, nearer, smooth)
+    if trust_still:
+        still = np.abs(image.astype(int) - reference).sum(axis=-1, keepdims=True) < SAME
+        ground = np.where(still, image, ground)
+    return ground.astype(np.uint8)
 
 
 SAME, NEAR = 24, 60
@@ -310,9 +314,11 @@ class Limbs(Method):
         """Images (N, 3, H, W) in [0, 1] over the batch's backgrounds and their joints (N, K, 2), NaN if not present."""
         frames = [_to_uint8(batch[key]) for key in ("image", "reference")]
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
+        grounds = []
+        for image, reference in zip(*frames, strict=True):
+            still = bool(rng.uniform() < self.config.trust_still)
+            grounds.append(background(image, reference, self.config.background_window, still))
         images, joints = [], []
-        pairs = zip(*frames, strict=True)
-        grounds = [background(a, b, self.config.background_window) for a, b in pairs]
         for index in range(self.config.drawn):
             figure = random_figure(self.config, rng)
             images.append(draw(figure, grounds[index % len(grounds)], self.above, rng))
