@@ -1,12 +1,13 @@
 """One simulated episode and its file.
 
 The file is an ordinary `.npz`: numpy reads it. Frames are kept as differences in time (modulo 256) and deflated
-lightly, which halves both the size and the time to write; `np.cumsum(d, axis=0, dtype=np.uint8)` gives them back.
+lightly, which is smaller and faster than frames deflated well; `np.cumsum(d, axis=0, dtype=np.uint8)` gives them back.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import zipfile
 import zlib
@@ -78,9 +79,16 @@ def read_episode(path: str | os.PathLike[str]) -> Episode:
             arrays = {name: archive[name] for name in _ARRAYS}
             scalars = {name: kind(archive[name].item()) for name, kind in _SCALARS.items()}
             names = tuple(archive["names"].tolist())
-            frames = np.cumsum(archive[_DIFFERENCES], axis=0, dtype=np.uint8)
+            frames = _summed(archive[_DIFFERENCES])
     except KeyError as error:
         raise UserError(f"{path} is no simulated episode: it has no {error.args[0]!r}") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
         raise UserError(f"cannot read the episode {path}: {error}; delete it and run simulate again") from error
     return Episode(frames=frames, names=names, **arrays, **scalars)
+
+
+def _summed(differences: np.ndarray) -> np.ndarray:
+    """Frames from their differences, in place; much faster than numpy's cumsum along the first axis."""
+    for before, frame in itertools.pairwise(differences):
+        frame += before
+    return differences
