@@ -17,10 +17,9 @@ from tqdm import tqdm
 
 from keypoint_perception.errors import UserError
 from training.simulation.episodes import SCENES, SPLITS, Settings, episode_paths, simulate, variants
-from training.simulation.kitchen import KitchenConfig, simulate_kitchen
 from training.simulation.poses import sample_poses, write_poses
+from training.simulation.rooms import ROOMS, add_options, run
 from training.simulation.sheet import write_sheet
-from training.simulation.tabletop import TabletopConfig, simulate_tabletop
 
 SHEET_FILE = "sheet.png"
 
@@ -57,16 +56,11 @@ def _parser() -> argparse.ArgumentParser:
         scene.add_argument("--bag", action="store_true", help="one rosbag2 an episode")
         scene.add_argument("--poses", type=int, metavar="N", help="write N poses of --variant to -o X.npz, no pictures")
         scene.set_defaults(run=_make_episodes)
-    for name, run in (("tabletop", _make_tabletop), ("kitchen", _make_kitchen)):
+    for name in ROOMS:
         scene = scenes.add_parser(name, help="a rosbag2 with two cameras, depth, joint states and tf")
         _common(scene, "bag folder to make", "640x480", "of the motion and of the objects")
-        scene.add_argument("--seconds", type=float, default=60.0, help="duration (default 60)")
-        scene.add_argument("--rate", type=float, default=10.0, help="pictures per second of a camera (default 10)")
-        scene.add_argument("--randomise", action="store_true", help="colours, light and camera pose from the seed too")
-        scene.add_argument("--bag", action="store_true", help="as it is anyway")
-        if name == "tabletop":
-            scene.add_argument("--objects", type=int, default=4, help="loose objects, 0 to 8 (default 4)")
-        scene.set_defaults(run=run)
+        add_options(scene, name)
+        scene.set_defaults(run=_make_room)
     return parser
 
 
@@ -118,18 +112,10 @@ def _make_poses(arguments: argparse.Namespace) -> None:
     print(f"{arguments.output}: {len(poses.keypoints)} poses of {poses.variant}, {len(poses.names)} joints")
 
 
-def _make_tabletop(arguments: argparse.Namespace) -> None:
-    config = TabletopConfig(arguments.seed, arguments.size, arguments.objects, arguments.randomise)
-    with _progress("picture") as progress:
-        simulate_tabletop(arguments.output, config, seconds=arguments.seconds, rate=arguments.rate, progress=progress)
-    print(f"{arguments.output}: {arguments.seconds:g} s of {arguments.scene}")
-
-
-def _make_kitchen(arguments: argparse.Namespace) -> None:
-    config = KitchenConfig(arguments.seed, arguments.size, arguments.randomise)
-    with _progress("picture") as progress:
-        simulate_kitchen(arguments.output, config, seconds=arguments.seconds, rate=arguments.rate, progress=progress)
-    print(f"{arguments.output}: {arguments.seconds:g} s of {arguments.scene}")
+def _make_room(arguments: argparse.Namespace) -> None:
+    with _progress("picture" if arguments.recordings is None else "recording") as progress:
+        lines = run(arguments, progress)
+    print("\n".join(lines))
 
 
 @contextmanager

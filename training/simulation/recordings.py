@@ -25,15 +25,21 @@ def simulate_many(
     Recordings that are there already stay. `simulate` is a module's function such as `simulate_tabletop`. `progress` is
     told how many recordings are done of how many that were missing.
     """
-    if workers < 1:
-        raise UserError(f"{workers} workers: allowed are 1 and more")
-    paths = [Path(out) / f"recording_{number:02d}" for number in range(len(configs))]
+    for name, value in (("workers", workers), ("recordings", len(configs))):
+        if value < 1:
+            raise UserError(f"{name} {value}: give a number from 1")
+    paths = recording_paths(out, len(configs))
     missing = [(path, config) for path, config in zip(paths, configs, strict=True) if not path.exists()]
     jobs = [(simulate, path, config, settings) for path, config in missing]
     # A forked process cannot use the rendering context of its parent.
     with multiprocessing.get_context("spawn").Pool(min(workers, max(len(jobs), 1))) as pool:
         for done, _ in enumerate(pool.imap_unordered(_run, jobs), start=1):
             progress(done, len(jobs))
+
+
+def recording_paths(out: str | os.PathLike[str], count: int) -> list[Path]:
+    """The bag folders that `simulate_many` makes."""
+    return [Path(out) / f"recording_{number:02d}" for number in range(count)]
 
 
 def _run(job: tuple[Callable[..., int], Path, Any, dict[str, Any]]) -> int:

@@ -1,0 +1,66 @@
+"""A contact sheet of a simulated bag: pictures of each camera with the ground truth drawn over them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import Stores, get_typestore
+
+from keypoint_perception.drawing import Style, contact_sheet, draw, palette
+from keypoint_perception.files import written_whole
+from keypoint_perception.images import image_to_rgb
+from keypoint_perception.observation import Observation
+from training.simulation.bag import own_message_types
+
+_COLUMNS = 6
+_TILE = 320
+"""Width of a picture, pixels."""
+_TRUTH = "/ground_truth/keypoints"
+_OBSERVED = 1
+_HIDDEN_SCORE = 0.2
+
+
+def write_bag_sheet(path: str | os.PathLike[str], bag: str | os.PathLike[str]) -> None:
+    """Writes a PNG with a row for each camera of `bag` that has ground truth, from its first picture to its last."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    store.register(own_message_types())
+    with Reader(bag) as reader:
+        cameras = sorted(topic.removesuffix(_TRUTH) for topic in reader.topics if topic.endswith(_TRUTH))
+        tiles = [tile for camera in cameras for tile in _row(reader, store, camera)]
+    picture = contact_sheet(tiles, _COLUMNS, _TILE)
+    with written_whole(Path(path)) as temporary:
+        cv2.imwrite(str(temporary), picture[..., ::-1])
+
+
+def _row(reader: Reader, store: Any, camera: str) -> list[np.ndarray]:
+    images = f"{camera}/image_raw"
+    images = images if images in reader.topics else f"{images}/compressed"
+    count = reader.topics[images].msgcount
+    wanted = {int(number) for number in np.linspace(0, count - 1, _COLUMNS).round()}
+    skeleton = f"{camera}/ground_truth/skeleton"
+    chosen: dict[str, list[Any]] = {images: [], camera + _TRUTH: [], skeleton: []}
+    for topic, messages in chosen.items():  # each has one message a picture, in the same order
+        connections = [connection for connection in reader.connections if connection.topic == topic]
+        for number, (connection, _, raw) in enumerate(reader.messages(connections)):
+            if number in wanted:
+                messages.append(store.deserialize_cdr(raw, connection.msgtype))
+    return [_tile(*messages) for messages in zip(*chosen.values(), strict=True)]
+
+
+def _tile(image: Any, truth: Any, skeleton: Any) -> np.ndarray:
+    keypoints = np.array([(keypoint.u, keypoint.v) for keypoint in truth.keypoints], np.float32)
+    seen = np.array([keypoint.state == _OBSERVED for keypoint in truth.keypoints])
+    adjacency = np.zeros((len(seen), len(seen)), np.float32)
+    adjacency[skeleton.edge_source, skeleton.edge_target] = skeleton.edge_weight
+    observation = Observation(
+        keypoints,
+        np.where(seen, 1, _HIDDEN_SCORE).astype(np.float32),
+        np.maximum(adjacency, adjacency.T),
+        (truth.image_width, truth.image_height),
+    )
+    return draw(image_to_rgb(image), observation, Style(palette(len(seen))))
