@@ -17,6 +17,7 @@ from keypoint_perception.drawing import Style, draw
 from keypoint_perception.lifting import Intrinsics, Lifted
 from keypoint_perception.model import Model
 from keypoint_perception.observation import Observation
+from keypoint_perception.ros import annotations
 from keypoint_perception.ros.conversions import (
     jpeg_image,
     keypoint_array,
@@ -25,7 +26,7 @@ from keypoint_perception.ros.conversions import (
     skeleton_graph,
 )
 from keypoint_perception.ros.markers import marker_positions, skeleton_markers
-from keypoint_perception.ros.messages import RclpyMessages
+from keypoint_perception.ros.messages import RclpyMessages, message_class
 from keypoint_perception.ros.parameters import Settings
 from keypoint_perception_msgs.msg import KeypointArray, KeypointHierarchy, SkeletonGraph
 
@@ -56,20 +57,14 @@ class CameraOutput:
     def __init__(self, node: LifecycleNode, prefix: str) -> None:
         """prefix: "" or "<camera>/"."""
         self._node, self._messages = node, RclpyMessages()
+        self._publishers: list[Any] = []
         self._keypoints = self._publisher(KeypointArray, f"~/{prefix}keypoints", LIVE)
         self._skeleton = self._publisher(SkeletonGraph, f"~/{prefix}skeleton", LATCHED)
         self._hierarchy = self._publisher(KeypointHierarchy, f"~/{prefix}hierarchy", LATCHED)
         self._markers = self._publisher(MarkerArray, f"~/{prefix}markers", LIVE)
         self._overlay = self._publisher(Image, f"~/{prefix}overlay", PICTURES)
         self._overlay_jpeg = self._publisher(CompressedImage, f"~/{prefix}overlay/compressed", PICTURES)
-        self._all = (
-            self._keypoints,
-            self._skeleton,
-            self._hierarchy,
-            self._markers,
-            self._overlay,
-            self._overlay_jpeg,
-        )
+        self._annotations = self._publisher_if_installed(annotations.TYPE, f"~/{prefix}annotations", LIVE)
         self._overlaid_at = -np.inf
         self.forget()
 
@@ -80,7 +75,7 @@ class CameraOutput:
 
     def close(self) -> None:
         """Ends the topics."""
-        for publisher in self._all:
+        for publisher in self._publishers:
             self._node.destroy_lifecycle_publisher(publisher)
 
     def publish(self, result: Result, model: Model, style: Style, settings: Settings) -> None:
@@ -92,6 +87,9 @@ class CameraOutput:
             positions = marker_positions(observation, lifted, result.intrinsics, settings.marker_depth)
             names = model.info.keypoint_names if settings.marker_labels else ()
             self._markers.publish(skeleton_markers(self._messages, header, observation, positions, style, names))
+        if self._annotations is not None and self._annotations.get_subscription_count():
+            names = model.info.keypoint_names if settings.overlay_labels else ()
+            self._annotations.publish(annotations.image_annotations(self._messages, header, observation, style, names))
         self._publish_overlay(result, style, settings)
 
     def _publish_structure(self, header: Any, model: Model, observation: Observation, lifted: Lifted) -> None:
@@ -119,6 +117,15 @@ class CameraOutput:
             self._overlay_jpeg.publish(jpeg_image(self._messages, result.header, picture))
 
     def _publisher(self, message_type: Any, topic: str, qos: QoSProfile) -> Any:
-        return self._node.create_lifecycle_publisher(
+        publisher = self._node.create_lifecycle_publisher(
             message_type, topic, qos, qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE)
         )
+        self._publishers.append(publisher)
+        return publisher
+
+    def _publisher_if_installed(self, type_name: str, topic: str, qos: QoSProfile) -> Any:
+        """A publisher, or None where the package of its messages is not installed."""
+        try:
+            return self._publisher(message_class(type_name), topic, qos)
+        except ImportError:
+            return None
