@@ -16,7 +16,8 @@ DEFINITIONS = {
     "Point2": "float64 x\nfloat64 y",
     "CircleAnnotation": "builtin_interfaces/Time timestamp\nfoxglove_msgs/Point2 position\nfloat64 diameter\n"
     "float64 thickness\nfoxglove_msgs/Color fill_color\nfoxglove_msgs/Color outline_color",
-    "PointsAnnotation": "uint8 LINE_LIST=4\nbuiltin_interfaces/Time timestamp\nuint8 type\nfoxglove_msgs/Point2[] points\n"
+    "PointsAnnotation": "uint8 LINE_LIST=4\nbuiltin_interfaces/Time timestamp\nuint8 type\n"
+    "foxglove_msgs/Point2[] points\n"
     "foxglove_msgs/Color outline_color\nfoxglove_msgs/Color[] outline_colors\nfoxglove_msgs/Color fill_color\n"
     "float64 thickness",
     "TextAnnotation": "builtin_interfaces/Time timestamp\nfoxglove_msgs/Point2 position\nstring text\n"
