@@ -83,7 +83,7 @@ def to_onnx(method: Method, frames: np.ndarray, precision: Precision = "fp32") -
         method = copy.deepcopy(method).half()
     graph = InferenceGraph(method, half=precision == "fp16").eval()
     names = ["keypoints", "scores", "adjacency"][: 3 if graph.has_adjacency else 2]
-    example = torch.from_numpy(np.ascontiguousarray(np.resize(frames, (2, *frames.shape[1:]))))
+    example = torch.from_numpy(np.resize(frames, (2, *frames.shape[1:])))
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of a torchvision that nothing here needs
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -149,7 +149,7 @@ def detect_frames(method: Method, frames: np.ndarray) -> Detection:
     """A method in eval mode on frames (N, H, W, 3) uint8, batch by batch."""
     parts = []
     for start in range(0, len(frames), BATCH):
-        batch = torch.from_numpy(np.ascontiguousarray(frames[start : start + BATCH]))
+        batch = torch.from_numpy(np.array(frames[start : start + BATCH]))  # a copy, as stores are read-only
         parts.append(method.detect(batch.permute(0, 3, 1, 2).float() / 255))
     return Detection(*(torch.cat(field) for field in zip(*parts, strict=True)))
 
@@ -230,7 +230,13 @@ def describe(checkpoint: Checkpoint, data: Any, name: str, found: Skeleton) -> M
         level=found.level,
         groups=found.groups,
         roi=data.viewport_roi,
-        training={**about, "steps": checkpoint.step, "seed": config.loop.seed, "graph": found.origin},
+        training={
+            **about,
+            "steps": checkpoint.step,
+            "seed": config.loop.seed,
+            "graph": found.origin,
+            "options": config.to_dict()["method"],
+        },
     )
 
 
