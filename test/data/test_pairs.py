@@ -226,14 +226,14 @@ def test_the_description_is_plain(recordings: list[str]) -> None:
 
 def test_unpaired_poses(recordings: list[str], tmp_path: Path) -> None:
     poses = np.random.default_rng(0).uniform(-1, 1, (50, 6, 2)).astype(np.float32)
-    np.savez(tmp_path / "poses.npz", poses=poses)
+    np.savez(tmp_path / "poses.npz", keypoints=poses)
     data = load(recordings, prior=str(tmp_path / "poses.npz"))
     found = data.train.batch(0, 8, 0)["prior_keypoints"].numpy()
     assert found.shape == (8, 6, 2)
     assert all(any(np.array_equal(pose, known) for known in poses) for pose in found)
 
 
-@pytest.mark.parametrize("arrays", [{}, {"poses": np.zeros((3, 4))}, {"poses": np.full((3, 4, 2), np.nan)}])
+@pytest.mark.parametrize("arrays", [{}, {"keypoints": np.zeros((3, 4))}, {"keypoints": np.full((3, 4, 2), np.nan)}])
 def test_a_prior_that_is_none(arrays: dict[str, np.ndarray], recordings: list[str], tmp_path: Path) -> None:
     np.savez(tmp_path / "poses.npz", **arrays)
     with pytest.raises(UserError, match=r"prior .*\(P, J, 2\)"):

@@ -77,7 +77,7 @@ class DataConfig:
     split: Literal["auto", "recording", "time"] = "auto"
     """Hold out whole recordings, or the end of each. auto: recordings, where a whole one fits into the share."""
     prior: str = ""
-    """Unpaired poses for methods that need them: a poses.npz with `poses` (P, J, 2), normalised."""
+    """Unpaired poses for methods that need them: an .npz with `keypoints` (P, J, 2), normalised."""
     store: str = ""
     """Folder of the frame stores; empty for beside each recording."""
 

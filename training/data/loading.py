@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -163,15 +164,20 @@ def _tracks(index: int, store: FrameStore, sources: list[Source]) -> Iterator[Tr
 
 
 def _read_prior(path: Path) -> np.ndarray:
-    """(P, J, 2) float32 poses."""
+    """(P, J, 2) float32 poses, normalised; a pose with a joint that is nowhere is left out."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            poses = np.asarray(file["poses"], np.float32)
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise UserError(f"prior {path} cannot be read ({error}): give a poses.npz with `poses` (P, J, 2)") from None
-    if poses.ndim != 3 or poses.shape[2] != 2 or not len(poses) or not np.isfinite(poses).all():
-        raise UserError(f"prior {path} has poses of shape {poses.shape}: allowed is (P, J, 2), all finite")
-    return poses
+            poses = np.asarray(file["keypoints"], np.float32)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise UserError(
+            f"prior {path} holds no poses ({error}): give an .npz with `keypoints` (P, J, 2), as `python -m training "
+            "simulate SCENE --poses N` writes"
+        ) from None
+    if poses.ndim == 3 and poses.shape[2] == 2:
+        poses = poses[np.isfinite(poses).all(axis=(1, 2))]
+        if len(poses):
+            return poses
+    raise UserError(f"prior {path} has `keypoints` of shape {poses.shape}: allowed is (P, J, 2) with finite poses")
 
 
 def _fingerprint(config: DataConfig, stores: list[FrameStore]) -> str:
