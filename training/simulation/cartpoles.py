@@ -40,7 +40,7 @@ def cartpole(poles: int) -> Variant:
     slide = _SLIDE[0] + _SLIDE[1] * (poles - 1)
     reach = poles**0.93 + 2 * radius
     # The chain hangs more often than it stands, so the cart is above the middle of the picture.
-    lowered = 0.27 * (poles - 1)
+    lowered = 0.3 * max(poles - 2, 0)
     view = reach + 0.7 * slide - lowered
     cart = np.array([0.2, 0.15, 0.1]) * thickness
     world = f"""

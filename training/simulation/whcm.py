@@ -171,7 +171,7 @@ def manipulator() -> Variant:
     for finger in ("thumb", "finger"):
         edges += [("wrist", finger), (finger, f"{finger}_tip")]
     motors = {"base": 0.25, "shoulder": 0.15, "elbow": 0.08, "wrist": 0.04, "thumb": 0.008, "finger": 0.008}
-    view = _side_view(reach=0.64)
+    view = _side_view(reach=0.59)
     return Variant(
         name="manipulator",
         mjcf=_model("manipulator", view + world, motors, 'damping=".005" armature=".0005"'),
