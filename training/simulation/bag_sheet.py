@@ -29,7 +29,7 @@ def write_bag_sheet(path: str | os.PathLike[str], bag: str | os.PathLike[str]) -
     """Writes a PNG with a row for each camera of `bag` that has ground truth, from its first picture to its last."""
     store = get_typestore(Stores.ROS2_JAZZY)
     store.register(own_message_types())
-    with Reader(bag) as reader:
+    with Reader(Path(bag)) as reader:
         cameras = sorted(topic.removesuffix(_TRUTH) for topic in reader.topics if topic.endswith(_TRUTH))
         tiles = [tile for camera in cameras for tile in _row(reader, store, camera)]
     picture = contact_sheet(tiles, _COLUMNS, _TILE)

@@ -120,7 +120,7 @@ class _Builder:
         if self._config.randomise:
             at, target = at + self._rng.uniform(-0.2, 0.2, 3), target + self._rng.uniform(-0.05, 0.05, 3)
         add_camera(self._spec, FRONT_CAMERA, at, target, vertical_degrees=42)
-        add_camera(self._spec, SIDE_CAMERA, np.array([1.5, -2.5, 1.9]), target, vertical_degrees=41)
+        add_camera(self._spec, SIDE_CAMERA, np.array([1.5, -2.5, 1.9]), target, vertical_degrees=45)
         detailed = min(self._config.size) > 200
         return finish(self._spec, shadow_size=2048 if detailed else 512, shadow_radius=2.0)
 
@@ -202,11 +202,11 @@ class _Builder:
     def _box(
         self, body: Any, low: Sequence[float], high: Sequence[float], colour: Sequence[float], material: str = ""
     ) -> None:
-        low, high = np.array(low), np.array(high)
+        corners = np.array([low, high])
         body.add_geom(
             type=mujoco.mjtGeom.mjGEOM_BOX,
-            size=(high - low) / 2,
-            pos=(high + low) / 2,
+            size=(corners[1] - corners[0]) / 2,
+            pos=corners.mean(axis=0),
             rgba=[*colour, 1],
             material=material,
             contype=0,

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,9 @@ COLLISION_GROUP = 3
 """Geometry of this MuJoCo group collides but is never drawn."""
 _TO_OPTICAL = np.diag([1.0, -1.0, -1.0])
 """MuJoCo's cameras look along -z with y up; optical frames (REP 103) look along +z with y down."""
+
+
+_World = TypeVar("_World", bound="World")
 
 
 class Node(NamedTuple):
@@ -113,7 +116,7 @@ class World:
         self._renderer = _open_renderer(model, size)
         self.reset()
 
-    def __enter__(self) -> World:
+    def __enter__(self: _World) -> _World:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
