@@ -1,0 +1,74 @@
+"""The demo as a user runs it, on a recording whose keypoints are known."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+from spots_bag import write_spots_bag
+
+from keypoint_perception.bags import open_bag
+
+ROOT = Path(__file__).resolve().parents[2]
+FRAMES = 90
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_spots_bag(tmp_path_factory.mktemp("bags") / "spots", frames=FRAMES)
+
+
+def _demo(bag: Path, model: Path, out: Path, *more: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "tools" / "demo.py"), "--bag", str(bag), "--model", str(model)]
+    return subprocess.run([*command, "--out", str(out), *more], capture_output=True, text=True, timeout=120)
+
+
+def test_a_recording_becomes_a_report_a_bag_and_pictures(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
+    out = tmp_path / "out"
+    ran = _demo(bag, colour_model_path, out)
+    assert ran.returncode == 0, ran.stderr
+    report = json.loads((out / "report.json").read_text())
+    assert report["frames_in"] == FRAMES
+    assert 0 < report["observations"] <= FRAMES
+    assert 0 < report["latency_ms"]["p50"] <= report["latency_ms"]["p99"]
+    assert report["backend"].startswith("onnxruntime")
+    assert report["model_id"].startswith("colours@")
+    assert report["mean_score"] > 0.9
+    assert report["joint_error_percent_of_width"] < 1
+    assert "latency p50" in ran.stdout and "observations" in ran.stdout
+    with open_bag(out / "bag") as recorded:
+        counts = {c.topic: c.msgcount for c in recorded.connections}
+    assert counts["/detector/keypoints"] == report["observations"]
+    assert counts["/detector/skeleton"] >= 1 and counts["/detector/hierarchy"] == 1
+    video = cv2.VideoCapture(str(out / "overlay.mp4"))
+    assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == report["observations"]
+    assert cv2.imread(str(out / "overlay.png")).shape[1] > 1000
+
+
+@pytest.mark.parametrize("case", ["no model", "text model", "no topic", "empty folder", "truncated bag"])
+def test_bad_input_is_one_line(case: str, bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
+    model, more, words = colour_model_path, (), ""
+    if case == "no model":
+        model, words = tmp_path / "none.onnx", "is not there"
+    elif case == "text model":
+        model, words = tmp_path / "text.onnx", "not a whole ONNX file"
+        model.write_text("hello")
+    elif case == "no topic":
+        more, words = ("--topic", "/sofa"), "/table/image_raw/compressed"
+    elif case == "empty folder":
+        bag, words = tmp_path / "empty", "without metadata.yaml"
+        bag.mkdir()
+    else:
+        broken = tmp_path / "broken"
+        broken.mkdir()
+        (broken / "metadata.yaml").write_bytes((bag / "metadata.yaml").read_bytes())
+        (broken / "spots.mcap").write_bytes((bag / "spots.mcap").read_bytes()[:10_000])
+        bag, words = broken, "cannot be read"
+    ran = _demo(bag, model, tmp_path / "out", *more)
+    assert ran.returncode == 2
+    assert words in ran.stderr and ran.stderr.startswith("error: ") and ran.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
