@@ -88,6 +88,9 @@ def test_adjacency_is_the_tree_of_the_joints_that_are_present():
     edges = np.argwhere(np.triu(detection.adjacency[0].detach().numpy()) >= 0.5)
     assert edges.tolist() == [[0, 1], [0, 3], [3, 4]]
     assert (detection.scores[0] >= 0.5).tolist() == [True, True, False, True, True]
+    with torch.no_grad():
+        method.network.presence[2].bias[3] = -9.0  # Without its middle the second limb has no end either.
+    assert (method.detect(torch.rand(1, 3, 32, 32)).scores[0] >= 0.5).tolist() == [True, True, False, False, False]
     assert detection.parent[0].tolist() == [-1, 0, 1, 0, 3] and detection.level[0].tolist() == [0, 1, 2, 1, 2]
 
 

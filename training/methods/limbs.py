@@ -278,17 +278,18 @@ class Limbs(Method):
         self.register_buffer("level", torch.tensor(depth), persistent=False)
 
     def detect(self, image: Tensor) -> Detection:
-        """A joint's score is the probability that the image's object has it; so is that of the link above it."""
+        """A joint's score is the probability that the object has it and all above it; so is that of the link above."""
         heat, presence = self.network(image)
         scores = presence.sigmoid()
-        child = torch.nn.functional.one_hot(self.parent.clamp_min(0), self.keypoint_count).to(scores)
-        child[0] = 0
+        above = self.parent.clamp_min(0)
+        for _ in range(self.config.links[1]):
+            scores = torch.minimum(scores, scores[:, above])
+        child = nn.functional.one_hot(above, self.keypoint_count).to(scores) * (self.parent >= 0)[:, None]
         link = scores[:, :, None] * child  # (B, slot, the slot above)
         batch = image.shape[0]
-        root = torch.cat((link[:, 1:].amax(dim=(1, 2))[:, None], scores[:, 1:]), dim=1)
         return Detection(
             around_mode(spatial_softmax(heat)),
-            root,
+            scores,
             link + link.transpose(1, 2),
             parent=self.parent.expand(batch, -1),
             level=self.level.expand(batch, -1),
