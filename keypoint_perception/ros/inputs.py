@@ -191,6 +191,7 @@ class CameraInput:
                 event_callbacks=SubscriptionEventCallbacks(
                     incompatible_qos=lambda event: self._note_incompatible(name, event),
                     message_lost=self._note_lost if name == "image" else None,
+                    use_default_callbacks=False,  # each costs time in every turn of the executor
                 ),
                 qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),
             )

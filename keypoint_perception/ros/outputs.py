@@ -30,6 +30,11 @@ from keypoint_perception.ros.messages import RclpyMessages, message_class
 from keypoint_perception.ros.parameters import Settings
 from keypoint_perception_msgs.msg import KeypointArray, KeypointHierarchy, SkeletonGraph
 
+try:
+    from rclpy.event_handler import PublisherEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks
+
 LIVE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 PICTURES = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -58,7 +63,7 @@ class CameraOutput:
         """prefix: "" or "<camera>/"."""
         self._node, self._messages = node, RclpyMessages()
         self._publishers: list[Any] = []
-        self._keypoints = self._publisher(KeypointArray, f"~/{prefix}keypoints", LIVE)
+        self._keypoints = self._publisher(KeypointArray, f"~/{prefix}keypoints", LIVE, watched=True)
         self._skeleton = self._publisher(SkeletonGraph, f"~/{prefix}skeleton", LATCHED)
         self._hierarchy = self._publisher(KeypointHierarchy, f"~/{prefix}hierarchy", LATCHED)
         self._markers = self._publisher(MarkerArray, f"~/{prefix}markers", LIVE)
@@ -116,9 +121,14 @@ class CameraOutput:
         if jpeg:
             self._overlay_jpeg.publish(jpeg_image(self._messages, result.header, picture))
 
-    def _publisher(self, message_type: Any, topic: str, qos: QoSProfile) -> Any:
+    def _publisher(self, message_type: Any, topic: str, qos: QoSProfile, watched: bool = False) -> Any:
+        """watched: whether an incompatible subscriber is logged, which costs time in every turn of the executor."""
         publisher = self._node.create_lifecycle_publisher(
-            message_type, topic, qos, qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE)
+            message_type,
+            topic,
+            qos,
+            event_callbacks=PublisherEventCallbacks(use_default_callbacks=watched),
+            qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),
         )
         self._publishers.append(publisher)
         return publisher
