@@ -44,6 +44,10 @@ def test_several_recordings_of_one_camera(tmp_path):
         (["--depth", "8UC1"], "'8UC1'"),
         (["--objects", "99"], "0 to 8"),
         (["--seconds", "0"], "at least one"),
+        (["--seconds", "inf"], "at least one"),
+        (["--seconds", "-1", "--rate", "-1"], "at least one"),
+        (["--seed", "-1"], "from 0"),
+        (["--size", "9999"], "16 to 4096"),
         (["--recordings", "0"], "recordings 0"),
         (["--jpeg-quality", "0"], "1 to 100"),
     ],
@@ -52,3 +56,9 @@ def test_bad_options_get_one_line(tmp_path, capsys, options, said):
     assert main(["simulate", "tabletop", "-o", str(tmp_path / "bag"), "--size", "32", *options]) == 2
     assert said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_gets_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["simulate", "kitchen", "-o", str(tmp_path / "file" / "bag"), "--size", "32"]) == 2
+    assert "cannot write" in capsys.readouterr().err

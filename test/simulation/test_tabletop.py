@@ -85,7 +85,7 @@ def test_a_recording_from_the_table(tmp_path):
 def test_bad_settings_are_refused():
     with pytest.raises(UserError, match="0 to 8"):
         TabletopConfig(objects=9)
-    with pytest.raises(UserError, match="16x16"):
+    with pytest.raises(UserError, match="16 to 4096"):
         TabletopConfig(size=(8, 64))
 
 

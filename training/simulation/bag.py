@@ -67,15 +67,17 @@ class Bag:
 def new_bag(path: str | os.PathLike[str]) -> Iterator[Bag]:
     """A bag folder (mcap, version 9) that takes the name `path` when the block ends well, and is removed otherwise.
 
-    Raises UserError where `path` exists.
+    Raises UserError where `path` exists or cannot be made.
     """
     path = Path(path)
     if path.exists():
         raise UserError(f"{path} exists already: name a new folder for the recording, or remove this one")
-    path.parent.mkdir(parents=True, exist_ok=True)
     workplace = path.parent / f".{path.name}.{os.getpid()}.tmp"
     shutil.rmtree(workplace, ignore_errors=True)
-    workplace.mkdir()
+    try:
+        workplace.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}): name a folder that can be made") from error
     try:
         # The files in a bag are named after its folder, so the folder has its final name from the start.
         with Writer(workplace / path.name, version=9, storage_plugin=StoragePlugin.MCAP) as writer:

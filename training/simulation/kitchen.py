@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from keypoint_perception.errors import UserError
 from training.simulation.furnish import add_camera, add_lights, add_walls, add_wood, finish
 from training.simulation.recording import CameraStream, record
-from training.simulation.scene import Node, World, minimum_jerk, mujoco
+from training.simulation.scene import Node, World, check_setting, minimum_jerk, mujoco
 
 FRONT_CAMERA, SIDE_CAMERA = "front", "side"
 STREAMS = (CameraStream(FRONT_CAMERA, "/front", depth="png"), CameraStream(SIDE_CAMERA, "/side"))
@@ -45,8 +44,7 @@ class KitchenConfig:
     """Draw colours, light and the front camera's pose from the seed too; otherwise every seed shares one kitchen."""
 
     def __post_init__(self) -> None:
-        if min(self.size) < 16:
-            raise UserError(f"pictures of {self.size[0]}x{self.size[1]}: allowed are at least 16x16")
+        check_setting(self.seed, self.size)
 
 
 class Kitchen(World):

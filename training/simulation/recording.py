@@ -7,6 +7,7 @@ them `/joint_states`, `/tf` and `/tf_static`.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -100,7 +101,7 @@ def record(
     `rate` is in ticks per second. `progress(done, total)` is called after each. Raises UserError where `path` exists;
     an interrupted recording leaves nothing behind.
     """
-    ticks = round(seconds * rate)
+    ticks = round(seconds * rate) if 0 < seconds < math.inf and 0 < rate < math.inf else 0
     if ticks < 1:
         raise UserError(f"a recording of {seconds} s at {rate} Hz has no frame: allowed is at least one")
     with new_bag(path) as bag:

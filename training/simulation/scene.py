@@ -31,6 +31,7 @@ except (ImportError, AttributeError, OSError, RuntimeError) as error:  # as it h
 
 COLLISION_GROUP = 3
 """Geometry of this MuJoCo group collides but is never drawn."""
+_MIN_SIDE, _MAX_SIDE = 16, 4096
 _TO_OPTICAL = np.diag([1.0, -1.0, -1.0])
 """MuJoCo's cameras look along -z with y up; optical frames (REP 103) look along +z with y down."""
 
@@ -71,6 +72,14 @@ class CameraModel:
         """Optical points (N, 3) to pixels (N, 2); NaN behind the camera."""
         z = np.where(points[:, 2:] > 0, points[:, 2:], np.nan)
         return points[:, :2] / z * self.K[[0, 1], [0, 1]] + self.K[:2, 2]
+
+
+def check_setting(seed: int, size: tuple[int, int]) -> None:
+    """Raises UserError for a negative seed and for pictures (width, height) too small or too large to render."""
+    if seed < 0:
+        raise UserError(f"seed {seed}: give a number from 0")
+    if not all(_MIN_SIDE <= side <= _MAX_SIDE for side in size):
+        raise UserError(f"pictures of {size[0]}x{size[1]}: width and height are from {_MIN_SIDE} to {_MAX_SIDE} pixels")
 
 
 def minimum_jerk(phase: float) -> float:

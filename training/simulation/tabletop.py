@@ -19,7 +19,7 @@ import numpy as np
 from keypoint_perception.errors import UserError
 from training.simulation.furnish import add_camera, add_lights, add_walls, add_wood, finish
 from training.simulation.recording import CameraStream, record
-from training.simulation.scene import COLLISION_GROUP, Node, World, minimum_jerk, mujoco
+from training.simulation.scene import COLLISION_GROUP, Node, World, check_setting, minimum_jerk, mujoco
 
 TABLE_CAMERA, WRIST_CAMERA = "table", "wrist"
 ARM_JOINTS = tuple(f"joint_{index}" for index in range(6))
@@ -88,8 +88,7 @@ class TabletopConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.objects <= 8:
             raise UserError(f"{self.objects} objects on the table: allowed are 0 to 8")
-        if min(self.size) < 16:
-            raise UserError(f"pictures of {self.size[0]}x{self.size[1]}: allowed are at least 16x16")
+        check_setting(self.seed, self.size)
 
 
 class Tabletop(World):
