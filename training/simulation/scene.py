@@ -25,7 +25,7 @@ _EGL_HINT = f"headless rendering needs EGL: sudo apt install {_EGL_PACKAGES}"
 try:
     import mujoco
 except ModuleNotFoundError as error:
-    raise UserError(f"the simulator is not installed ({error}): pip install mujoco==4.0.0") from error
+    raise UserError(f"the simulator is not installed ({error}): pip install -r requirements/training.txt") from error
 except (ImportError, AttributeError, OSError, RuntimeError) as error:  # as it happens, by what PyOpenGL misses
     raise UserError(f"cannot load the simulator ({error}); {_EGL_HINT}") from error
 

@@ -299,5 +299,5 @@ class _Builder:
 def _arm_assets() -> Path:
     found = importlib.util.find_spec("trossen_arm_sim")
     if found is None or found.origin is None:
-        raise UserError("the table's robot arm is not installed: pip install trossen-arm-sim==0.2.3")
+        raise UserError("the table's robot arm is not installed: pip install -r requirements/training.txt")
     return Path(found.origin).parent / "assets"
