@@ -253,7 +253,7 @@ def test_bad_options_are_refused_with_the_allowed_ones(options: dict, text: str)
 
 
 def test_an_input_too_small_for_the_discriminators_is_refused() -> None:
-    with pytest.raises(UserError, match="need at least 128 pixels"):
+    with pytest.raises(UserError, match="need at least 96 pixels"):
         KeypointGAN(PAPER, (64, 64))
 
 

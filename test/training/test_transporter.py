@@ -10,7 +10,7 @@ from torch import Tensor
 from keypoint_perception.errors import UserError
 from training.methods.transporter import Transporter, TransporterConfig, one_map, transport
 
-SMALL = TransporterConfig(keypoints=4, width=8, early_stride=True, decoder_least_width=8, axis_logits="sum")
+SMALL = TransporterConfig(keypoints=4, width=8, early_stride=True, decoder_least_width=8, softmax="joint")
 
 
 def moving_squares(count: int = 8, size: int = 32, seed: int = 0) -> dict[str, Tensor]:

@@ -53,7 +53,8 @@ class KeypointGANConfig:
     keypoints: int = 32
     """K, the joints of a prior pose."""
     edges: tuple[tuple[int, int], ...] = ()
-    """E of Eq. 1: pairs of joints. Without any, skeletons are drawn as blobs (Eq. 2), as for faces."""
+    """E of Eq. 1: pairs of joints. Without any, skeletons are drawn as blobs (Eq. 2), as for faces. A drawing must tell
+    its joints apart: of a chain that looks the same from either end, η can only learn the middle."""
     width: int = 32
     """Channels of the first convolution of Φ, Ψ and η; doubled at each halving of the size."""
     code_stride: int = 8
@@ -360,7 +361,7 @@ class KeypointGAN(Method):
         stride = max(config.code_stride, config.heatmap_stride)
         if any(side % stride for side in input_size):
             raise UserError(f"keypointgan: input_size is {input_size}: both sides must be multiples of {stride}")
-        least = 4 * 2**config.discriminator_halvings * 2 ** (config.scales - 1) * config.skeleton_stride
+        least = 3 * 2**config.discriminator_halvings * 2 ** (config.scales - 1) * config.skeleton_stride
         if min(input_size) < least:
             raise UserError(
                 f"keypointgan: input_size is {input_size}: {config.scales} discriminators of"

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from keypoint_perception.errors import UserError
-from training.heatmaps import axis_mean, concentration, gaussian_maps, separable_softmax
+from training.heatmaps import axis_mean, concentration, gaussian_maps, separable_softmax, spatial_softmax
 from training.losses import difference
 from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
 from training.networks import Decoder, Encoder, NormName
@@ -61,8 +61,9 @@ class TransporterConfig:
     """exp(-d² / σ²), or exp(-d² / 2σ²)."""
     combine: CombineName = "union"
     """The one map of K points: 1 - Π (1 - H_k), the sum cut at 1, or the maximum."""
-    axis_logits: Literal["mean", "sum"] = "mean"
-    """Logits of an image axis are the means or the sums of the heatmap over the other axis."""
+    softmax: Literal["mean", "sum", "joint"] = "mean"
+    """How a heatmap becomes a position: a softmax over each axis of the means or the sums over the other axis, or one
+    softmax over the whole map, which finds small things sooner."""
     detach_source: bool = True
     """No gradient through the source's features and points: the target's alone are learned."""
     optimizer: OptimizerConfig = field(default_factory=_paper_optimizer)
@@ -127,9 +128,16 @@ class Transporter(Method):
 
     def detect(self, image: Tensor) -> Detection:
         """See Method.detect."""
-        column, row = separable_softmax(self.detector(image), self.config.axis_logits)
+        column, row = self._marginals(self.detector(image))
         keypoints = torch.stack((axis_mean(column), axis_mean(row)), dim=-1)
         return independent_keypoints(keypoints, concentration(column, row, keypoints, 2 * self.config.sigma))
+
+    def _marginals(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, K, H_map, W_map) to probabilities of the columns (B, K, W_map) and of the rows (B, K, H_map)."""
+        if self.config.softmax != "joint":
+            return separable_softmax(logits, self.config.softmax)
+        probability = spatial_softmax(logits)
+        return probability.sum(dim=-2), probability.sum(dim=-1)
 
     def reconstruct(self, source: Tensor, target: Tensor) -> Tensor:
         """x̂_t from two frames (B, 3, H, W): (B, 3, H, W) / output_stride."""
