@@ -98,7 +98,6 @@ class Tabletop(World):
         self._rng = np.random.default_rng(config.seed)
         model = _Builder(config, self._rng).model()
         super().__init__(model, _nodes(model), EDGES, config.size, shadows=True)
-        self.joints = (*ARM_JOINTS, *GRIPPER_JOINTS)
         self._qpos = [model.jnt_qposadr[model.joint(name).id] for name in ARM_JOINTS]
         self._objects = [model.body(f"object_{index}").id for index in range(config.objects)]
         self._ghost = mujoco.MjData(model)
