@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pickle
@@ -9,7 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,11 +23,12 @@ from keypoint_perception.errors import UserError
 from keypoint_perception.geometry import Viewport
 from training.data import build, store
 from training.data.build import build_store
-from training.data.sources import Item, Source, open_source
+from training.data.salvage import Damage
+from training.data.sources import Item, Source, Topic, open_source
 from training.data.store import View
 
 VIEW = View(TOPIC, (16, 12), None)
-COUNT = 8
+COUNT = 24
 
 
 def source_of(path: Path) -> Source:
@@ -72,13 +77,13 @@ class Counting(Source):
         super().__init__(inner.path)
         self.inner, self.kind, self.fail_at, self.read = inner, inner.kind, fail_at, 0
 
-    def files(self):  # type: ignore[no-untyped-def]
+    def files(self) -> list[Path]:
         return self.inner.files()
 
-    def topics(self):  # type: ignore[no-untyped-def]
+    def topics(self) -> list[Topic]:
         return self.inner.topics()
 
-    def items(self, topic: str, start: int = 0):  # type: ignore[no-untyped-def]
+    def items(self, topic: str, start: int = 0) -> Iterator[Item | Damage]:
         for number, item in enumerate(self.inner.items(topic, start), start):
             if number == self.fail_at:
                 raise KeyboardInterrupt
@@ -109,7 +114,7 @@ def test_each_view_has_its_own(bag: Path) -> None:
 
 def test_an_interrupted_build_goes_on_where_it_was(bag: Path) -> None:
     whole = built(bag, root=bag.parent / "whole")
-    interrupted = Counting(source_of(bag), fail_at=5)
+    interrupted = Counting(source_of(bag), fail_at=21)
     with pytest.raises(KeyboardInterrupt):
         build_store(interrupted, VIEW, threads=1, progress=False)
     assert (
@@ -117,7 +122,7 @@ def test_an_interrupted_build_goes_on_where_it_was(bag: Path) -> None:
     )
     rest = Counting(source_of(bag))
     resumed = build_store(rest, VIEW, threads=1, progress=False)
-    assert 0 < rest.read < COUNT or interrupted.read < build._DECODING_AT_ONCE
+    assert 0 < rest.read < COUNT
     assert np.array_equal(resumed.frames, whole.frames)
     assert np.array_equal(resumed.stamps, whole.stamps)
     assert resumed.checksum == whole.checksum and resumed.items == whole.items
@@ -176,13 +181,9 @@ def test_a_damaged_store_is_made_again(bag: Path) -> None:
 
 
 def test_no_space_is_said_before_anything_is_decoded(bag: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda path: os.terminal_size((0, 0)) and _Usage())
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
     with pytest.raises(UserError, match=r"needs .* GB and 0.0 GB are free"):
         built(bag)
-
-
-class _Usage:
-    free = 100
 
 
 def test_two_builds_at_once_make_one_store(tmp_path: Path) -> None:
@@ -198,40 +199,37 @@ def test_two_builds_at_once_make_one_store(tmp_path: Path) -> None:
     assert len(outputs) == 1 and outputs.pop().split()[1] == "20"
 
 
-def test_items_wait_decoded_in_bounded_number(tmp_path: Path) -> None:
-    """However long a recording is, only a few images are in memory while it is stored."""
-    alive = {"now": 0, "most": 0}
+class Endless(Source):
+    """A long recording that counts how many of its images were handed out and not yet stored."""
 
-    class Many(Source):
-        kind = "many"
+    kind = "endless"
 
-        def files(self):  # type: ignore[no-untyped-def]
-            return []
+    def __init__(self, path: Path, length: int) -> None:
+        super().__init__(path)
+        self.length, self.alive, self.most = length, 0, 0
 
-        def topics(self):  # type: ignore[no-untyped-def]
-            from training.data.sources import Topic
+    def files(self) -> list[Path]:
+        return []
 
-            return [Topic("", "many", 500, True)]
+    def topics(self) -> list[Topic]:
+        return [Topic("", "endless", self.length, True)]
 
-        def items(self, topic: str, start: int = 0):  # type: ignore[no-untyped-def]
-            for number in range(500):
-                alive["now"] += 1
-                alive["most"] = max(alive["most"], alive["now"])
-                yield Item("many", number, str(number), "rgb8", self.decode)
+    def dropped(self) -> None:
+        self.alive -= 1
 
-        def decode(self) -> np.ndarray:
-            return picture(0)
+    def items(self, topic: str, start: int = 0) -> Iterator[Item | Damage]:
+        for number in range(start, self.length):
+            image = np.full((24, 32, 3), number % 256, np.uint8)
+            self.alive += 1
+            self.most = max(self.most, self.alive)
+            weakref.finalize(image, self.dropped)
+            yield Item("endless", number, str(number), "rgb8", functools.partial(np.asarray, image))
 
-    place = build._Builder._take
 
-    def take(self, found, job):  # type: ignore[no-untyped-def]
-        alive["now"] -= 1
-        place(self, found, job)
-
-    original, build._Builder._take = build._Builder._take, take
-    try:
-        (tmp_path / "many").touch()
-        build_store(Many(tmp_path / "many"), View("", (16, 12), None), threads=2, progress=False)
-    finally:
-        build._Builder._take = original
-    assert alive["most"] <= 2 * build._DECODING_AT_ONCE + 1
+def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
+    most = []
+    for length in (100, 1000):
+        source = Endless(tmp_path / f"endless{length}", length)
+        assert len(build_store(source, View("", (16, 12), None), threads=2, progress=False).frames) == length
+        most.append(source.most)
+    assert max(most) <= build.CHUNK * (2 + 4)

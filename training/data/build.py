@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
@@ -9,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -32,8 +34,19 @@ SAVE_SECONDS = 5.0
 """An interrupted run loses at most this much."""
 RESTART_SECONDS = 1.0
 """A stamp that goes back by less is out of order and skipped; one that goes back further begins a new sequence."""
-_DECODING_AT_ONCE = 8
-"""Images a thread that wait decoded, at most."""
+CHUNK = 4
+"""Images that a thread takes at a time: threads that wake one another for each image spend their time on that. Not more
+than this for each thread and twice over are in memory."""
+
+
+class _Viewed(NamedTuple):
+    """An image as it will be stored."""
+
+    item: Item
+    frame: np.ndarray
+    """(H, W, 3) uint8 of the network's input size."""
+    size: tuple[int, int]
+    """(width, height) of the recorded image."""
 
 
 def build_store(
@@ -73,53 +86,55 @@ class _Builder:
             mininterval=0.5 if sys.stderr.isatty() else 10.0,
         ) as bar:
             try:
-                for found, done in self._decoded():
-                    self._take(found, done)
+                for found in self._viewed():
+                    self._take(found)
                     bar.update()
             except BaseException as error:
                 writer.save_progress()
                 writer.close()
                 if isinstance(error, OSError):
                     raise UserError(
-                        f"{writer.partial} cannot be written ({error.strerror}): see --data.store"
+                        f"{writer.partial}, frames of {self.source.path}: {error}: see --data.store"
                     ) from None
                 raise
         return self._finish()
 
-    def _decoded(self) -> Iterator[tuple[Item | Damage, Future[tuple[np.ndarray, tuple[int, int]]] | None]]:
-        """Items in order, each with its frame or what went wrong with it."""
-        waiting: deque[tuple[Item | Damage, Future[tuple[np.ndarray, tuple[int, int]]] | None]] = deque()
+    def _viewed(self) -> Iterator[_Viewed | Damage]:
+        """What the source holds, in order, seen as the network will see it. Little of it is in memory at a time."""
+        items = self.source.items(self.view.topic, self.writer.items)
+        waiting: deque[Future[list[_Viewed | Damage]]] = deque()
         with ThreadPoolExecutor(self.threads) as pool:
             try:
-                for found in self.source.items(self.view.topic, self.writer.items):
-                    job = pool.submit(self._frame, found) if isinstance(found, Item) else None
-                    waiting.append((found, job))
-                    if len(waiting) >= _DECODING_AT_ONCE * self.threads:
-                        yield waiting.popleft()
-                yield from waiting
+                while chunk := list(itertools.islice(items, CHUNK)):
+                    waiting.append(pool.submit(self._views, chunk))
+                    if len(waiting) > self.threads + 1:
+                        yield from waiting.popleft().result()
+                while waiting:
+                    yield from waiting.popleft().result()
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _frame(self, item: Item) -> tuple[np.ndarray, tuple[int, int]]:
-        image = item.decode()
-        size = image.shape[1], image.shape[0]
-        return Viewport.of(size, self.view.input_size, self.view.roi).view(image), size
+    def _views(self, chunk: list[Item | Damage]) -> list[_Viewed | Damage]:
+        return [self._view(found) for found in chunk]
 
-    def _take(self, found: Item | Damage, job: Future[tuple[np.ndarray, tuple[int, int]]] | None) -> None:
-        writer = self.writer
+    def _view(self, found: Item | Damage) -> _Viewed | Damage:
         if isinstance(found, Damage):
-            writer.skip(found.why, found.where)
+            return found
+        try:
+            image = found.decode()
+        except UserError as error:
+            return Damage(found.where, str(error))
+        size = image.shape[1], image.shape[0]
+        return _Viewed(found, Viewport.of(size, self.view.input_size, self.view.roi).view(image), size)
+
+    def _take(self, found: _Viewed | Damage) -> None:
+        if isinstance(found, Damage):
+            self.writer.skip(found.why, found.where)
         else:
-            assert job is not None
-            try:
-                frame, size = job.result()
-            except UserError as error:
-                writer.skip(str(error), found.where)
-            else:
-                self._place(found, frame, size)
-        writer.items += 1
+            self._place(*found)
+        self.writer.items += 1
         if time.monotonic() - self.saved > SAVE_SECONDS:
-            writer.save_progress()
+            self.writer.save_progress()
             self.saved = time.monotonic()
 
     def _place(self, item: Item, frame: np.ndarray, size: tuple[int, int]) -> None:

@@ -1,0 +1,231 @@
+"""How fast recordings become training data, side by side with what bounds it.
+
+    python -m benchmarks.data [--frames 300] [--rounds 5] [--json FILE]
+
+Into the store: frames a second from each kind of source into its frame store (read, decode, crop, resize, write),
+against bare decoding of the same frames in one thread (read and decode, nothing kept). Out of the store: samples a
+second from a store on disk with two workers against the same samples out of a plain array in memory with two workers.
+Each figure is the best of several rounds, taken in turn, so that what else the machine does falls on both alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rosbags.rosbag1 import Writer as Writer1
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
+from rosbags.rosbag2 import Writer as Writer2
+from rosbags.typesys import Stores, get_typestore
+
+from training.data import DataConfig, load_data, loader
+from training.data.build import build_store
+from training.data.pairs import Frames, TimePairs
+from training.data.sources import Item, open_source
+from training.data.store import View
+from training.simulation.episode import Episode, write_episode
+
+SIZE = (640, 480)
+INPUT = (128, 128)
+TOPIC = "/camera/image_raw"
+PERIOD = 33_333_333
+
+
+def films(count: int, size: tuple[int, int] = SIZE) -> list[np.ndarray]:
+    """Frames (H, W, 3) RGB with the detail of a camera picture: smooth colours, edges, a little noise, motion."""
+    rng = np.random.default_rng(0)
+    ground = cv2.resize(rng.integers(0, 256, (12, 16, 3), np.uint8), size, interpolation=cv2.INTER_CUBIC)
+    noise = rng.integers(0, 9, (size[1], size[0], 3), np.uint8)
+    frames = []
+    for index in range(count):
+        frame = cv2.add(ground, np.roll(noise, 7 * index, axis=1))
+        cv2.circle(
+            frame, (size[0] // 8 + 5 * index % (size[0] * 3 // 4), size[1] // 2), size[1] // 8, (220, 40, 40), -1
+        )
+        frames.append(frame)
+    return frames
+
+
+def image_fields(frame: np.ndarray, encoding: str) -> dict[str, object]:
+    """An Image's or a CompressedImage's fields."""
+    if encoding in ("jpeg", "png"):
+        data = cv2.imencode(f".{encoding}", np.ascontiguousarray(frame[..., ::-1]))[1].reshape(-1)
+        return {"format": f"rgb8; {encoding} compressed bgr8", "data": data}
+    height, width = frame.shape[:2]
+    data = frame[..., ::-1] if encoding == "bgr8" else frame
+    return {
+        "height": height, "width": width, "encoding": encoding, "is_bigendian": 0, "step": 3 * width,
+        "data": np.ascontiguousarray(data).reshape(-1),
+    }  # fmt: skip
+
+
+def write_bag(path: Path, frames: list[np.ndarray], encoding: str, kind: str) -> Path:
+    """A rosbag2 (mcap, mcap-zstd, sqlite3) or a ROS 1 bag."""
+    store = get_typestore(Stores.ROS1_NOETIC if kind == "ros1" else Stores.ROS2_JAZZY)
+    writer: Writer1 | Writer2
+    if kind == "ros1":
+        writer = Writer1(path)
+    else:
+        writer = Writer2(path, version=9, storage_plugin=getattr(StoragePlugin, kind.split("-")[0].upper()))
+        if kind == "mcap-zstd":
+            writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+    type_name = f"sensor_msgs/msg/{'CompressedImage' if encoding in ('jpeg', 'png') else 'Image'}"
+    with writer:
+        connection = writer.add_connection(TOPIC, type_name, typestore=store)
+        for index, frame in enumerate(frames):
+            stamp = 10**18 + index * PERIOD
+            time_ = store.types["builtin_interfaces/msg/Time"](sec=stamp // 10**9, nanosec=stamp % 10**9)
+            extra = {"seq": index} if kind == "ros1" else {}
+            header = store.types["std_msgs/msg/Header"](stamp=time_, frame_id="camera", **extra)
+            message = store.types[type_name](header=header, **image_fields(frame, encoding))
+            raw = (store.serialize_ros1 if kind == "ros1" else store.serialize_cdr)(message, type_name)
+            writer.write(connection, stamp, raw)
+    return path
+
+
+def write_video(path: Path, frames: list[np.ndarray]) -> Path:
+    """MPEG-4."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 30.0, SIZE)
+    for frame in frames:
+        writer.write(np.ascontiguousarray(frame[..., ::-1]))
+    writer.release()
+    return path
+
+
+def write_images(path: Path, frames: list[np.ndarray]) -> Path:
+    """jpeg files."""
+    path.mkdir()
+    for index, frame in enumerate(frames):
+        cv2.imwrite(str(path / f"{index:05d}.jpg"), np.ascontiguousarray(frame[..., ::-1]))
+    return path
+
+
+def write_episodes(path: Path, count: int) -> Path:
+    """Episodes of 90 frames at 64 x 64."""
+    for number in range(count):
+        frames = np.stack(films(90, (64, 64)))
+        joints = np.zeros((90, 4, 2), np.float32)
+        write_episode(
+            path / f"episode_{number:05d}.npz",
+            Episode(
+                "benchmark", "four", number, 30.0, frames, joints, np.zeros((90, 4, 3), np.float32),
+                np.ones((90, 4), bool), np.zeros((90, 64, 64), bool), np.zeros((4, 4), bool), ("a", "b", "c", "d"),
+            ),
+        )  # fmt: skip
+    return path
+
+
+def make_sources(folder: Path, count: int) -> dict[str, Path]:
+    """One recording of each kind, of the same frames."""
+    frames = films(count)
+    made = {
+        f"{kind}, {encoding}": write_bag(folder / f"{kind}_{encoding}", frames, encoding, kind)
+        for kind in ("mcap", "mcap-zstd", "sqlite3")
+        for encoding in ("jpeg", "rgb8")
+    }
+    made["mcap, png"] = write_bag(folder / "mcap_png", frames, "png", "mcap")
+    for encoding in ("jpeg", "rgb8"):
+        made[f"ROS 1 bag, {encoding}"] = write_bag(folder / f"{encoding}.bag", frames, encoding, "ros1")
+    made["video, mp4v"] = write_video(folder / "video.mp4", frames)
+    made["folder of jpeg files"] = write_images(folder / "images", frames)
+    made["simulated episodes"] = write_episodes(folder / "episodes", max(count // 30, 2))
+    return made
+
+
+def bare_decoding(path: Path) -> int:
+    """Reads and decodes every frame, and keeps none."""
+    (source,) = open_source(path)
+    frames = 0
+    for item in source.items(source.choose("")):
+        assert isinstance(item, Item)
+        item.decode()
+        frames += 1
+    return frames
+
+
+def into_store(path: Path, root: Path) -> int:
+    """Builds a store that is not there yet."""
+    (source,) = open_source(path)
+    view = View(source.choose(""), INPUT, None)
+    return build_store(source, view, root, progress=False).items
+
+
+def rates(jobs: dict[str, Callable[[], int]], rounds: int) -> dict[str, float]:
+    """Best units a second of each job over `rounds`, the jobs taken in turn."""
+    best = dict.fromkeys(jobs, 0.0)
+    for _ in range(rounds):
+        for name, job in jobs.items():
+            started = time.perf_counter()
+            best[name] = max(best[name], job() / (time.perf_counter() - started))
+    return best
+
+
+class InMemory(TimePairs):
+    """The same pairs out of a plain array."""
+
+    def __init__(self, stored: TimePairs) -> None:
+        self.__dict__.update(stored.__dict__)
+        self.frames = Frames([_ArrayStore(store) for store in stored.frames.stores])  # type: ignore[list-item]
+
+
+class _ArrayStore:
+    def __init__(self, store: object) -> None:
+        self.frames = np.array(store.frames)  # type: ignore[attr-defined]
+        self.shape, self.stamps = store.shape, store.stamps  # type: ignore[attr-defined]
+
+
+def out_of_store(path: Path, root: Path, rounds: int, steps: int) -> dict[str, float]:
+    """Samples a second with two workers, from the store and from memory."""
+    config = DataConfig(sources=[str(path)], input_size=INPUT, store=str(root), validation=0.0)
+    stored = load_data(config, progress=False).train
+    assert isinstance(stored, TimePairs)
+    samplers = {"store": stored, "memory": InMemory(stored)}
+
+    def consume(sampler: TimePairs) -> int:
+        return sum(len(batch["image"]) for batch in loader(sampler, 0, steps, 32, seed=0, workers=2))
+
+    return rates({name: lambda s=sampler: consume(s) for name, sampler in samplers.items()}, rounds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=300, help="frames of each recording [300]")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of which the best counts [5]")
+    parser.add_argument("--steps", type=int, default=100, help="batches of 32 pairs out of the store [100]")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    given = parser.parse_args()
+    cv2.setNumThreads(1)
+    figures: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        print(f"{os.cpu_count()} cores, {given.frames} frames of {SIZE[0]}x{SIZE[1]} to {INPUT[0]}x{INPUT[1]}")
+        print(f"{'source':<24}{'store frames/s':>16}{'bare frames/s':>16}{'share':>8}")
+        sources = make_sources(folder, given.frames)
+        for kind, path in sources.items():
+            count = iter(range(10**6))
+            found = rates(
+                {
+                    "bare": lambda p=path: bare_decoding(p),
+                    "store": lambda p=path, c=count: into_store(p, folder / f"stores_{p.name}_{next(c)}"),
+                },
+                given.rounds,
+            )
+            figures[kind] = {**found, "share": found["store"] / found["bare"]}
+            print(f"{kind:<24}{found['store']:>16.0f}{found['bare']:>16.0f}{figures[kind]['share']:>8.0%}", flush=True)
+        found = out_of_store(sources["mcap, jpeg"], folder / "samples", given.rounds, given.steps)
+        figures["samples"] = {**found, "share": found["store"] / found["memory"]}
+        print(f"\nsamples/s with 2 workers: store {found['store']:.0f}, memory {found['memory']:.0f},", end=" ")
+        print(f"share {figures['samples']['share']:.0%}")
+    if given.json:
+        given.json.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()
