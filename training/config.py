@@ -144,7 +144,7 @@ class _one_line_errors:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__
         text = " ".join(str(error).split()).replace("typing.", "")
-        if "not accept option" in text or "unrecognized" in text or "No action for key" in text:
+        if any(mark in text for mark in ("not accept option", "is not accepted", "unrecognized")):
             text += f": known here are {', '.join(self._known(text))}"
         raise UserError(text) from None
 

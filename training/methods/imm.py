@@ -77,8 +77,8 @@ class IMMConfig:
     """Path of its weights, for VGG."""
     layers: tuple[str, ...] = VGG_LAYERS
     """Layers of VGG that are compared, beside the image itself."""
-    running_mean_rate: float = 0.99
-    """ρ of the running means that balance the layers."""
+    running_mean_rate: float | None = 0.99
+    """ρ of the running means that balance the layers; null weighs all layers by 1."""
     motion_weight: float = 0.0
     """Not in the paper: pixels where image and reference differ count up to 1 + this; for small objects before a
     static background."""

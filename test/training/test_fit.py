@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_run import MemoryData, tiny_config, tiny_train
+
+from keypoint_perception.errors import UserError
+from training.__main__ import main
+from training.checkpoint import CHECKPOINT_NAME, read_checkpoint
+from training.config import config_from_dict, parse_config
+from training.fit import make_fabric, train
+from training.method import OptimizerConfig
+from training.trainer import Stopped, lr_factor, make_optimizer
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = Path(__file__).with_name("tiny_run.py")
+
+
+def start(*arguments: object) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.stdout.read().decode()
+        time.sleep(0.02)
+
+
+def assert_same(a: dict, b: dict) -> None:
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+def test_a_run_leaves_checkpoint_config_previews_and_curves(tmp_path):
+    tiny_train(tmp_path / "run", "--average", "0.9")
+    checkpoint = read_checkpoint(tmp_path / "run")
+    assert checkpoint.step == 8
+    assert checkpoint.about["data"] == "memory"
+    assert sorted(p.name for p in (tmp_path / "run" / "previews").iterdir()) == ["step_000004.png", "step_000008.png"]
+    assert any((tmp_path / "run" / "tensorboard").iterdir())
+    again = parse_config("imm", ["--config", str(tmp_path / "run" / "config.yaml")])
+    assert again == checkpoint.config == tiny_config("--average", "0.9")
+    averaged, last = checkpoint.build().state_dict(), checkpoint.build(averaged=False).state_dict()
+    assert not torch.equal(averaged["detector.1.weight"], last["detector.1.weight"])
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
+    runs = {
+        name: tiny_train(tmp_path / name, "--steps", "2", "--seed", seed)
+        for name, seed in (("a", "1"), ("b", "1"), ("c", "2"))
+    }
+    weights = {name: run.method.detector[1].weight for name, run in runs.items()}
+    assert torch.equal(weights["a"], weights["b"])
+    assert not torch.equal(weights["a"], weights["c"])
+
+
+def test_a_killed_run_resumes_to_the_numbers_of_an_unbroken_one(tmp_path):
+    flags = ["--checkpoint_minutes", "0", "--average", "0.9"]
+    tiny_train(tmp_path / "whole", *flags)
+    process = start(tmp_path / "broken", 0.1, *flags)
+    wait_for(tmp_path / "broken" / CHECKPOINT_NAME, process)
+    process.kill()  # SIGKILL
+    process.wait()
+    stopped_at = read_checkpoint(tmp_path / "broken").step
+    assert 0 < stopped_at < 8
+    tiny_train(tmp_path / "broken", *flags, resume=True)
+    whole, resumed = read_checkpoint(tmp_path / "whole"), read_checkpoint(tmp_path / "broken")
+    assert resumed.step == whole.step == 8
+    assert_same(resumed.method, whole.method)
+    assert_same(resumed.average, whole.average)
+    moments = [checkpoint.optimizers["main"]["state"][0]["exp_avg_sq"] for checkpoint in (whole, resumed)]
+    assert torch.equal(*moments)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_with_a_checkpoint(tmp_path, number):
+    data = MemoryData()
+    batch = data.train.batch
+
+    def interrupting(step: int, size: int, seed: int) -> dict:
+        if step == 1:
+            os.kill(os.getpid(), number)
+        return batch(step, size, seed)
+
+    data.train.batch = interrupting
+    config = tiny_config()
+    with pytest.raises(Stopped):
+        train(config, data, tmp_path / "run", make_fabric(config))
+    assert read_checkpoint(tmp_path / "run").step == 2
+
+
+def test_two_processes_take_the_same_first_steps_as_one(tmp_path):
+    flags = ["--steps", "3", "--preview_steps", "3", "--method.norm", "group", "--method.optimizer.lr", "1e-3"]
+    flags += ["--method.running_mean_rate", "null"]  # each process has means of its own
+    one = tiny_train(tmp_path / "one", *flags, "--accumulate", "2")
+    process = start(tmp_path / "two", 0, *flags, "--devices", "2")
+    output = process.communicate(timeout=240)[0].decode()
+    assert process.returncode == 0, output
+    two = read_checkpoint(tmp_path / "two").method
+    for name, value in one.method.state_dict().items():
+        assert torch.allclose(two[name], value, atol=2e-5), name
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_term_and_checkpoint(tmp_path):
+    with pytest.raises(
+        UserError, match=r"step 5: term reconstruction is nan; last good checkpoint is .*checkpoint\.pt"
+    ):
+        tiny_train(tmp_path / "run", "--checkpoint_minutes", "0", poison=5)
+    good = read_checkpoint(tmp_path / "run")
+    assert good.step == 5
+    assert all(torch.isfinite(value).all() for value in good.method.values() if value.is_floating_point())
+
+
+def test_a_finished_folder_is_not_overwritten_and_another_run_is_not_resumed(tmp_path):
+    tiny_train(tmp_path / "run", "--steps", "1")
+    with pytest.raises(UserError, match="holds a run already: add --resume"):
+        tiny_train(tmp_path / "run", "--steps", "1")
+    with pytest.raises(UserError, match=r"method\.keypoints is 5, was 4"):
+        tiny_train(tmp_path / "run", "--method.keypoints", "5", resume=True)
+    assert tiny_train(tmp_path / "run", "--steps", "2", resume=True).step == 2
+
+
+def test_damaged_checkpoints_are_refused_in_a_line(tmp_path):
+    tiny_train(tmp_path / "run", "--steps", "1")
+    path = tmp_path / "run" / CHECKPOINT_NAME
+    whole = path.read_bytes()
+    for content in (b"", b"hello", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="no whole checkpoint"):
+            read_checkpoint(path)
+    with pytest.raises(UserError, match="does not exist"):
+        read_checkpoint(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--method.keypointz", "3"], "known here are .*method.keypoints"),
+        (["--stepz", "3"], "known here are .*steps"),
+        (["--steps", "many"], "steps.*int.*many"),
+        (["--steps", "0"], "steps is 0: it must be at least 1"),
+        (["--method.norm", "layer"], "'batch', 'instance', 'group', 'none'.*layer"),
+        (["--method.map_stride", "3"], "map_stride is 3: allowed are powers of two"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--accelerator", "abacus"], "auto"),
+    ],
+)
+def test_bad_settings_are_refused_naming_what_is_allowed(flags, message):
+    with pytest.raises(UserError, match=message) as caught:
+        tiny_config(*flags)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps: [3\n", "config"),
+        ("method: {keypointz: 3}\n", "known here are .*method.keypoints"),
+        ("method: {optimizer: {speed: 3}}\n", "known here are .*method.optimizer.lr"),
+        ("stepz: 3\n", "known here are .*steps"),
+        ("hello\n", "hello"),
+    ],
+)
+def test_bad_files_are_refused_naming_what_is_allowed(tmp_path, text, message):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        tiny_config("--config", str(tmp_path / "bad.yaml"))
+    assert "\n" not in str(caught.value)
+
+
+def test_flags_override_files_and_files_override_defaults(tmp_path):
+    (tmp_path / "a.yaml").write_text("steps: 77\nmethod:\n  sigma: 0.3\n  optimizer: {lr: 0.5}\n")
+    config = parse_config("imm", ["--config", str(tmp_path / "a.yaml"), "--method.sigma", "0.2"])
+    assert (config.loop.steps, config.options.sigma, config.options.optimizer.lr) == (77, 0.2, 0.5)
+    assert config.options.optimizer.weight_decay == 5e-4
+    assert config_from_dict("imm", config.to_dict()) == config
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config" / "train").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_config_is_valid(path):
+    name = next(n for n in sorted(known_methods(), key=len, reverse=True) if path.stem.startswith(n))
+    parse_config(name, ["--config", str(path)])
+
+
+def known_methods() -> list[str]:
+    from training.methods import METHODS
+
+    return list(METHODS)
+
+
+def test_learning_rates_follow_their_groups_and_schedules():
+    step = OptimizerConfig(lr=1.0, decay=0.1, decay_steps=10)
+    assert [lr_factor(step, n, 100) for n in (0, 9, 10, 25)] == pytest.approx([1, 1, 0.1, 0.01])
+    cosine = OptimizerConfig(schedule="cosine")
+    assert [lr_factor(cosine, n, 100) for n in (0, 50, 100)] == pytest.approx([1, 0.5, 0])
+    a, b = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
+    groups = [{"params": [a]}, {"params": [b], "lr_multiplier": 512.0, "weight_decay": 0.5}]
+    made = make_optimizer(OptimizerConfig(name="adamw", lr=1e-3, weight_decay=0.1), groups)
+    assert [group["lr"] for group in made.param_groups] == pytest.approx([1e-3, 0.512])
+    assert [group["weight_decay"] for group in made.param_groups] == [0.1, 0.5]
+
+
+def test_the_command_says_in_a_line_what_is_missing(capsys, tmp_path):
+    for arguments, message in (
+        (["fit", "imm", "-o", str(tmp_path / "r")], "no recordings given"),
+        (["fit", "magic", "--data", "x", "-o", str(tmp_path / "r")], "no method 'magic': allowed are imm"),
+        (["export", str(tmp_path / "none"), "-o", str(tmp_path / "m.onnx")], "does not exist"),
+        (["export", str(tmp_path), "-o", str(tmp_path / "m.txt")], r"must end in \.onnx"),
+    ):
+        assert main(arguments) == 2
+        assert message.replace("\\", "") in capsys.readouterr().err
+
+
+def test_methods_lists_every_option_with_default_and_comment(capsys):
+    assert main(["methods"]) == 0
+    assert "imm " in capsys.readouterr().out
+    assert main(["methods", "imm"]) == 0
+    text = capsys.readouterr().out
+    assert "sigma: float = 0.1\n      Standard deviation of the Gaussian maps" in text
+    assert "optimizer.lr: float = 0.01" in text
