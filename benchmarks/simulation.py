@@ -4,12 +4,13 @@
 
 For each object annotated frames a second of one core (physics, antialiased picture, depth, joints, visibility, mask) in
 processor time, which other programs disturb little, and in wall time; then size and time of several packings of an
-episode. Nothing is kept.
+episode; then a whole run by one and by two processes, which wants two idle cores. Nothing is kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import sys
 import tempfile
@@ -24,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from training.simulation.articulated import FRAMES, Actor
 from training.simulation.episode import Episode, read_episode, write_episode
-from training.simulation.episodes import SCENES
+from training.simulation.episodes import SCENES, simulate
 
 
 def main() -> None:
@@ -44,6 +45,7 @@ def main() -> None:
             cpu, wall = np.array(rates).T
             print(f"{name:<14}{np.median(cpu):>12.0f} ({cpu.max():.0f}){np.median(wall):>13.0f} ({wall.max():.0f})")
     _formats(kept)
+    _scaling(arguments.size)
 
 
 def _rates(actor: Actor, scene: str, seed: int) -> tuple[float, float]:
@@ -57,7 +59,7 @@ def _formats(episodes: list[Episode]) -> None:
     """Frames alone in several packings, then the whole file."""
     print(f"\n{'packing of the frames':<32}{'kB an episode':>15}{'ms to pack':>12}{'ms to unpack':>14}")
     packings: dict[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
-        f"deflate {level}": (lambda b, level=level: zlib.compress(b, level), zlib.decompress) for level in (1, 6)
+        f"deflate {level}": (functools.partial(zlib.compress, level=level), zlib.decompress) for level in (1, 6)
     }
     try:
         import zstandard
@@ -81,6 +83,16 @@ def _formats(episodes: list[Episode]) -> None:
             results.append((path.stat().st_size / 1024, (middle - start) * 1e3, (time.process_time() - middle) * 1e3))
     kilobytes, writing, reading = np.median(results, axis=0)
     print(f"{'write_episode, read_episode':<32}{kilobytes:>15.0f}{writing:>12.1f}{reading:>14.1f}")
+
+
+def _scaling(size: int, episodes: int = 40) -> None:
+    """Wall time of a whole run, start and files included, by one process and by two."""
+    with tempfile.TemporaryDirectory() as folder:
+        for workers in (1, 2):
+            start = time.perf_counter()
+            simulate("spiders", Path(folder) / str(workers), episodes, size=size, workers=workers)
+            seconds = time.perf_counter() - start
+            print(f"simulate spiders, {workers} workers: {episodes * FRAMES / seconds:.0f} frames/s, files included")
 
 
 def _packed(

@@ -34,8 +34,11 @@ CAMERA = "camera"
 STREAMS = (CameraStream(CAMERA, "/camera", colour="rgb8", depth="32FC1"),)
 """What a bag of an episode holds."""
 _SITE_GROUP = 4
+"""A group that MuJoCo does not draw."""
 _ZOOM = (0.82, 1.0)
+"""The object's size in the picture, 1 is as large as the variant's camera shows it."""
 _THICKNESS = (0.85, 1.25)
+"""How thick limbs are drawn, 1 is as the variant has them. Their mass does not change."""
 
 Start = Callable[[Any, Any, np.random.Generator], None]
 """Draws a pose: sets qpos and qvel of (MjModel, MjData), with randomness from the generator."""
@@ -46,8 +49,8 @@ class Variant:
     """One object of a set.
 
     Every site of the MJCF is a joint to be found: the anchor of a hinge, the end of a limb, the root. A site's size is
-    how far the limb's own surface lies before it. The camera is named "camera" and sees all of the object at zoom 1,
-    whatever its pose.
+    how far the limb's own surface lies before it. The camera is named "camera" and sees all of the object in
+    nearly all poses.
     """
 
     name: str
@@ -206,7 +209,7 @@ def mjcf(name: str, option: str, world: str, motors: Mapping[str, float], joint:
     joint that has one, driven by actions in [-1, 1]; `joint` and `geom` are default attributes. Nothing collides. Few
     slices make round things cheap to render; sites are not drawn.
     """
-    actuators = "".join(f'<motor joint="{name}" gear="{gear}"/>' for name, gear in motors.items())
+    actuators = "".join(f'<motor joint="{driven}" gear="{gear}"/>' for driven, gear in motors.items())
     return f"""
 <mujoco model="{name}">
   <compiler angle="degree" autolimits="true"/>

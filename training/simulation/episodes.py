@@ -11,6 +11,7 @@ nor on how many processes make them.
 
 from __future__ import annotations
 
+import functools
 import json
 import multiprocessing
 import os
@@ -54,7 +55,7 @@ Builders = dict[str, Callable[[], Variant]]
 
 
 def _numbered(build: Callable[[int], Variant], name: str, numbers: tuple[int, ...]) -> Builders:
-    return {f"{name}{n}": lambda n=n: build(n) for n in numbers}  # type: ignore[misc]
+    return {f"{name}{n}": functools.partial(build, n) for n in numbers}
 
 
 _SPIDERS = _numbered(spiders.spider, "spider", spiders.LEGS)

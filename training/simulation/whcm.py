@@ -142,7 +142,6 @@ def _cheetah_leg(
 def manipulator() -> Variant:
     """A planar arm of three links with a hand of two fingers: base, shoulder, elbow, wrist, and two joints a finger."""
     world = f"""
-    <geom type="capsule" fromto="0 -.03 0 0 .03 0" size=".028" rgba=".3 .3 .3 1"/>
     <body name="upper_arm">
       <joint name="base" axis="0 1 0" limited="false"/>
       <geom fromto="0 0 0 0 0 .18" size=".03"/>
