@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from keypoint_perception.errors import UserError
-from keypoint_perception.model import METADATA_KEY, Group, ModelInfo, read_model, write_model
+from keypoint_perception.model import METADATA_KEY, Group, ModelInfo, main, read_model, write_model
 from keypoint_perception.onnx_file import append_metadata
 
 INFO = ModelInfo(
@@ -157,3 +157,18 @@ def test_a_refused_model_is_not_written(tmp_path):
     with pytest.raises(UserError):
         write_model(tmp_path / "m.onnx", toy_onnx(keypoints=4), INFO)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_says_what_a_model_is(tmp_path, capsys):
+    info = replace(INFO, groups=(Group("arm", (0, 1)),), training={"seed": 3}, figures={"error": 0.1})
+    write_model(tmp_path / "m.onnx", toy_onnx(), info)
+    assert main([str(tmp_path / "m.onnx")]) == 0
+    text = capsys.readouterr().out
+    for part in ("toy@", "imm", "(N, 48, 64, 3)", "a, b, c", "a-b 1.00", "arm: a, b", "a of b", "seed", "0.1"):
+        assert part in text
+
+
+def test_the_command_refuses_with_a_reason(tmp_path, capsys):
+    (tmp_path / "m.onnx").write_text("text")
+    assert main([str(tmp_path / "m.onnx")]) == 2
+    assert capsys.readouterr().err.startswith("error: model ")
