@@ -81,9 +81,9 @@ def shipped_model() -> Path:
     """The model that comes with the package: from share/ where installed, from models/ in a checkout."""
     checkout = Path(keypoint_perception.__file__).resolve().parent.parent / "models" / SHIPPED_MODEL
     try:
-        from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+        from ament_index_python.packages import get_package_share_directory
 
         installed = Path(get_package_share_directory("keypoint_perception")) / "models" / SHIPPED_MODEL
-    except (ImportError, PackageNotFoundError):
+    except (ImportError, LookupError, OSError):  # no ROS, not installed, or nothing sourced
         return checkout
     return installed if installed.exists() else checkout

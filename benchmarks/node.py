@@ -1,0 +1,311 @@
+"""What the detector node costs on top of its engine, side by side with a bare relay and with a plain node.
+
+python benchmarks/node.py --json        a few minutes; the last line is one JSON object
+python benchmarks/node.py --soak 100000 memory over that many images
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # a checkout need not be installed
+
+import numpy as np  # noqa: E402
+
+from keypoint_perception.detector import Detector, shipped_model  # noqa: E402
+
+SIZE, RATE_HZ = (640, 480), 30.0
+CAMERAS = ("a", "b", "c", "d")
+OURS, BASELINES = ["-m", "keypoint_perception.ros.node"], [str(ROOT / "benchmarks" / "baseline_nodes.py")]
+TICKS = os.sysconf("SC_CLK_TCK")
+PATIENCE_S = 60.0
+OVERLOAD = 1.5
+"""Images sent for each that the bare engine could serve, to find what the node can."""
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=shipped_model())
+    parser.add_argument("--backend", default="onnxruntime")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement (default: %(default)s)")
+    parser.add_argument("--soak", type=int, metavar="N", help="only send N images and watch the memory")
+    parser.add_argument("--json", action="store_true", help="print nothing but the JSON object")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as logs:
+        _own_middleware(logs)
+        import rclpy
+
+        say: Callable[[str], None] = (lambda text: None) if options.json else (lambda text: print(text, flush=True))
+        rclpy.init()
+        bench = Bench()
+        try:
+            result = (soak if options.soak else compare)(bench, options, say)
+        finally:
+            bench.close()
+            rclpy.try_shutdown()
+    print(json.dumps(result))
+    return 0
+
+
+def compare(bench: Bench, options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
+    """All measurements, one after the other on the same machine."""
+    node = [*OURS, "--ros-args", "-p", f"model:={options.model}", "-p", f"backend:={options.backend}"]
+    engine_ms = engine_time(options)
+    say(f"engine      {engine_ms:.2f} ms an image")
+    with process([*BASELINES, "relay"]):
+        relay = bench.run(options.seconds, RATE_HZ)
+    say(f"relay       {relay}")
+    with process(node):
+        ours = bench.run(options.seconds, RATE_HZ)
+    say(f"node        {ours}")
+    with process(node, core=1):
+        full = bench.run(options.seconds, OVERLOAD * 1e3 / engine_ms)
+    say(f"saturated   {full.rate:.0f} images/s on one core, the bare engine {1e3 / engine_ms:.0f}")
+    with process([*BASELINES, "naive", str(options.model)]):
+        naive = bench.run(options.seconds, RATE_HZ)
+    say(f"plain node  {naive}")
+    together, apart = four_cameras(bench, node, options.seconds)
+    say(f"4 cameras   {together:.2f} s of CPU in one process, {apart:.2f} s in four")
+    return {
+        "engine_ms": round(engine_ms, 3),
+        "relay_ms": round(relay.percentile(50), 3),
+        "lost": ours.sent - len(ours.latencies),
+        "latency_ms": {"p50": round(ours.percentile(50), 3), "p99": round(ours.percentile(99), 3)},
+        "throughput_ratio": round(full.rate * engine_ms / 1e3, 3),
+        "four_cameras_cpu_ratio": round(together / apart, 3),
+        "naive_latency_ratio": round(naive.percentile(50) / ours.percentile(50), 3),
+    }
+
+
+def engine_time(options: argparse.Namespace, images: int = 300) -> float:
+    """Median milliseconds of the engine on one image, resizing included, on one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        detector, image = Detector(options.model, options.backend), picture()
+        seconds = []
+        for _ in range(images):
+            start = time.perf_counter()
+            detector.detect([image])
+            seconds.append(time.perf_counter() - start)
+    finally:
+        os.sched_setaffinity(0, before)
+    return float(np.median(seconds[images // 10 :])) * 1e3
+
+
+def four_cameras(bench: Bench, node: list[str], seconds: float) -> tuple[float, float]:
+    """Seconds of CPU that one process takes for four cameras, and four processes for one each, for the same images."""
+    topics = [f"/{camera}/image" for camera in CAMERAS]
+    answers = [f"/detector/{camera}/keypoints" for camera in CAMERAS]
+    with process([*node, "-p", f"cameras:=[{', '.join(CAMERAS)}]"]) as one:
+        bench.wait(topics, answers)
+        start = cpu_seconds(one)
+        bench.run(seconds, RATE_HZ / 2, topics, answers)
+        together = cpu_seconds(one) - start
+    with ExitStack() as stack:
+        four = [
+            stack.enter_context(
+                process([*node, "-r", f"image:={topic}", "-r", f"~/keypoints:={answer}", "-r", f"__node:={name}"])
+            )
+            for topic, answer, name in zip(topics, answers, CAMERAS, strict=True)
+        ]
+        bench.wait(topics, answers)
+        start = sum(map(cpu_seconds, four))
+        bench.run(seconds, RATE_HZ / 2, topics, answers)
+        apart = sum(map(cpu_seconds, four)) - start
+    return together, apart
+
+
+def soak(bench: Bench, options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
+    """Memory of the node before and after N images, as fast as they are served."""
+    node = [*OURS, "--ros-args", "-p", f"model:={options.model}", "-p", f"backend:={options.backend}"]
+    rate = 0.8e3 / (engine_time(options) + 2)
+    resident = []
+    with process(node) as running:
+        served = 0
+        while served < options.soak:
+            served += len(bench.run(30.0, rate).latencies)
+            resident.append(_resident_mib(running))
+            say(f"{served} images, {resident[-1]:.1f} MiB")
+    third = max(len(resident) // 3, 1)
+    growth = float(np.mean(resident[-third:]) - np.mean(resident[:third]))
+    return {"images": served, "resident_mib": [round(r, 1) for r in resident], "growth_mib": round(growth, 2)}
+
+
+@dataclass
+class Run:
+    """Images sent, and the answers to them."""
+
+    sent: int = 0
+    latencies: list[float] = field(default_factory=list)
+    """Milliseconds from stamp to receipt."""
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Answers a second."""
+        return len(self.latencies) / self.seconds
+
+    def percentile(self, q: float) -> float:
+        """Milliseconds."""
+        return float(np.percentile(self.latencies, q))
+
+    def __str__(self) -> str:
+        lost = self.sent - len(self.latencies)
+        return f"p50 {self.percentile(50):.2f} ms, p99 {self.percentile(99):.2f} ms, {lost} of {self.sent} lost"
+
+
+class Bench:
+    """Sends stamped images, and notes when the keypoints of each come back."""
+
+    def __init__(self) -> None:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+
+        self._node, self._executor = rclpy.create_node("bench"), SingleThreadedExecutor()
+        self._executor.add_node(self._node)
+        self._publishers: dict[str, Any] = {}
+        self._subscriptions: dict[str, Any] = {}
+        self._run = Run()
+        self._data = picture().tobytes()
+
+    def close(self) -> None:
+        """Ends the node."""
+        self._executor.shutdown()
+        self._node.destroy_node()
+
+    def run(
+        self,
+        seconds: float,
+        rate: float,
+        topics: list[str] | None = None,
+        answers: list[str] | None = None,
+    ) -> Run:
+        """Sends to each topic at `rate` images a second for a while."""
+        topics, answers = topics or ["/image"], answers or ["/detector/keypoints"]
+        self.wait(topics, answers)
+        self._run = run = Run()
+        start = time.monotonic()
+        while (elapsed := time.monotonic() - start) < seconds:
+            if elapsed * rate * len(topics) >= run.sent:
+                self._send(topics[run.sent % len(topics)])
+                run.sent += 1
+            due = start + run.sent / (rate * len(topics))
+            self._executor.spin_once(timeout_sec=max(due - time.monotonic(), 0))
+        run.seconds = time.monotonic() - start
+        self._spin(0.3)
+        return run
+
+    def wait(self, topics: list[str], answers: list[str]) -> None:
+        """Until somebody listens to the topics and answers the images."""
+        for topic in answers:
+            self._listen(topic)
+        end = time.monotonic() + PATIENCE_S
+        for topic in topics:
+            while self._publisher(topic).get_subscription_count() == 0:
+                if time.monotonic() > end:
+                    raise SystemExit(f"nobody subscribed to {topic}")
+                self._spin(0.05)
+        self._run = Run()
+        while len(self._run.latencies) < 5 * len(topics):
+            if time.monotonic() > end:
+                raise SystemExit(f"nobody answers on {', '.join(answers)}")
+            for topic in topics:
+                self._send(topic)
+            self._spin(0.1)
+        self._spin(0.3)
+
+    def _listen(self, topic: str) -> None:
+        from keypoint_perception_msgs.msg import KeypointArray
+
+        def note(message: KeypointArray) -> None:
+            stamp = message.header.stamp
+            self._run.latencies.append((time.time() - stamp.sec - stamp.nanosec * 1e-9) * 1e3)
+
+        if topic not in self._subscriptions:
+            self._subscriptions[topic] = self._node.create_subscription(KeypointArray, topic, note, 50)
+
+    def _publisher(self, topic: str) -> Any:
+        from rclpy.qos import qos_profile_sensor_data
+        from sensor_msgs.msg import Image
+
+        if topic not in self._publishers:
+            self._publishers[topic] = self._node.create_publisher(Image, topic, qos_profile_sensor_data)
+        return self._publishers[topic]
+
+    def _send(self, topic: str) -> None:
+        from sensor_msgs.msg import Image
+
+        message = Image(height=SIZE[1], width=SIZE[0], encoding="rgb8", step=SIZE[0] * 3)
+        message.data = self._data
+        now = time.time_ns()
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(now, 1_000_000_000)
+        self._publisher(topic).publish(message)
+
+    def _spin(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
+
+
+def picture() -> np.ndarray:
+    """(480, 640, 3) uint8: something to look at."""
+    x, y = np.meshgrid(np.linspace(0, 255, SIZE[0]), np.linspace(0, 255, SIZE[1]))
+    return np.stack([x, y, 255 - x], axis=2).astype(np.uint8)
+
+
+@contextmanager
+def process(arguments: list[str], core: int | None = None) -> Iterator[subprocess.Popen]:
+    """A node, on one core if asked for, until the block ends."""
+    pin = (lambda: os.sched_setaffinity(0, {core % (os.cpu_count() or 1)})) if core is not None else None
+    command = [sys.executable, *arguments]
+    node = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=pin)
+    try:
+        yield node
+    except SystemExit as error:
+        node.send_signal(signal.SIGINT)
+        raise SystemExit(f"{error}; the node said: {node.communicate()[1].decode()[-2000:]}") from None
+    finally:
+        if node.poll() is None:
+            node.send_signal(signal.SIGINT)
+        node.communicate(timeout=10)
+
+
+def cpu_seconds(of: subprocess.Popen) -> float:
+    """Time on a CPU so far."""
+    fields = Path(f"/proc/{of.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def _resident_mib(of: subprocess.Popen) -> float:
+    lines = Path(f"/proc/{of.pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+def _own_middleware(logs: str) -> None:
+    """A domain of our own, and a middleware that holds camera images; must precede rclpy."""
+    for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+        os.environ.setdefault(variable, str(ROOT / "config" / "fastdds.xml"))
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ["ROS_LOG_DIR"] = logs
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
