@@ -38,6 +38,7 @@ def keypoint_array(
     states: (K,) values of smoothing.State. lifted: positions in the frame of `header`.
     """
     point = "geometry_msgs/msg/Point"
+    unknown = messages.make(point, x=np.nan, y=np.nan, z=np.nan)
     rows = zip(
         model.info.keypoint_names,
         states.tolist(),
@@ -56,7 +57,7 @@ def keypoint_array(
             score=score,
             u=u,
             v=v,
-            position=messages.make(point, x=x, y=y, z=z),
+            position=messages.make(point, x=x, y=y, z=z) if z == z else unknown,  # NaN is not itself
             position_stddev=stddev,
         )
         for index, (name, state, score, (u, v), (x, y, z), stddev) in enumerate(rows)
