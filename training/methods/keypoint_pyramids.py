@@ -89,8 +89,8 @@ class KeypointPyramidsConfig:
                 given = f"{name} has {len(getattr(self, name))} entries for {levels} levels of keypoints"
                 raise UserError(f"keypoint_pyramids: {given}: give one a level")
         if any(fine >= coarse for coarse, fine in pairwise(self.transport_channels)):
-            given = list(self.transport_channels)
-            raise UserError(f"keypoint_pyramids: transport_channels are {given}: give fewer to each finer level")
+            channels = list(self.transport_channels)
+            raise UserError(f"keypoint_pyramids: transport_channels are {channels}: give fewer to each finer level")
         for name in ("width", "pyramid_width", "decoder_width", "decoder_least_width"):
             if getattr(self, name) < 1:
                 raise UserError(f"keypoint_pyramids: {name} is {getattr(self, name)}: give 1 or more")
