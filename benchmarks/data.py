@@ -27,8 +27,9 @@ from rosbags.typesys import Stores, get_typestore
 
 from training.data import DataConfig, load_data, loader
 from training.data.build import build_store
+from training.data.opening import open_source
 from training.data.pairs import Frames, TimePairs
-from training.data.sources import Item, open_source
+from training.data.sources import Item
 from training.data.store import View
 from training.simulation.episode import Episode, write_episode
 

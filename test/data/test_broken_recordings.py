@@ -27,7 +27,7 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from keypoint_perception.errors import UserError
 from training.data import DataConfig, load_data
 from training.data.build import build_store, report
-from training.data.sources import open_source
+from training.data.opening import open_source
 from training.data.store import FrameStore, View
 
 SIZE = (32, 24)

@@ -28,8 +28,9 @@ from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 from keypoint_perception.errors import UserError
+from training.data.opening import open_source, open_sources
 from training.data.salvage import Damage
-from training.data.sources import Item, Source, open_source, open_sources
+from training.data.sources import Item, Source
 from training.simulation.episode import Episode, write_episode
 
 COUNT = 6
@@ -200,6 +201,13 @@ def test_a_folder_may_hold_several_recordings(tmp_path: Path) -> None:
     (tmp_path / "bag.frames").mkdir()
     sources = open_sources([str(tmp_path)])
     assert [source.kind for source in sources] == ["rosbag2", "video", "folder of images"]
+
+
+def test_bag_files_in_a_folder_are_one_recording_only_if_they_are_called_so(tmp_path: Path) -> None:
+    split = without_metadata(split_bag(tmp_path / "run", messages(COUNT), MCAP))
+    assert [source.path for source in open_source(split)] == [split]
+    (split / "run_1.mcap").rename(split / "other.mcap")
+    assert sorted(source.path.name for source in open_source(split)) == ["other.mcap", "run_0.mcap"]
 
 
 @pytest.mark.parametrize("kind", ["mcap", "ROS 1"])

@@ -23,8 +23,9 @@ from keypoint_perception.errors import UserError
 from keypoint_perception.geometry import Viewport
 from training.data import build, store
 from training.data.build import build_store
+from training.data.opening import open_source
 from training.data.salvage import Damage
-from training.data.sources import Item, Source, Topic, open_source
+from training.data.sources import Item, Source, Topic
 from training.data.store import View
 
 VIEW = View(TOPIC, (16, 12), None)
@@ -50,7 +51,7 @@ def test_frames_are_what_the_robot_will_see(bag: Path, roi: tuple[float, float, 
     found = built(bag, View(TOPIC, (16, 12), roi))
     viewport = Viewport.of(SIZE, (16, 12), roi)
     assert np.array_equal(found.frames, [viewport.view(picture(i)) for i in range(COUNT)])
-    assert found.items == COUNT and not found.skipped
+    assert found.items == COUNT and not found.skips.by_reason
 
 
 def test_it_lies_beside_the_recording_and_git_ignores_it(bag: Path) -> None:
@@ -132,7 +133,7 @@ def test_a_killed_build_goes_on(tmp_path: Path) -> None:
     bag = write_rosbag2(tmp_path / "bag", messages(40, "jpeg"))
     program = (
         "import time; from pathlib import Path; from training.data import build\n"
-        "from training.data.store import View; from training.data.sources import open_source\n"
+        "from training.data.store import View; from training.data.opening import open_source\n"
         "build.SAVE_SECONDS = 0.0\n"
         "place = build._Builder._place\n"
         "build._Builder._place = lambda self, *rest: (time.sleep(0.02), place(self, *rest))\n"
@@ -190,7 +191,7 @@ def test_two_builds_at_once_make_one_store(tmp_path: Path) -> None:
     bag = write_rosbag2(tmp_path / "bag", messages(20, "jpeg"))
     program = (
         "from pathlib import Path; from training.data.build import build_store; from training.data.store import View\n"
-        "from training.data.sources import open_source\n"
+        "from training.data.opening import open_source\n"
         f"s = build_store(open_source(Path({str(bag)!r}))[0], View({TOPIC!r}, (16, 12), None), progress=False)\n"
         "print(s.checksum, len(s.frames))"
     )

@@ -129,7 +129,7 @@ class _Builder:
 
     def _take(self, found: _Viewed | Damage) -> None:
         if isinstance(found, Damage):
-            self.writer.skip(found.why, found.where)
+            self.writer.skips.add(found.why, found.where)
         else:
             self._place(*found)
         self.writer.items += 1
@@ -145,7 +145,7 @@ class _Builder:
             return
         back = (writer.last_stamp - item.stamp) / 1e9
         if 0 <= back <= RESTART_SECONDS:
-            writer.skip("its stamp does not come after the one before", item.where)
+            writer.skips.add("its stamp does not come after the one before", item.where)
             return
         writer.append(frame, item.stamp, item.recording, size, new=back > 0)
 
@@ -157,7 +157,7 @@ class _Builder:
             frames[sequence.size] = frames.get(sequence.size, 0) + sequence.stop - sequence.start
         if not frames:
             writer.discard()
-            reasons = "; ".join(f"{s.count} x {why} (at {s.places[0]})" for why, s in writer.skipped.items())
+            reasons = "; ".join(f"{s.count} x {why} (at {s.places[0]})" for why, s in writer.skips.by_reason.items())
             what = f"topic {self.view.topic} of {self.source.path}" if self.view.topic else str(self.source.path)
             raise UserError(f"nothing in {what} can be used: {reasons or 'it has no images'}")
         usual = max(frames, key=lambda size: frames[size])
@@ -166,15 +166,14 @@ class _Builder:
                 width, height = sequence.size
                 reason = f"it has {width} x {height} pixels, most have {usual[0]} x {usual[1]}"
                 place = f"frame {sequence.start} of {sequence.recording}"
-                writer.skip(reason, place, sequence.stop - sequence.start)
+                writer.skips.add(reason, place, sequence.stop - sequence.start)
         writer.sequences = [sequence for sequence in writer.sequences if sequence.size == usual]
         return writer.finish()
 
 
 def report(source: Source, store: FrameStore) -> list[str]:
     """A line for each reason why images of a source were not used."""
-    lines = []
-    for reason, found in store.skipped.items():
-        places = ", ".join(found.places) + (", …" if found.count > len(found.places) else "")
-        lines.append(f"{source.path}: skipped {found.count} of {store.items}: {reason} (at {places})")
-    return lines
+    return [
+        f"{source.path}: skipped {skipped.count} of {store.items}: {reason} (at {skipped})"
+        for reason, skipped in store.skips.by_reason.items()
+    ]

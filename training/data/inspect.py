@@ -15,8 +15,11 @@ from tqdm import tqdm
 from keypoint_perception.drawing import contact_sheet
 from keypoint_perception.errors import UserError
 from keypoint_perception.files import written_whole
+from keypoint_perception.images import is_depth
+from training.data.opening import open_sources
 from training.data.salvage import Damage
-from training.data.sources import Item, Source, Topic, open_sources
+from training.data.skips import Skips
+from training.data.sources import Item, Source, Topic
 
 SAMPLES = 8
 """Images of a topic that are decoded, and shown on the contact sheet."""
@@ -38,8 +41,8 @@ class TopicReport:
     """Nanoseconds; of the images of one recording after the other."""
     new_recording: list[int] = field(default_factory=list)
     """Where in `stamps` a recording begins."""
-    damage: list[Damage] = field(default_factory=list)
-    unreadable: list[Damage] = field(default_factory=list)
+    damage: Skips = field(default_factory=Skips)
+    unreadable: Skips = field(default_factory=Skips)
     """Samples that could not be decoded."""
     samples: list[np.ndarray] = field(default_factory=list)
     """(H, W, 3) uint8 RGB."""
@@ -51,12 +54,12 @@ class TopicReport:
             self.new_recording.append(len(self.stamps))
         self.stamps.append(item.stamp)
         self.encodings[item.encoding] += 1
-        if not is_sample:
+        if not is_sample or is_depth(item.encoding):
             return
         try:
             image = item.decode()
         except UserError as error:
-            self.unreadable.append(Damage(item.where, str(error)))
+            self.unreadable.add(str(error), item.where)
             return
         self.sizes[image.shape[1], image.shape[0]] += 1
         self.samples.append(image)
@@ -78,13 +81,14 @@ class TopicReport:
 
     def verdict(self) -> str:
         """Whether it can be trained on, and why not."""
+        if any(is_depth(encoding) for encoding in self.encodings):
+            return "no: depth"
+        damaged, unreadable = (sum(skips.counts().values()) for skips in (self.damage, self.unreadable))
         if not self.samples:
-            causes = self.unreadable or self.damage
-            return f"no: {causes[0].why}" if causes else "no: it has no images"
-        notes = [f"{len(self.damage)} damaged places"] if self.damage else []
-        if self.unreadable:
-            looked_at = len(self.unreadable) + len(self.samples)
-            notes.append(f"{len(self.unreadable)} of {looked_at} looked at cannot be read")
+            return "no: none of its images can be read" if damaged or unreadable else "no: it has no images"
+        notes = [f"{damaged} damaged places"] if damaged else []
+        if unreadable:
+            notes.append(f"{unreadable} of {unreadable + len(self.samples)} looked at cannot be read")
         if len(self.sizes) > 1:
             notes.append("its size changes")
         back = self.timing()[4]
@@ -102,7 +106,7 @@ def inspect_topic(source: Source, topic: Topic, progress: bool = False) -> Topic
     ) as items:
         for number, found in enumerate(items):
             if isinstance(found, Damage):
-                report.damage.append(found)
+                report.damage.add(found.why, found.where)
             else:
                 report.add(found, is_sample=number % every == every // 2 and len(report.samples) < SAMPLES)
     return report
@@ -134,8 +138,9 @@ def describe(source: Source, reports: list[TopicReport]) -> str:
     lines = [f"{source.path}: {source.kind}"]
     lines += ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     for report in reports:
-        for damage in report.damage + report.unreadable:
-            lines.append(f"  {report.topic.name or source.path.name}, {damage.where}: {damage.why}")
+        for skips in (report.damage, report.unreadable):
+            for reason, skipped in skips.by_reason.items():
+                lines.append(f"  {report.topic.name or source.path.name}: {reason} (at {skipped})")
     return "\n".join(lines)
 
 

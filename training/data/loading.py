@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from keypoint_perception.errors import UserError
 from training.data.build import build_store, report
 from training.data.config import DataConfig
+from training.data.opening import open_sources
 from training.data.pairs import CameraPairs, Frames, Sampler, Stills, TimePairs, Track, WarpPairs
-from training.data.sources import Source, open_sources
+from training.data.sources import Source
 from training.data.store import FrameStore, View
 from training.method import Batch
 
@@ -91,21 +93,26 @@ def load_data(config: DataConfig, progress: bool = True) -> Data:
 
 
 def split(tracks: list[Track], share: float, how: str) -> tuple[list[Track], list[Track]]:
-    """Tracks to train on and tracks held out: whole recordings, or the end of each, never single frames."""
-    recordings = list(dict.fromkeys((track.store, track.recording) for track in tracks))
-    count = int(share * len(recordings))
-    if how == "recording" and share and len(recordings) > 1:
-        count = max(count, 1)
+    """Tracks to train on and tracks held out: whole recordings, or the end of each, never single frames.
+
+    how: recording, time, or auto, which is by recording where a whole one fits into the share.
+    """
+    recordings: dict[tuple[int, str], list[Track]] = {}
+    for track in tracks:
+        recordings.setdefault((track.store, track.recording), []).append(track)
     if not share:
         return tracks, []
+    count = int(share * len(recordings))
+    if how == "recording" and len(recordings) > 1:
+        count = max(count, 1)
+    train: list[Track] = []
+    held_out: list[Track] = []
     if count and how != "time":
-        order = sorted(recordings, key=lambda r: hashlib.blake2b(repr(r).encode()).digest())
-        chosen = set(order[:count])
-        held_out = [track for track in tracks if (track.store, track.recording) in chosen]
-        return [track for track in tracks if (track.store, track.recording) not in chosen], held_out
-    train, held_out = [], []
-    for recording in recordings:
-        parts = [track for track in tracks if (track.store, track.recording) == recording]
+        order = sorted(recordings, key=lambda recording: hashlib.blake2b(repr(recording).encode()).digest())
+        for number, recording in enumerate(order):
+            (held_out if number < count else train).extend(recordings[recording])
+        return sorted(train), sorted(held_out)
+    for parts in recordings.values():
         left = round((1 - share) * sum(track.stop - track.start for track in parts))
         for track in parts:
             cut = min(track.start + left, track.stop)
@@ -128,8 +135,16 @@ def loader(
     """The batches of `steps` steps from `start_step` on, for process `rank` of `world`; workers prepare them ahead."""
     batches = _Batches(sampler, batch_size, seed, rank, world)
     plan = range(start_step, start_step + steps)
-    ahead = BATCHES_AHEAD if workers else None
-    return iter(DataLoader(batches, batch_size=None, sampler=plan, num_workers=workers, prefetch_factor=ahead))
+    return iter(
+        DataLoader(
+            batches,
+            batch_size=None,
+            sampler=plan,
+            num_workers=workers,
+            prefetch_factor=BATCHES_AHEAD if workers else None,
+            pin_memory=torch.cuda.is_available(),
+        )
+    )
 
 
 class _Batches(Dataset[Batch]):
@@ -201,7 +216,7 @@ def _description(
                 "frames": sum(s.stop - s.start for s in store.sequences),
                 "seconds": round(seconds, 3),
                 "image_size": list(store.sequences[0].size),
-                "skipped": {reason: found.count for reason, found in store.skipped.items()},
+                "skipped": store.skips.counts(),
             }
         )
     return {

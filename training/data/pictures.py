@@ -12,9 +12,10 @@ import numpy as np
 
 from keypoint_perception.errors import UserError
 from training.data.salvage import Damage
-from training.data.sources import IMAGE_SUFFIXES, Item, Source, Topic, natural
+from training.data.sources import Item, Source, Topic, natural
 from training.simulation.episode import read_episode
 
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 IMAGE_RATE = 30.0
 """Files in a folder have no time: they are taken to be this many to the second."""
 _ENDS_EARLY = 0.02

@@ -1,4 +1,4 @@
-"""Recordings of every kind behind one interface, chosen from the path."""
+"""What recordings of every kind have in common."""
 
 from __future__ import annotations
 
@@ -12,12 +12,6 @@ import numpy as np
 
 from keypoint_perception.errors import UserError
 from training.data.salvage import Damage
-
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".mjpg"})
-BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
-STORE_SUFFIX = ".frames"
-"""Of the folder that holds a recording's frame stores; never a recording itself."""
 
 
 class Item(NamedTuple):
@@ -85,62 +79,6 @@ class Source(ABC):
     def count(self, topic: str) -> int:
         """About how many items a topic has, for the progress bar."""
         return sum(t.messages for t in self.topics() if t.name == topic)
-
-
-def open_sources(paths: list[str]) -> list[Source]:
-    """The sources that paths name; a folder may hold several. Raises UserError where one cannot be a recording."""
-    if not paths:
-        raise UserError("no recordings given: name at least one bag, video, folder of images or of episodes")
-    return [source for path in paths for source in open_source(Path(path))]
-
-
-def open_source(path: Path) -> list[Source]:
-    """The sources of one path: one, or all in a folder of bags and videos."""
-    if not path.exists():
-        raise UserError(f"{path} is not there: {_ALLOWED}")
-    found = [_source(path)] if _source(path) else _inside(path)
-    sources = [source for source in found if source is not None]
-    if not sources:
-        raise UserError(f"{path} holds nothing that can be trained on: {_ALLOWED}")
-    return sources
-
-
-_ALLOWED = (
-    "allowed are a rosbag2 folder or its .mcap or .db3, a ROS 1 .bag, a video, a folder of images, simulated episodes, "
-    "or a folder of these"
-)
-
-
-def _source(path: Path) -> Source | None:
-    from training.data.bags import Bag  # these import this module
-    from training.data.pictures import Episodes, ImageFolder, Video
-
-    if path.is_dir():
-        if path.suffix == STORE_SUFFIX:
-            return None
-        names = [entry.name for entry in path.iterdir()]
-        if "metadata.yaml" in names or any(_is_storage(name) for name in names):
-            return Bag(path)
-        if any(re.fullmatch(r"episode_\d+\.npz", name) for name in names):
-            return Episodes(path)
-        return ImageFolder(path) if any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names) else None
-    if path.suffix in BAG_SUFFIXES:
-        return Bag(path)
-    if path.suffix.lower() in VIDEO_SUFFIXES:
-        return Video(path)
-    return Episodes(path) if path.suffix == ".npz" else None
-
-
-def _is_storage(name: str) -> bool:
-    """Whether a file is a part of a rosbag2, whose other parts are in the same folder."""
-    return Path(name.removesuffix(".zstd")).suffix in (".mcap", ".db3")
-
-
-def _inside(path: Path) -> list[Source | None]:
-    if not path.is_dir():
-        return []
-    entries = sorted(path.iterdir(), key=lambda entry: natural(entry.name))
-    return [_source(entry) for entry in entries if not entry.name.startswith(".")]
 
 
 def natural(name: str) -> list[tuple[int, int | str]]:

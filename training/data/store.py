@@ -19,7 +19,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -28,7 +28,8 @@ import numpy as np
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.files import written_whole
-from training.data.sources import STORE_SUFFIX, Source
+from training.data.skips import Skips
+from training.data.sources import Source
 
 try:
     import fcntl
@@ -37,12 +38,10 @@ except ImportError:  # Windows has no such locks; there two processes must not m
 
 FORMAT = 1
 FRAMES, STAMPS, STORE, PROGRESS = "frames.u8", "stamps.i64", "store.json", "progress.json"
+STORE_SUFFIX = ".frames"
+"""Of the folder that holds a recording's frame stores; never a recording itself."""
 FALLBACK = Path("out/frames")
 """Where the stores of recordings in read-only folders are."""
-PLACES_KEPT = 5
-"""Of each kind of damage so many places are remembered; the rest is counted."""
-
-_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -73,21 +72,6 @@ class SequenceInfo:
     """(width, height) of the recorded images."""
 
 
-@dataclass
-class Skipped:
-    """Images that were not used, for one reason."""
-
-    count: int = 0
-    places: list[str] = field(default_factory=list)
-    """The first few."""
-
-    def add(self, place: str, count: int = 1) -> None:
-        """One more."""
-        self.count += count
-        if len(self.places) < PLACES_KEPT:
-            self.places.append(place)
-
-
 class FrameStore:
     """A complete store, open for reading. Cheap to pickle: another process maps the same file again."""
 
@@ -96,7 +80,7 @@ class FrameStore:
         about = json.loads((folder / STORE).read_text())
         self.shape: tuple[int, int, int] = tuple(about["frame_shape"])
         self.sequences = [SequenceInfo(**{**s, "size": tuple(s["size"])}) for s in about["sequences"]]
-        self.skipped = {reason: Skipped(**found) for reason, found in about["skipped"].items()}
+        self.skips = Skips.from_dict(about["skips"])
         self.items: int = about["items"]
         """Images that the recording held, used or not."""
         self.checksum: int = about["checksum"]
@@ -156,7 +140,7 @@ class StoreWriter:
         self.count = 0
         self.checksum = 0
         self.sequences: list[SequenceInfo] = []
-        self.skipped: dict[str, Skipped] = {}
+        self.skips = Skips()
         self._resume()
         self._frames = (self.partial / FRAMES).open("r+b")
         self._stamps = (self.partial / STAMPS).open("r+b")
@@ -179,7 +163,7 @@ class StoreWriter:
             return
         self.items, self.count, self.checksum = progress["items"], progress["count"], progress["checksum"]
         self.sequences = [SequenceInfo(**{**s, "size": tuple(s["size"])}) for s in progress["sequences"]]
-        self.skipped = {reason: Skipped(**found) for reason, found in progress["skipped"].items()}
+        self.skips = Skips.from_dict(progress["skips"])
 
     def append(self, frame: np.ndarray, stamp: int, recording: str, size: tuple[int, int], *, new: bool) -> None:
         """One frame (H, W, 3) uint8; `new` begins a sequence."""
@@ -192,12 +176,6 @@ class StoreWriter:
         self.count += 1
         self.sequences[-1].stop = self.count
         self.last_stamp = stamp
-
-    def skip(self, reason: str, place: str, count: int = 1) -> None:
-        """Counts images that are not used. Reasons that differ in numbers only are one, told as it was met first."""
-        pattern = _NUMBER.sub("", reason)
-        known = next((known for known in self.skipped if _NUMBER.sub("", known) == pattern), reason)
-        self.skipped.setdefault(known, Skipped()).add(place, count)
 
     def save_progress(self) -> None:
         """From here an interrupted run goes on."""
@@ -232,7 +210,7 @@ class StoreWriter:
             "count": self.count,
             "checksum": self.checksum,
             "sequences": [asdict(sequence) for sequence in self.sequences],
-            "skipped": {reason: asdict(found) for reason, found in self.skipped.items()},
+            "skips": self.skips.to_dict(),
         }
 
 

@@ -1,0 +1,70 @@
+"""From a path to the recordings it names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from keypoint_perception.errors import UserError
+from training.data.bags import Bag
+from training.data.pictures import IMAGE_SUFFIXES, Episodes, ImageFolder, Video
+from training.data.sources import Source, natural
+from training.data.store import STORE_SUFFIX
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".mjpg"})
+BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
+
+
+def open_sources(paths: list[str]) -> list[Source]:
+    """The sources that paths name; a folder may hold several. Raises UserError where one cannot be a recording."""
+    if not paths:
+        raise UserError("no recordings given: name at least one bag, video, folder of images or of episodes")
+    return [source for path in paths for source in open_source(Path(path))]
+
+
+def open_source(path: Path) -> list[Source]:
+    """The sources of one path: one, or all in a folder of bags and videos."""
+    if not path.exists():
+        raise UserError(f"{path} is not there: {_ALLOWED}")
+    source = _source(path)
+    sources = [source] if source else _inside(path)
+    if not sources:
+        raise UserError(f"{path} holds nothing that can be trained on: {_ALLOWED}")
+    return sources
+
+
+_ALLOWED = (
+    "allowed are a rosbag2 folder or its .mcap or .db3, a ROS 1 .bag, a video, a folder of images, simulated episodes, "
+    "or a folder of these"
+)
+
+
+def _source(path: Path) -> Source | None:
+    if path.is_dir():
+        if path.suffix == STORE_SUFFIX:
+            return None
+        names = [entry.name for entry in path.iterdir()]
+        if "metadata.yaml" in names or _is_one_recording(names):
+            return Bag(path)
+        if any(re.fullmatch(r"episode_\d+\.npz", name) for name in names):
+            return Episodes(path)
+        return ImageFolder(path) if any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names) else None
+    if path.suffix in BAG_SUFFIXES:
+        return Bag(path)
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return Video(path)
+    return Episodes(path) if path.suffix == ".npz" else None
+
+
+def _is_one_recording(names: list[str]) -> bool:
+    """Whether the bag files of a folder without metadata.yaml are one recording: run_0.mcap, run_1.mcap, …"""
+    parts = [match for name in names if (match := re.fullmatch(r"(.+?)(_\d+)?\.(mcap|db3)(\.zstd)?", name))]
+    return len(parts) == 1 or (bool(parts) and len({part[1] for part in parts}) == 1 and all(part[2] for part in parts))
+
+
+def _inside(path: Path) -> list[Source]:
+    if not path.is_dir():
+        return []
+    entries = sorted(path.iterdir(), key=lambda entry: natural(entry.name))
+    found = [_source(entry) for entry in entries if not entry.name.startswith(".")]
+    return [source for source in found if source is not None]
