@@ -3,10 +3,10 @@
 Not a paper but this project's answer to two failures of the others on articulated objects: keypoints that regress well
 and lie on no joint, and skeletons that freeze to one graph. As SuperPoint learns corners from drawn shapes before it
 sees photographs, a network learns here what a joint is from stick figures, whose joints are known: a root, limbs that
-leave it, links that follow one another. They are drawn onto the backgrounds of the recording's images (what is left of
-two frames where a large median filter and both frames agree), so that nothing of the real background is taken for a
-limb. No label of the recording is used; what is put in instead is the prior in `LimbsConfig`: how many limbs, how many
-links a limb, how long, how wide. KeypointGAN's unpaired poses play the same part.
+leave it, links that follow one another. They are drawn onto the backgrounds of the recording's images (of two frames,
+what is left without thin things), so that nothing of the real background is taken for a limb. No label of the recording
+is used; what is put in instead is the prior in `LimbsConfig`: how many limbs, how many links a limb, how long, how wide.
+KeypointGAN's unpaired poses play the same part.
 
 A slot is a place in the tree "root, limb, link": slot 0 is the root, slot 1 + limb · links + i the end of the limb's
 link i. A figure uses some of the slots; the presence of a joint is that of the link above it, and S its tree.
@@ -57,9 +57,6 @@ class LimbsConfig:
     """Figures drawn for a step, whatever the batch size."""
     background_window: int = 15
     """Side of the median filter in pixels, odd: above twice the width of the real object's limbs."""
-    trust_still: float = 0.5
-    """Probability that what two frames agree on counts as background. It keeps thin things that never move, rails and
-    horizons, but also the part of the object that stood still; without it a median filter takes both out."""
     sigma: float = 0.05
     """Of the target heatmaps."""
     position_weight: float = 1.0
@@ -74,7 +71,7 @@ class LimbsConfig:
             least, most = getattr(self, name)
             if not 0 < least <= most:
                 raise UserError(f"limbs: {name} is {[least, most]}: give the least, above 0, and the most")
-        for name in ("body", "one_hue", "trust_still"):
+        for name in ("body", "one_hue"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"limbs: {name} is {getattr(self, name)}: give a probability")
         for name in ("width", "drawn", "sigma"):
@@ -205,22 +202,26 @@ def _draw_body(canvas: np.ndarray, figure: Figure, pixels: np.ndarray, scale: fl
         cv2.ellipse(canvas, (tuple(centre.tolist()), tuple((2 * axes).tolist()), angle), colour, -1, cv2.LINE_AA)
 
 
-def background(image: np.ndarray, reference: np.ndarray, window: int, trust_still: bool) -> np.ndarray:
-    """(H, W, 3) uint8 without the object, as far as two frames tell: of each pixel the frame that is nearer to a median
-    filter, or the filter's own where neither is near. With `trust_still` what the frames agree on stays.
+def background(image: np.ndarray, reference: np.ndarray, window: int) -> np.ndarray:
+    """(H, W, 3) uint8 without the object, as far as two frames tell.
+
+    A pixel is like the background where it is near to a median filter, or to the median of its row or column: rails and
+    horizons are as thin as limbs but go all the way. Of the two frames the one that is nearer is taken, or the filter
+    where neither is near. That a pixel is the same in both frames says nothing: an object often stays where it is, and
+    what is left of it would teach the network to overlook it.
     """
-    smooth = cv2.medianBlur(image, window)
-    gaps = [np.abs(frame.astype(int) - smooth).sum(axis=-1, keepdims=True) for frame in (image, reference)]
+    smooth = cv2.medianBlur(image, window).astype(int)
+    medians = (smooth, *(np.median(image, axis=axis, keepdims=True) for axis in (0, 1)))
+    gaps = []
+    for frame in (image, reference):
+        apart = [np.abs(frame - median).sum(axis=-1, keepdims=True) for median in medians]
+        gaps.append(np.minimum.reduce(apart))
     nearer = np.where(gaps[0] <= gaps[1], image, reference)
-    ground = np.where(np.minimum(*gaps) < NEAR, nearer, smooth)
-    if trust_still:
-        still = np.abs(image.astype(int) - reference).sum(axis=-1, keepdims=True) < SAME
-        ground = np.where(still, image, ground)
-    return ground.astype(np.uint8)
+    return np.where(np.minimum(*gaps) < NEAR, nearer, smooth).astype(np.uint8)
 
 
-SAME, NEAR = 24, 60
-"""Sums of three differences in grey levels: below the first two pixels are the same, below the second alike."""
+NEAR = 60
+"""Pixels whose three differences in grey levels sum up to less are alike."""
 
 
 # ------------------------------------------------------------------------------------------------- network and method
@@ -315,10 +316,8 @@ class Limbs(Method):
         """Images (N, 3, H, W) in [0, 1] over the batch's backgrounds and their joints (N, K, 2), NaN if not present."""
         frames = [_to_uint8(batch[key]) for key in ("image", "reference")]
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
-        grounds = []
-        for image, reference in zip(*frames, strict=True):
-            still = bool(rng.uniform() < self.config.trust_still)
-            grounds.append(background(image, reference, self.config.background_window, still))
+        pairs = zip(*frames, strict=True)
+        grounds = [background(image, reference, self.config.background_window) for image, reference in pairs]
         images, joints = [], []
         for index in range(self.config.drawn):
             figure = random_figure(self.config, rng)
