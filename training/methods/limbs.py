@@ -5,7 +5,7 @@ and lie on no joint, and skeletons that freeze to one graph. As SuperPoint learn
 sees photographs, a network learns here what a joint is from stick figures, whose joints are known: a root, limbs that
 leave it, links that follow one another. They are drawn onto the backgrounds of the recording's images (of two frames,
 what is left without thin things), so that nothing of the real background is taken for a limb. No label of the recording
-is used; what is put in instead is the prior in `LimbsConfig`: how many limbs, how many links a limb, how long, how wide.
+is used; what is put in instead is the prior in `LimbsConfig`: how many limbs, of how many links, how long, how wide.
 KeypointGAN's unpaired poses play the same part.
 
 A slot is a place in the tree "root, limb, link": slot 0 is the root, slot 1 + limb · links + i the end of the limb's
