@@ -115,20 +115,25 @@ class _Frames(quantization.CalibrationDataReader):
 
 def _quantised(model: Any, frames: np.ndarray) -> bytes:
     """Convolutions in int8 (symmetric, weights per channel), everything else as it was."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "int8.onnx"
-        quantization.quantize_static(
-            model,
-            out,
-            _Frames(frames),
-            quant_format=quantization.QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],
-            per_channel=True,
-            activation_type=quantization.QuantType.QInt8,
-            weight_type=quantization.QuantType.QInt8,
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
-        )
-        return out.read_bytes()
+    settings = {"ActivationSymmetric": True, "WeightSymmetric": True}
+    logging.disable(logging.WARNING)  # it advises a pre-processing that the exporter has done: folded normalisations
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "int8.onnx"
+            quantization.quantize_static(
+                model,
+                out,
+                _Frames(frames),
+                quant_format=quantization.QuantFormat.QDQ,
+                op_types_to_quantize=["Conv"],
+                per_channel=True,
+                activation_type=quantization.QuantType.QInt8,
+                weight_type=quantization.QuantType.QInt8,
+                extra_options=settings,
+            )
+            return out.read_bytes()
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def parity(method: Method, onnx: bytes, frames: np.ndarray) -> Parity:
