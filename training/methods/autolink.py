@@ -187,7 +187,8 @@ class AutoLink(Method):
     def detect(self, image: Tensor) -> Detection:
         """A keypoint's score is the share of its map within a tenth of the image around it."""
         keypoints, maps = self.keypoints(image)
-        cells = grid(*maps.shape[-2:], maps)
+        height, width = maps.shape[-2:]
+        cells = grid(height, width, maps)
         near = ((cells - keypoints[:, :, None, None]) ** 2).sum(dim=-1) < 0.2**2
         adjacency = self.adjacency().expand(image.shape[0], -1, -1)
         root = torch.full_like(keypoints[..., 0], -1, dtype=torch.long)

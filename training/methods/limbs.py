@@ -262,6 +262,8 @@ class Limbs(Method):
     Config = LimbsConfig
     required_keys: ClassVar[frozenset[str]] = frozenset({"image", "reference"})
     static_fields: ClassVar[frozenset[str]] = frozenset({"parent", "level"})
+    parent: Tensor
+    level: Tensor
 
     def __init__(self, config: LimbsConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
@@ -302,7 +304,8 @@ class Limbs(Method):
         images, joints = self.figures(batch)
         present = joints[..., 0].isfinite()
         heat, presence = self.network(images)
-        target = gaussian_maps(joints.nan_to_num(), *heat.shape[-2:], config.sigma).flatten(2)
+        height, width = heat.shape[-2:]
+        target = gaussian_maps(joints.nan_to_num(), height, width, config.sigma).flatten(2)
         target = target / target.sum(dim=-1, keepdim=True).clamp_min(1e-6)
         entropy = -(target * heat.float().flatten(2).log_softmax(dim=-1)).sum(dim=-1)
         seen = nn.functional.binary_cross_entropy_with_logits(presence.float(), present.float())
