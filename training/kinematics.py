@@ -1,9 +1,9 @@
 """A skeleton and its parts from how keypoints move: for methods that learn no graph themselves.
 
-Two points of one rigid link keep their distance. The spread of a distance, relative to the distance itself or to how
-far the points move about one another, whichever is smaller, says how rigid a pair is whatever the scale: a coefficient
-of variation that a long way between unrelated points does not flatter. Spreads are taken from quantiles weighted by
-score, so that single false detections do not count. The skeleton is the spanning tree whose distances vary least in
+Two points of one rigid link keep their distance, however far the link moves. The spread of a distance over the spread
+of the points' own positions says how loosely a pair is coupled, whatever the scale; the distance itself would be a poor
+measure to divide by, as it flatters far pairs and blames noise on near ones. Spreads are taken from quantiles weighted
+by score, so that single false detections do not count. The skeleton is the spanning tree whose distances vary least in
 all, where of two equally rigid pairs the shorter wins; the parts are clusters of mutually rigid points.
 """
 
@@ -19,16 +19,18 @@ from scipy.spatial.distance import squareform
 
 from keypoint_perception.observation import EDGE_THRESHOLD
 
-HALF_RIGID = 0.25
-"""Relative variation at which a pair counts as half rigid; projection alone varies a turning link by about 0.1."""
-SMALLEST_DISTANCE = 0.03
-"""Distances and motions, as shares of the points' overall extent, that variation is at least divided by."""
+HALF_RIGID = 0.35
+"""Variation at which a pair counts as half rigid; the projection of a turning link alone varies by 0.1 to 0.3."""
+STANDING = 0.03
+"""A point whose position spreads by less than this share of the points' overall extent stands still."""
 NORMAL_SPREAD = 2.563
 """From the 10% to the 90% quantile of a normal distribution, in standard deviations."""
 LENGTH_COST = 0.1
 """What an edge's length costs in the spanning tree, against its spread."""
-UNRELATED = 0.1
-"""A spanning edge of less rigidity than this joins nothing: its ends belong to different objects."""
+UNRELATED = 0.72
+"""A spanning edge of more relative variation than this joins nothing: its ends belong to different objects."""
+ONE_PART = 0.06
+"""Keypoints whose edges would cost at most this on average are one part."""
 MOST_GROUPS = 8
 
 
@@ -56,18 +58,18 @@ def estimate_kinematics(recordings: list[tuple[np.ndarray, np.ndarray]]) -> Kine
     rigidity = np.exp2(-((variation / HALF_RIGID) ** 2))
     np.fill_diagonal(rigidity, 0)
     tree = minimum_spanning_tree(cost + 1e-9).toarray() > 0
-    edge = (tree | tree.T) & (rigidity > UNRELATED)
+    edge = (tree | tree.T) & (variation < UNRELATED)
     adjacency = np.where(edge, EDGE_THRESHOLD + (1 - EDGE_THRESHOLD) * rigidity, 0.98 * EDGE_THRESHOLD * rigidity)
     np.fill_diagonal(adjacency, 0)
     frames = sum(len(keypoints) for keypoints, _ in recordings)
-    return Kinematics(adjacency, rigid_groups(rigidity) if count > 1 else [(0,)], rigidity, frames)
+    return Kinematics(adjacency, part_groups(cost) if count > 1 else [(0,)], rigidity, frames)
 
 
-def rigid_groups(rigidity: np.ndarray) -> list[tuple[int, ...]]:
-    """Clusters of keypoints that are, on average, at least half rigid with one another; by their smallest member."""
-    distance = 1 - rigidity
+def part_groups(cost: np.ndarray) -> list[tuple[int, ...]]:
+    """Clusters (average linkage) of keypoints that stay together; by their smallest member. cost (K, K) of edges."""
+    distance = cost.copy()
     np.fill_diagonal(distance, 0)
-    labels = fcluster(linkage(squareform(distance, checks=False), "average"), t=0.5, criterion="distance")
+    labels = fcluster(linkage(squareform(distance, checks=False), "average"), t=ONE_PART, criterion="distance")
     return _by_label(labels)
 
 
@@ -98,14 +100,14 @@ def _variation(recordings: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndar
     for keypoints, scores in recordings:
         low, high = np.quantile(keypoints.reshape(-1, 2), (0.1, 0.9), axis=0)
         extent = max(float(np.linalg.norm(high - low)), 1e-9)
+        moved = np.hypot(*(_spread(keypoints[..., axis] / extent, scores + 1e-6) for axis in (0, 1)))  # (K,)
         for i in range(count):
-            offset = (keypoints - keypoints[:, i : i + 1]) / extent  # (T, K, 2)
+            distance = np.linalg.norm(keypoints - keypoints[:, i : i + 1], axis=-1) / extent  # (T, K)
             weight = scores * scores[:, i : i + 1] + 1e-6
-            low, middle, high = _weighted_quantiles(np.linalg.norm(offset, axis=-1), weight, (0.1, 0.5, 0.9))
-            moved = np.hypot(*(_spread(offset[..., axis], weight) for axis in (0, 1)))
-            deviation, weight_sum = (high - low) / NORMAL_SPREAD, weight.sum(axis=0)
+            middle = _weighted_quantiles(distance, weight, (0.5,))[0]
+            deviation, weight_sum = _spread(distance, weight), weight.sum(axis=0)
             cost[i] += weight_sum * (deviation + LENGTH_COST * middle)
-            variation[i] += weight_sum * deviation / np.maximum(np.minimum(middle, moved), SMALLEST_DISTANCE)
+            variation[i] += weight_sum * deviation / np.maximum(np.minimum(moved, moved[i]), STANDING)
             total[i] += weight_sum
     cost, variation = cost / total, variation / total
     return (cost + cost.T) / 2, (variation + variation.T) / 2  # equal but for rounding

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.kinematics import estimate_kinematics, rigid_groups, spectral_groups
+from training.kinematics import estimate_kinematics, part_groups, spectral_groups
 
 
 def swinging_arm(frames=200, seed=0):
@@ -23,7 +23,7 @@ def edges(adjacency):
 def test_links_of_an_arm_are_found_and_grouped():
     found = estimate_kinematics([swinging_arm()])
     assert {(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (6, 7)} <= edges(found.adjacency)
-    assert found.groups == [(0, 1), (2, 3, 4, 5), (6, 7)]  # point 2 is the elbow and rigid with both links
+    assert found.groups == [(0, 1, 2), (3, 4, 5), (6, 7)]
     assert np.array_equal(found.adjacency, found.adjacency.T)
     assert not found.adjacency.diagonal().any()
     assert 0 <= found.adjacency.min() <= found.adjacency.max() <= 1
@@ -52,9 +52,9 @@ def test_one_keypoint_has_no_edges():
     assert found.groups == [(0,)]
 
 
-def test_rigid_groups_of_two_blocks():
-    rigidity = np.array([[0, 0.9, 0.1], [0.9, 0, 0.2], [0.1, 0.2, 0.0]])
-    assert rigid_groups(rigidity) == [(0, 1), (2,)]
+def test_part_groups_of_two_blocks():
+    cost = np.array([[0, 0.02, 0.3], [0.02, 0, 0.2], [0.3, 0.2, 0.0]])
+    assert part_groups(cost) == [(0, 1), (2,)]
 
 
 def test_spectral_groups_cut_the_weak_link():
