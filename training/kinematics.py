@@ -27,10 +27,8 @@ NORMAL_SPREAD = 2.563
 """From the 10% to the 90% quantile of a normal distribution, in standard deviations."""
 LENGTH_COST = 0.1
 """What an edge's length costs in the spanning tree, against its spread."""
-UNRELATED = 0.72
-"""A spanning edge of more relative variation than this joins nothing: its ends belong to different objects."""
-ONE_PART = 0.06
-"""Keypoints whose edges would cost at most this on average are one part."""
+UNRELATED = 0.1
+"""A spanning edge of less rigidity than this joins nothing: its ends belong to different objects."""
 MOST_GROUPS = 8
 
 
@@ -58,18 +56,18 @@ def estimate_kinematics(recordings: list[tuple[np.ndarray, np.ndarray]]) -> Kine
     rigidity = np.exp2(-((variation / HALF_RIGID) ** 2))
     np.fill_diagonal(rigidity, 0)
     tree = minimum_spanning_tree(cost + 1e-9).toarray() > 0
-    edge = (tree | tree.T) & (variation < UNRELATED)
+    edge = (tree | tree.T) & (rigidity > UNRELATED)
     adjacency = np.where(edge, EDGE_THRESHOLD + (1 - EDGE_THRESHOLD) * rigidity, 0.98 * EDGE_THRESHOLD * rigidity)
     np.fill_diagonal(adjacency, 0)
     frames = sum(len(keypoints) for keypoints, _ in recordings)
-    return Kinematics(adjacency, part_groups(cost) if count > 1 else [(0,)], rigidity, frames)
+    return Kinematics(adjacency, rigid_groups(rigidity) if count > 1 else [(0,)], rigidity, frames)
 
 
-def part_groups(cost: np.ndarray) -> list[tuple[int, ...]]:
-    """Clusters (average linkage) of keypoints that stay together; by their smallest member. cost (K, K) of edges."""
-    distance = cost.copy()
+def rigid_groups(rigidity: np.ndarray) -> list[tuple[int, ...]]:
+    """Clusters of keypoints that are, on average, at least half rigid with one another; by their smallest member."""
+    distance = 1 - rigidity
     np.fill_diagonal(distance, 0)
-    labels = fcluster(linkage(squareform(distance, checks=False), "average"), t=ONE_PART, criterion="distance")
+    labels = fcluster(linkage(squareform(distance, checks=False), "average"), t=0.5, criterion="distance")
     return _by_label(labels)
 
 
