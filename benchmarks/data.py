@@ -2,15 +2,18 @@
 
     python -m benchmarks.data [--frames 300] [--rounds 5] [--json FILE]
 
-Into the store: frames a second from each kind of source into its frame store (read, decode, crop, resize, write),
-against bare decoding of the same frames in one thread (read and decode, nothing kept). Out of the store: samples a
+Into the store: frames a second from each kind of source into its frame store (read, decode, resize, write, in as many
+threads as there are cores), against bare decoding of the same frames in one thread (read and decode, nothing kept) and
+against what cannot be avoided (read, decode and resize, nothing kept, one thread). Out of the store: samples a
 second from a store on disk with two workers against the same samples out of a plain array in memory with two workers.
-Each figure is the best of several rounds, taken in turn, so that what else the machine does falls on both alike.
+Each figure is the best of several rounds, taken in turn, so that what else the machine does falls on both alike. The
+processor time of a frame hardly depends on what else runs: with N cores to spare it is divided by up to N in the store.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import tempfile
@@ -25,6 +28,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_typestore
 
+from keypoint_perception.geometry import resize
 from training.data import DataConfig, load_data, loader
 from training.data.build import build_store
 from training.data.opening import open_source
@@ -140,13 +144,15 @@ def make_sources(folder: Path, count: int) -> dict[str, Path]:
     return made
 
 
-def bare_decoding(path: Path) -> int:
-    """Reads and decodes every frame, and keeps none."""
+def decoding(path: Path, resized: bool) -> int:
+    """Reads and decodes every frame, resizes it or not, and keeps none."""
     (source,) = open_source(path)
     frames = 0
     for item in source.items(source.choose("")):
         assert isinstance(item, Item)
-        item.decode()
+        image = item.decode()
+        if resized:
+            resize(image, INPUT)
         frames += 1
     return frames
 
@@ -158,13 +164,19 @@ def into_store(path: Path, root: Path) -> int:
     return build_store(source, view, root, progress=False).items
 
 
-def rates(jobs: dict[str, Callable[[], int]], rounds: int) -> dict[str, float]:
-    """Best units a second of each job over `rounds`, the jobs taken in turn."""
-    best = dict.fromkeys(jobs, 0.0)
+def measure(jobs: dict[str, Callable[[], int]], rounds: int) -> dict[str, dict[str, float]]:
+    """Best units a second and least processor milliseconds a unit of each job over `rounds`, the jobs taken in turn.
+
+    Processor time counts all threads of this process, not those of loader workers.
+    """
+    best = {name: {"per_second": 0.0, "cpu_ms": float("inf")} for name in jobs}
     for _ in range(rounds):
         for name, job in jobs.items():
-            started = time.perf_counter()
-            best[name] = max(best[name], job() / (time.perf_counter() - started))
+            started, busy = time.perf_counter(), time.process_time()
+            units = job()
+            rate, cost = units / (time.perf_counter() - started), 1e3 * (time.process_time() - busy) / units
+            best[name]["per_second"] = max(best[name]["per_second"], rate)
+            best[name]["cpu_ms"] = min(best[name]["cpu_ms"], cost)
     return best
 
 
@@ -182,7 +194,7 @@ class _ArrayStore:
         self.shape, self.stamps = store.shape, store.stamps  # type: ignore[attr-defined]
 
 
-def out_of_store(path: Path, root: Path, rounds: int, steps: int) -> dict[str, float]:
+def out_of_store(path: Path, root: Path, rounds: int, steps: int) -> dict[str, dict[str, float]]:
     """Samples a second with two workers, from the store and from memory."""
     config = DataConfig(sources=[str(path)], input_size=INPUT, store=str(root), validation=0.0)
     stored = load_data(config, progress=False).train
@@ -192,7 +204,19 @@ def out_of_store(path: Path, root: Path, rounds: int, steps: int) -> dict[str, f
     def consume(sampler: TimePairs) -> int:
         return sum(len(batch["image"]) for batch in loader(sampler, 0, steps, 32, seed=0, workers=2))
 
-    return rates({name: lambda s=sampler: consume(s) for name, sampler in samplers.items()}, rounds)
+    return measure({name: lambda s=sampler: consume(s) for name, sampler in samplers.items()}, rounds)
+
+
+def row(kind: str, found: dict[str, dict[str, float]]) -> str:
+    """A line of the table."""
+    speeds = {name: figures["per_second"] for name, figures in found.items()}
+    shares = [speeds["store"] / speeds[name] for name in ("bare", "resized")]
+    return (
+        f"{kind:<22}"
+        + "".join(f"{speed:>9.0f}" for speed in speeds.values())
+        + "".join(f"{share:>9.0%}" for share in shares)
+        + "".join(f"{figures['cpu_ms']:>9.2f}" for figures in found.values())
+    )
 
 
 def main() -> None:
@@ -203,27 +227,26 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here too")
     given = parser.parse_args()
     cv2.setNumThreads(1)
-    figures: dict[str, dict[str, float]] = {}
+    figures: dict[str, dict[str, dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         print(f"{os.cpu_count()} cores, {given.frames} frames of {SIZE[0]}x{SIZE[1]} to {INPUT[0]}x{INPUT[1]}")
-        print(f"{'source':<24}{'store frames/s':>16}{'bare frames/s':>16}{'share':>8}")
+        print(f"{'':<22}{'frames/s':>27}{'store against':>18}{'processor ms/frame':>27}")
+        columns = ("store", "bare", "resized", "bare", "resized", "store", "bare", "resized")
+        print(f"{'source':<22}" + "".join(f"{column:>9}" for column in columns))
         sources = make_sources(folder, given.frames)
         for kind, path in sources.items():
-            count = iter(range(10**6))
-            found = rates(
-                {
-                    "bare": lambda p=path: bare_decoding(p),
-                    "store": lambda p=path, c=count: into_store(p, folder / f"stores_{p.name}_{next(c)}"),
-                },
-                given.rounds,
-            )
-            figures[kind] = {**found, "share": found["store"] / found["bare"]}
-            print(f"{kind:<24}{found['store']:>16.0f}{found['bare']:>16.0f}{figures[kind]['share']:>8.0%}", flush=True)
-        found = out_of_store(sources["mcap, jpeg"], folder / "samples", given.rounds, given.steps)
-        figures["samples"] = {**found, "share": found["store"] / found["memory"]}
-        print(f"\nsamples/s with 2 workers: store {found['store']:.0f}, memory {found['memory']:.0f},", end=" ")
-        print(f"share {figures['samples']['share']:.0%}")
+            count = itertools.count()
+            jobs = {
+                "store": lambda p=path, c=count: into_store(p, folder / f"stores_{p.name}_{next(c)}"),
+                "bare": lambda p=path: decoding(p, resized=False),
+                "resized": lambda p=path: decoding(p, resized=True),
+            }
+            figures[kind] = measure(jobs, given.rounds)
+            print(row(kind, figures[kind]), flush=True)
+        figures["samples"] = out_of_store(sources["mcap, jpeg"], folder / "samples", given.rounds, given.steps)
+        store, memory = (figures["samples"][name]["per_second"] for name in ("store", "memory"))
+        print(f"\nsamples/s with 2 workers: store {store:.0f}, memory {memory:.0f}, share {store / memory:.0%}")
     if given.json:
         given.json.write_text(json.dumps(figures, indent=1))
 
