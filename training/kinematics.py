@@ -4,7 +4,7 @@ Two points of one rigid link keep their distance, however far the link moves. Th
 of the points' own positions says how loosely a pair is coupled, whatever the scale; the distance itself would be a poor
 measure to divide by, as it flatters far pairs and blames noise on near ones. Spreads are taken from quantiles weighted
 by score, so that single false detections do not count. The skeleton is the spanning tree whose distances vary least in
-all, where of two equally rigid pairs the shorter wins; the parts are clusters of mutually rigid points.
+all, where of two equally rigid pairs the shorter wins; the parts are clusters of points with cheap edges.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ LENGTH_COST = 0.1
 """What an edge's length costs in the spanning tree, against its spread."""
 UNRELATED = 0.1
 """A spanning edge of less rigidity than this joins nothing: its ends belong to different objects."""
+ONE_PART = 0.06
+"""Keypoints whose edges would cost at most this on average are one part."""
 MOST_GROUPS = 8
 
 
@@ -60,14 +62,14 @@ def estimate_kinematics(recordings: list[tuple[np.ndarray, np.ndarray]]) -> Kine
     adjacency = np.where(edge, EDGE_THRESHOLD + (1 - EDGE_THRESHOLD) * rigidity, 0.98 * EDGE_THRESHOLD * rigidity)
     np.fill_diagonal(adjacency, 0)
     frames = sum(len(keypoints) for keypoints, _ in recordings)
-    return Kinematics(adjacency, rigid_groups(rigidity) if count > 1 else [(0,)], rigidity, frames)
+    return Kinematics(adjacency, part_groups(cost) if count > 1 else [(0,)], rigidity, frames)
 
 
-def rigid_groups(rigidity: np.ndarray) -> list[tuple[int, ...]]:
-    """Clusters of keypoints that are, on average, at least half rigid with one another; by their smallest member."""
-    distance = 1 - rigidity
+def part_groups(cost: np.ndarray) -> list[tuple[int, ...]]:
+    """Clusters (average linkage) of keypoints that stay together; by their smallest member. cost (K, K) of edges."""
+    distance = cost.copy()
     np.fill_diagonal(distance, 0)
-    labels = fcluster(linkage(squareform(distance, checks=False), "average"), t=0.5, criterion="distance")
+    labels = fcluster(linkage(squareform(distance, checks=False), "average"), t=ONE_PART, criterion="distance")
     return _by_label(labels)
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.kinematics import estimate_kinematics, rigid_groups, spectral_groups
+from training.kinematics import estimate_kinematics, part_groups, spectral_groups
 
 
 def swinging_arm(frames=200, seed=0):
@@ -52,9 +52,9 @@ def test_one_keypoint_has_no_edges():
     assert found.groups == [(0,)]
 
 
-def test_rigid_groups_of_two_blocks():
-    rigidity = np.array([[0, 0.9, 0.1], [0.9, 0, 0.2], [0.1, 0.2, 0.0]])
-    assert rigid_groups(rigidity) == [(0, 1), (2,)]
+def test_part_groups_of_two_blocks():
+    cost = np.array([[0, 0.02, 0.3], [0.02, 0, 0.2], [0.3, 0.2, 0.0]])
+    assert part_groups(cost) == [(0, 1), (2,)]
 
 
 def test_noise_on_near_points_does_not_part_them():
