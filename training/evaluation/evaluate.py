@@ -160,9 +160,8 @@ def main(argv: list[str]) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m training evaluate", description=__doc__)
     parser.add_argument("model", type=Path, help="model file (.onnx), or the folder of a training run")
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder of simulated episodes, or COCO keypoints .json"
-    )
+    parser.add_argument("--data", type=Path, required=True, help="simulated episodes or bag, or COCO keypoints .json")
+    parser.add_argument("--topic", default="", help="image topic of a bag")
     parser.add_argument("-o", "--output", type=Path, help="also write the measures to this JSON file")
     parser.add_argument("--epsilon", type=float, help="largest distance of a matched joint, [-1, 1] units")
     parser.add_argument("--seed", type=int, default=0, help="draws the frame whose skeleton stands for its video")
