@@ -28,7 +28,7 @@ NORMAL_SPREAD = 2.563
 LENGTH_COST = 0.1
 """What an edge's length costs in the spanning tree, against its spread."""
 UNRELATED = 0.1
-"""A spanning edge of less rigidity than this joins nothing: its ends belong to different objects."""
+"""A spanning edge that costs more than this joins nothing: its ends belong to different objects."""
 ONE_PART = 0.06
 """Keypoints whose edges would cost at most this on average are one part."""
 MOST_GROUPS = 8
@@ -58,7 +58,7 @@ def estimate_kinematics(recordings: list[tuple[np.ndarray, np.ndarray]]) -> Kine
     rigidity = np.exp2(-((variation / HALF_RIGID) ** 2))
     np.fill_diagonal(rigidity, 0)
     tree = minimum_spanning_tree(cost + 1e-9).toarray() > 0
-    edge = (tree | tree.T) & (rigidity > UNRELATED)
+    edge = (tree | tree.T) & (cost < UNRELATED)
     adjacency = np.where(edge, EDGE_THRESHOLD + (1 - EDGE_THRESHOLD) * rigidity, 0.98 * EDGE_THRESHOLD * rigidity)
     np.fill_diagonal(adjacency, 0)
     frames = sum(len(keypoints) for keypoints, _ in recordings)
