@@ -54,42 +54,45 @@ def load_data(config: DataConfig, progress: bool = True) -> Data:
     Raises UserError where a recording cannot be used at all; what is skipped of one is printed to stderr.
     """
     sources = open_sources(config.sources)
-    drawing = config.drawing()
-    prior = _read_prior(Path(config.prior)) if config.prior else None
     stores = [_store(source, config, config.topic, config.roi, progress) for source in sources]
-    tracks = tuple(track for index, store in enumerate(stores) for track in _tracks(index, store, sources))
-    partners: list[int] = []
-    if drawing.pairs == "cameras":
-        roi = config.reference_roi if config.reference_roi or config.reference_topic else config.roi
-        topic = config.reference_topic or config.topic
-        if (topic, roi) == (config.topic, config.roi):
-            raise UserError("pairs are between cameras and only one is named: set reference_topic, or reference_roi")
-        partners = list(range(len(stores), 2 * len(stores)))
-        stores += [_store(source, config, topic, roi, progress) for source in sources]
-    frames = Frames(stores)
-
-    def sampler(part: list[Track]) -> Sampler:
-        if drawing.pairs == "time":
-            return TimePairs(frames, part, drawing, prior)
-        if drawing.pairs == "cameras":
-            return CameraPairs(frames, part, partners, config.slop_seconds, prior)
-        return WarpPairs(frames, part, config.warp, prior) if drawing.pairs == "warp" else Stills(frames, part, prior)
-
-    train, held_out = split(list(tracks), config.validation, config.split)
-    training = sampler(train)
+    partners = _partner_stores(sources, config, progress) if config.drawing().pairs == "cameras" else []
+    tracks = [track for index, store in enumerate(stores) for track in _tracks(index, store, len(stores))]
+    frames = Frames(stores + partners)
+    prior = _read_prior(Path(config.prior)) if config.prior else None
+    train, held_out = split(tracks, config.validation, config.split)
+    training = _sampler(config, frames, train, prior)
     try:
-        validation = sampler(held_out) if held_out else training
-    except UserError:  # too short for these distances
+        validation = _sampler(config, frames, held_out, prior) if held_out else training
+    except UserError:  # what is held out is too short for these distances
         validation = training
     return Data(
         training,
         validation,
-        _fingerprint(config, stores),
+        _fingerprint(config, frames.stores),
         _description(config, sources, stores, training, validation),
         config.roi,
         frames,
-        tracks,
+        tuple(tracks),
     )
+
+
+def _sampler(config: DataConfig, frames: Frames, tracks: list[Track], prior: np.ndarray | None) -> Sampler:
+    drawing = config.drawing()
+    if drawing.pairs == "time":
+        return TimePairs(frames, tracks, drawing, prior)
+    if drawing.pairs == "cameras":
+        return CameraPairs(frames, tracks, config.slop_seconds, prior)
+    return WarpPairs(frames, tracks, config.warp, prior) if drawing.pairs == "warp" else Stills(frames, tracks, prior)
+
+
+def _partner_stores(sources: list[Source], config: DataConfig, progress: bool) -> list[FrameStore]:
+    """For each source the store of what its second camera saw."""
+    other_topic = bool(config.reference_topic) and config.reference_topic != config.topic
+    roi = config.reference_roi or (None if other_topic else config.roi)
+    if not other_topic and roi == config.roi:
+        raise UserError("pairs are between cameras and only one is named: set reference_topic, or reference_roi")
+    topic = config.reference_topic or config.topic
+    return [_store(source, config, topic, roi, progress) for source in sources]
 
 
 def split(tracks: list[Track], share: float, how: str) -> tuple[list[Track], list[Track]]:
@@ -168,9 +171,9 @@ def _store(
     return store
 
 
-def _tracks(index: int, store: FrameStore, sources: list[Source]) -> Iterator[Track]:
-    """A store's sequences; names are unique among all sources."""
-    prefix = f"{index}:" if len(sources) > 1 else ""
+def _tracks(index: int, store: FrameStore, stores: int) -> Iterator[Track]:
+    """The sequences of one of several stores; names are unique among all."""
+    prefix = f"{index}:" if stores > 1 else ""
     seen: dict[str, int] = {}
     for sequence in store.sequences:
         part = seen[sequence.recording] = seen.get(sequence.recording, 0) + 1

@@ -158,18 +158,21 @@ class CameraPairs(Sampler):
         self,
         frames: Frames,
         tracks: Sequence[Track],
-        partners: Sequence[int],
         slop_seconds: float,
         prior: np.ndarray | None = None,
     ) -> None:
-        """partners: for each store the store of the other camera. Raises UserError where no two instants agree."""
+        """frames: of one camera's stores, then of the other's in the same order.
+
+        Raises UserError where no two instants agree.
+        """
         super().__init__(frames, tracks, prior)
+        self._cameras_apart = len(frames.stores) // 2
         stores, indices = _flat(tracks)
         others, differences = np.empty_like(indices), np.empty_like(indices)
         for store in np.unique(stores):
             of_store = stores == store
             stamps = frames.stores[store].stamps[indices[of_store]]
-            others[of_store], differences[of_store] = _nearest(frames.stores[partners[store]], stamps)
+            others[of_store], differences[of_store] = _nearest(frames.stores[store + self._cameras_apart], stamps)
         usable = differences <= slop_seconds * 1e9
         if not usable.any():
             nearest = differences.min() / 1e9
@@ -178,14 +181,13 @@ class CameraPairs(Sampler):
                 "choose a larger slop_seconds"
             )
         self._stores, self._indices, self._others = stores[usable], indices[usable], others[usable]
-        self._partners = np.asarray(partners)
 
     def draw(self, batch_size: int, rng: np.random.Generator) -> Batch:
         """image, reference."""
         chosen = rng.integers(len(self._indices), size=batch_size)
         swap = rng.random(batch_size) < 0.5
         one, other = (self._stores[chosen], self._indices[chosen]), self._others[chosen]
-        partner = self._partners[one[0]]
+        partner = one[0] + self._cameras_apart
         return {
             "image": self.frames.gather(np.where(swap, one[0], partner), np.where(swap, one[1], other)),
             "reference": self.frames.gather(np.where(swap, partner, one[0]), np.where(swap, other, one[1])),
