@@ -14,7 +14,7 @@ from launch_ros.substitutions import FindPackageShare
 from launch import LaunchContext, LaunchDescription
 
 SHARE = FindPackageShare("keypoint_perception")
-KEEP = "(default: as in params_file)"
+KEEP = "Empty: as in params_file."
 ARGUMENTS = [
     DeclareLaunchArgument("model", default_value="", description=f"Model file (.onnx). {KEEP}"),
     DeclareLaunchArgument(
@@ -43,12 +43,12 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "camera_info",
         default_value="",
-        description="Calibration topic. (default: camera_info beside the image topic)",
+        description="Calibration topic. Empty: camera_info beside the image topic.",
     ),
     DeclareLaunchArgument(
         "depth",
         default_value="",
-        description="Topic of depth that is aligned with the image; keypoints are then in 3-D. (default: no depth)",
+        description="Topic of depth that is aligned with the image; keypoints are then in 3-D. Empty: no depth.",
     ),
     DeclareLaunchArgument(
         "depth_compressed",
@@ -57,7 +57,7 @@ ARGUMENTS = [
         description="Whether the depth topic carries sensor_msgs/CompressedImage.",
     ),
     DeclareLaunchArgument("rviz", default_value="false", choices=["true", "false"], description="Start RViz."),
-    DeclareLaunchArgument("bag", default_value="", description="A rosbag2 to play into the graph. (default: none)"),
+    DeclareLaunchArgument("bag", default_value="", description="A rosbag2 to play into the graph. Empty: none."),
     DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics."),
     DeclareLaunchArgument("name", default_value="detector", description="Name of the node."),
     DeclareLaunchArgument(

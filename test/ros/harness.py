@@ -24,15 +24,10 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
-class NodeProcess:
-    """`python -m keypoint_perception.ros.node` with parameters and remappings, and what it logs."""
+class LoggedProcess:
+    """A command, and what it prints."""
 
-    def __init__(self, parameters: Mapping[str, Any], remap: Mapping[str, str] | None = None) -> None:
-        command = [sys.executable, "-m", "keypoint_perception.ros.node", "--ros-args"]
-        for name, value in parameters.items():
-            command += ["-p", f"{name}:={_yaml(value)}"]
-        for old, new in (remap or {}).items():
-            command += ["-r", f"{old}:={new}"]
+    def __init__(self, command: list[str]) -> None:
         self.lines: list[str] = []
         self._process = subprocess.Popen(command, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True)
         threading.Thread(target=self._read, daemon=True).start()
@@ -65,13 +60,25 @@ class NodeProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-            raise AssertionError(f"the node did not end:\n{self.log}") from None
+            raise AssertionError(f"the process did not end:\n{self.log}") from None
         return status, time.monotonic() - start
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self.lines.append(line)
+
+
+class NodeProcess(LoggedProcess):
+    """`python -m keypoint_perception.ros.node` with parameters and remappings."""
+
+    def __init__(self, parameters: Mapping[str, Any], remap: Mapping[str, str] | None = None) -> None:
+        command = [sys.executable, "-m", "keypoint_perception.ros.node", "--ros-args"]
+        for name, value in parameters.items():
+            command += ["-p", f"{name}:={_yaml(value)}"]
+        for old, new in (remap or {}).items():
+            command += ["-r", f"{old}:={new}"]
+        super().__init__(command)
 
 
 class Bench:

@@ -1,0 +1,82 @@
+"""The launch file, where launch and the built package are installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from harness import LoggedProcess
+
+launch = pytest.importorskip("launch", reason="launch is not on PyPI: sourced ROS 2 only")
+pytest.importorskip("launch_ros", reason="launch_ros is not on PyPI: sourced ROS 2 only")
+
+FILE = Path(__file__).resolve().parents[2] / "launch" / "detector.launch.py"
+
+
+@pytest.fixture(scope="module")
+def module() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("detector_launch", FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_argument_is_explained(module: ModuleType) -> None:
+    arguments = module.generate_launch_description().get_launch_arguments()
+    assert {"model", "cameras", "image", "depth", "backend", "rviz", "bag", "namespace"} <= {a.name for a in arguments}
+    assert all(len(argument.description) > 10 for argument in arguments)
+
+
+def test_topics_of_one_camera_and_of_several(module: ModuleType) -> None:
+    given = {"image": "/cam/color/image_raw/compressed", "camera_info": "", "depth": "/cam/depth"}
+    assert dict(module.remappings(given, [])) == {
+        "image": "/cam/color/image_raw/compressed",
+        "camera_info": "/cam/color/camera_info",
+        "depth": "/cam/depth",
+    }
+    several = {"image": "/{camera}/image_raw", "camera_info": "", "depth": ""}
+    assert dict(module.remappings(several, ["left", "right"])) == {
+        "left/image": "/left/image_raw",
+        "left/camera_info": "/left/camera_info",
+        "right/image": "/right/image_raw",
+        "right/camera_info": "/right/camera_info",
+    }
+    assert module.remappings({"image": "image", "camera_info": "", "depth": ""}, ["left", "right"]) == []
+
+
+def test_only_what_is_given_overrules_the_parameter_file(module: ModuleType) -> None:
+    nothing = {argument.name: "" for argument in module.ARGUMENTS}
+    assert module.parameters(nothing | {"use_sim_time": "false"}, []) == {"use_sim_time": False}
+    given = nothing | {
+        "use_sim_time": "true",
+        "compressed": "true",
+        "depth": "/d",
+        "threads": "2",
+        "autostart": "false",
+    }
+    assert module.parameters(given, ["a", "b"]) == {
+        "use_sim_time": True,
+        "image_transport": "compressed",
+        "depth_transport": "raw",
+        "threads": 2,
+        "autostart": False,
+        "cameras": ["a", "b"],
+    }
+
+
+@pytest.mark.skipif(shutil.which("ros2") is None, reason="no ros2 command here")
+def test_ros2_launch_starts_the_node_and_ends_it(colour_model_path: Path) -> None:
+    command = ["ros2", "launch", "keypoint_perception", "detector.launch.py", f"model:={colour_model_path}"]
+    found = subprocess.run([*command[:4], "--show-args"], capture_output=True, text=True)
+    if found.returncode:
+        pytest.skip("the package is not built and sourced")
+    process = LoggedProcess([*command, "namespace:=robot"])
+    try:
+        process.wait_for("[robot.detector]: active, waiting for images on /robot/image")
+    finally:
+        process.stop()
+    assert "process has finished cleanly" in process.log
