@@ -30,6 +30,13 @@ def test_a_constant_offset_needs_the_bias():
     assert mean_error(Regressor.fit(keypoints, joints).predict(keypoints), joints) > 0.5
 
 
+def test_keypoints_that_hardly_move_cannot_do_worse_than_the_mean_pose():
+    rng = np.random.default_rng(0)
+    keypoints, joints = 1e-6 * rng.normal(size=(100, 4, 2)), rng.uniform(0, 1, (100, 1, 2))
+    regressor = Regressor.fit(keypoints[:50], joints[:50])
+    assert mean_error(regressor.predict(keypoints[50:]), joints[50:]) < 1.1 * mean_pose_error(joints[:50], joints[50:])
+
+
 def test_errors_by_hand():
     joints = np.zeros((2, 1, 2))
     predicted = np.array([[[3.0, 4.0]], [[0.0, 0.0]]])

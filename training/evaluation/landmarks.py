@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+RANK_TOLERANCE = 1e-4
+"""Directions in which keypoints vary less than this share of the most are left out: noise must not be amplified."""
+
 
 @dataclass(frozen=True)
 class Regressor:
@@ -22,7 +25,7 @@ class Regressor:
     def fit(cls, keypoints: np.ndarray, joints: np.ndarray, *, bias: bool = False) -> Regressor:
         """Least squares, argmin ‖X W - Y‖²: keypoints (T, K, 2) in [-1, 1], joints (T, N, 2) in any unit."""
         design = _design(keypoints, bias)
-        return cls(np.linalg.lstsq(design, joints.reshape(len(joints), -1), rcond=None)[0], bias)
+        return cls(np.linalg.lstsq(design, joints.reshape(len(joints), -1), rcond=RANK_TOLERANCE)[0], bias)
 
     def predict(self, keypoints: np.ndarray) -> np.ndarray:
         """(T, K, 2) to (T, N, 2) in the unit of the joints it was fitted to."""
