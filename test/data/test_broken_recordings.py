@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import lz4.frame
 import numpy as np
 import pytest
 from recording_files import (
@@ -78,6 +80,32 @@ def test_a_truncated_bag_gives_what_it_has(kind: str, tmp_path: Path) -> None:
     assert np.array_equal(np.diff(found.stamps), np.full(len(found.stamps) - 1, PERIOD))
     assert any("ends inside a record" in line or "cannot be read on" in line for line in lines)
     assert all(line.startswith(str(whole)) for line in lines)
+
+
+def test_a_truncated_compressed_file_gives_what_it_has(tmp_path: Path) -> None:
+    from test_sources import compressed_file_bag
+
+    bag = compressed_file_bag(tmp_path / "bag", large(60), StoragePlugin.MCAP)
+    (file,) = bag.glob("*.zstd")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size * 3 // 4])
+    found, lines = built(bag)
+    assert 15 <= len(used(found)) < 60 and lines
+
+
+def test_an_unfinished_mcap_of_lz4_chunks(tmp_path: Path) -> None:
+    (plain,) = write_rosbag2(tmp_path / "plain", large(40)).glob("*.mcap")
+    data, at, out = plain.read_bytes(), 8, bytearray(plain.read_bytes()[:8])
+    while data[at] in (0x01, 0x06, 0x07):  # header, chunks and their indices; what follows is written at the end
+        (length,) = struct.unpack_from("<Q", data, at + 1)
+        record = data[at + 9 : at + 9 + length]
+        if data[at] == 0x06:  # times, size and checksum; then "" and the content
+            packed = lz4.frame.compress(record[40:])
+            record = record[:28] + struct.pack("<I3sQ", 3, b"lz4", len(packed)) + packed
+        out += struct.pack("<BQ", data[at], len(record)) + record
+        at += 9 + length
+    (tmp_path / "run.mcap").write_bytes(out)
+    found, _ = built(tmp_path / "run.mcap")
+    assert len(used(found)) == 40
 
 
 def test_a_bag_that_was_never_closed(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zstandard
 from recording_files import (
     EXPECTED,
     PERIOD,
@@ -29,7 +28,7 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 from keypoint_perception.errors import UserError
 from training.data.opening import open_source, open_sources
-from training.data.salvage import Damage
+from training.data.salvage import Damage, zstd
 from training.data.sources import Item, Source
 from training.simulation.episode import Episode, write_episode
 
@@ -71,7 +70,7 @@ def compressed_file_bag(path: Path, content: list[Message], storage: StoragePlug
     """A recording whose files are compressed as a whole."""
     write_rosbag2(path, content, storage)
     (file,) = (f for f in path.iterdir() if f.suffix in (".mcap", ".db3"))
-    file.with_name(f"{file.name}.zstd").write_bytes(zstandard.ZstdCompressor().compress(file.read_bytes()))
+    file.with_name(f"{file.name}.zstd").write_bytes(zstd.compress(file.read_bytes()))
     file.unlink()
     metadata = path / "metadata.yaml"
     metadata.write_text(metadata.read_text().replace(file.name, f"{file.name}.zstd"))

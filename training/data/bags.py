@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-import zstandard
 from rosbags.rosbag1 import Reader as Reader1
 from rosbags.rosbag2 import Reader as Reader2
 from rosbags.typesys import Stores, get_typestore
@@ -18,7 +18,7 @@ from rosbags.typesys.store import Typestore
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.images import encoding_of, image_to_rgb
-from training.data.salvage import Damage, RawMessage, salvage
+from training.data.salvage import Damage, RawMessage, salvage, zstd
 from training.data.sources import Item, Source, Topic, natural
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -126,11 +126,10 @@ def _plain_file(path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder, path.stem)
-        with path.open("rb") as packed, plain.open("wb") as unpacked:
+        with zstd.open(path, "rb") as packed, plain.open("wb") as unpacked:
             try:
-                zstandard.ZstdDecompressor().copy_stream(packed, unpacked)
-            except zstandard.ZstdError as error:
-                unpacked.flush()
+                shutil.copyfileobj(packed, unpacked)
+            except (zstd.ZstdError, EOFError) as error:  # cut off; what was unpacked may be of use
                 if not unpacked.tell():
                     raise UserError(f"{path} is not zstd data ({error}): copy the recording again") from None
         yield plain
@@ -180,6 +179,6 @@ def _unpacked(data: bytes) -> bytes:
     if data[:4] != _ZSTD_MAGIC:
         return data
     try:
-        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
-    except zstandard.ZstdError:
+        return zstd.decompress(data)
+    except zstd.ZstdError:
         return b""  # cannot be deserialised, which is then reported

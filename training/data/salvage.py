@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import bz2
 import struct
+import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import apsw
 import lz4.frame
-import zstandard
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 
 class RawMessage(NamedTuple):
@@ -70,7 +76,7 @@ def _mcap_records(
             continue
         try:
             yield from _mcap_record(head[0], file.read(length), schemas, channels)
-        except (*_Damaged, zstandard.ZstdError, RuntimeError) as error:
+        except (*_Damaged, zstd.ZstdError, RuntimeError) as error:
             yield Damage(f"byte {at}", f"damaged record ({error})")
             file.seek(at + 9 + length)
 
@@ -88,7 +94,10 @@ def _mcap_record(
         yield RawMessage(*channels[channel], log_time, data[22:])
     else:
         compression, at = _text(data, 28)
-        payload = _MCAP_COMPRESSION[compression](data[at + 8 :], struct.unpack_from("<Q", data, 16)[0])
+        payload = _MCAP_COMPRESSION[compression](data[at + 8 :])
+        (checksum,) = struct.unpack_from("<I", data, 24)
+        if checksum and zlib.crc32(payload) != checksum:
+            raise ValueError("its checksum differs")
         yield from _mcap_chunk(payload, schemas, channels)
 
 
@@ -103,10 +112,10 @@ def _mcap_chunk(
         at += 9 + length
 
 
-_MCAP_COMPRESSION: dict[str, Callable[[bytes, int], bytes]] = {
-    "": lambda data, _: data,
-    "lz4": lambda data, _: lz4.frame.decompress(data),
-    "zstd": lambda data, size: zstandard.ZstdDecompressor().decompress(data, max_output_size=size),
+_MCAP_COMPRESSION: dict[str, Callable[[bytes], bytes]] = {
+    "": lambda data: data,
+    "lz4": lz4.frame.decompress,
+    "zstd": zstd.decompress,
 }
 
 
