@@ -31,6 +31,8 @@ NEWEST_ONLY = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=R
 _OVERRIDABLE = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY, QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH)
 _TYPES = {"raw": Image, "compressed": CompressedImage}
 _DEPTH_KEPT = 8
+_DEPTH_PATIENCE = 3.5
+"""Depth that has missed this many of its periods has fallen silent."""
 SILENCE_S = 10.0
 """After this long without an image, the cause is looked for."""
 
@@ -85,7 +87,6 @@ class CameraInput:
         self._intrinsics: Intrinsics | None = None
         self._depths: deque[Any] = deque(maxlen=_DEPTH_KEPT)
         self._image_arrived = -math.inf
-        self._previous_stamp = 0
         self._overtaken = False
 
     @property
@@ -118,19 +119,20 @@ class CameraInput:
         """The pending image, which is then no longer pending."""
         pending, self.pending = self.pending, None
         assert pending is not None
-        self._previous_stamp, self._overtaken = pending.stamp_ns, False
+        self._overtaken = False
         return pending
 
     def waits_for_depth(self, now: float, longest: float) -> bool:
         """Whether depth for the pending image may still come within `longest` seconds of the image's arrival.
 
-        Where depth is slower than the images, or has fallen silent, most of them would wait for nothing: an image
-        waits only if the one before had its depth.
+        Depth is often slower than the images, and may fall silent: an image waits only at an instant when, by the
+        pace of the depth so far, one is due.
         """
         pending = self.pending
-        if pending is None or not self._depths or self._overtaken or now - pending.arrived >= longest:
+        if pending is None or len(self._depths) < 2 or self._overtaken or now - pending.arrived >= longest:
             return False
-        return self._previous_stamp <= stamp_ns(self._depths[-1].header) < pending.stamp_ns
+        before, last = (stamp_ns(self._depths[i].header) for i in (-2, -1))
+        return 0.75 <= (pending.stamp_ns - last) / max(last - before, 1) <= _DEPTH_PATIENCE
 
     def depth_of(self, header: Any, image_size: tuple[int, int], max_delay: float) -> np.ndarray | None:
         """Depth (H, W), metres, that fits the image with that header, or None with the reason among the faults."""

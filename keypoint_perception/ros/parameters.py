@@ -86,7 +86,7 @@ class Settings:
         0.5, "Seconds without an image after which smoothing and states start afresh.", low=0.01, high=60.0
     )
     depth_window: int = _parameter(7, "Side of the square of depth pixels around a keypoint.", low=1, high=101)
-    max_depth_delay: float = _parameter(0.04, "Seconds that depth and image may be apart.", low=0.0, high=10.0)
+    max_depth_delay: float = _parameter(0.02, "Seconds that depth and image may be apart.", low=0.0, high=10.0)
     depth_wait: float = _parameter(0.01, "Seconds that an image waits for its depth.", low=0.0, high=1.0)
     stereo: tuple[str, ...] = _parameter(
         (), "Two of the cameras, left and right, that see the same: keypoints are triangulated.", fixed=True
