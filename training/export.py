@@ -228,7 +228,7 @@ def describe(checkpoint: Checkpoint, data: Any, name: str, found: Skeleton) -> M
     return ModelInfo(
         name=name,
         method=config.name,
-        input_size=tuple(config.data.input_size),
+        input_size=config.data.input_size,
         keypoint_names=tuple(f"k{index:0{digits}d}" for index in range(count)),
         adjacency=adjacency,
         parent=found.parent,

@@ -16,8 +16,9 @@ def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean of (B, C, H, W) values weighted by a (B, 1, H, W) mask, which is brought to their size by area."""
     if mask is None:
         return values.mean()
-    if mask.shape[-2:] != values.shape[-2:]:
-        mask = F.adaptive_avg_pool2d(mask, values.shape[-2:])
+    height, width = values.shape[-2:]
+    if mask.shape[-2:] != (height, width):
+        mask = F.adaptive_avg_pool2d(mask, (height, width))
     return (values * mask).sum() / (mask.sum() * values.shape[1]).clamp_min(1e-6)
 
 

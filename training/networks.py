@@ -179,5 +179,5 @@ def update_average(average: nn.Module, module: nn.Module, rate: float) -> None:
     """average = rate · average + (1 - rate) · module, over parameters; buffers are copied."""
     for mean, value in zip(average.parameters(), module.parameters(), strict=True):
         mean.lerp_(value.detach(), 1 - rate)
-    for mean, value in zip(average.buffers(), module.buffers(), strict=True):
-        mean.copy_(value)
+    for kept, latest in zip(average.buffers(), module.buffers(), strict=True):
+        kept.copy_(latest)

@@ -82,6 +82,9 @@ class _Pyramid(nn.Module):
 class _Vgg(nn.Module):
     """The convolutions of VGG, cut after the last layer that is asked for (Simonyan and Zisserman 2015)."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, convolutions: tuple[int, ...], layers: tuple[str, ...]) -> None:
         super().__init__()
         self.layers = layers
@@ -142,12 +145,16 @@ def _read_state(path: Path, name: str) -> dict[str, Tensor]:
 class _SameConv(nn.Module):
     """A convolution with its batch normalisation folded in and TensorFlow's SAME padding (the odd pixel at the end)."""
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self, state: dict[str, Tensor], conv: str, norm: str, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
         scale = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + BATCH_NORM_EPSILON).sqrt()
         self.register_buffer("weight", state[f"{conv}.weight"] * scale[:, None, None, None])
         self.register_buffer("bias", state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale)
-        self.stride, self.groups = stride, groups
+        self.stride: int = stride
+        self.groups: int = groups
 
     def forward(self, features: Tensor) -> Tensor:
         kernel = self.weight.shape[-1]

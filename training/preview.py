@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ def preview(method: Method, batch: Batch) -> np.ndarray:
 
     The method is put into eval mode for it and back.
     """
-    batch = {key: value[:PICTURES] for key, value in batch.items()}  # type: ignore[attr-defined,assignment]
+    batch = cast(Batch, {key: value[:PICTURES] for key, value in cast(dict[str, Tensor], batch).items()})
     training = method.training
     method.eval()
     try:

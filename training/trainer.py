@@ -55,7 +55,8 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.optimizers: dict[str, Any] = {}
-        self.objective: Any = fabric.setup_module(Objective(self.method).to(memory_format=torch.channels_last))
+        objective: Any = Objective(self.method)
+        self.objective: Any = fabric.setup_module(objective.to(memory_format=torch.channels_last))
         if self.average is not None:
             self.average.to(fabric.device)
         self.stop_signal: int | None = None
@@ -253,7 +254,8 @@ def make_optimizer(settings: OptimizerConfig, groups: Any) -> torch.optim.Optimi
         multiplier = group.get("lr_multiplier", 1.0)
         made.append({**group, "params": parameters, "lr_multiplier": multiplier, "lr": settings.lr * multiplier})
     kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
-    return kind(made, lr=settings.lr, betas=tuple(settings.betas), weight_decay=settings.weight_decay)
+    first, second = settings.betas
+    return kind(made, lr=settings.lr, betas=(first, second), weight_decay=settings.weight_decay)
 
 
 def lr_factor(settings: OptimizerConfig, step: int, steps: int) -> float:

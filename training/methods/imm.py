@@ -163,7 +163,8 @@ class IMM(Method):
         """Ψ(x, y'): images (B, 3, H, W) and points (B, K, 2) to (B, 3, H, W) / output_stride."""
         appearance = self.encoder(reference - 0.5)
         halved = self.config.gaussian == "paper"
-        maps = gaussian_maps(keypoints, *appearance.shape[-2:], self.config.sigma, halved=halved)  # Eq. 2
+        height, width = appearance.shape[-2:]
+        maps = gaussian_maps(keypoints, height, width, self.config.sigma, halved=halved)  # Eq. 2
         return self.generator(torch.cat((appearance, maps.to(appearance.dtype)), dim=1))
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
