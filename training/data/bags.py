@@ -79,8 +79,7 @@ class Bag(Source):
         for part in self._parts:
             with _plain_file(part) as file:
                 for found in _messages(file, topic):
-                    label = f"{part.name}, {found.where}" if isinstance(found, Damage) else ""
-                    yield Damage(label, found.why) if isinstance(found, Damage) else found
+                    yield found._replace(where=f"{part.name}, {found.where}") if isinstance(found, Damage) else found
 
     def deserialize(self, raw: RawMessage) -> Any:
         """A message as rosbags gives it."""
