@@ -1,9 +1,9 @@
 """NPT: the skeleton of a single image, learned from pairs of images of the same object in two poses.
 
-Anciukevičius, Henderson, Bilen: "Learning to Predict Keypoints and Structure of Articulated Objects without
-Supervision", ICPR 2022. A point extractor π (U-Net) gives P categorical point locations; the neural point transporter
-moves the colours under the source's points to the target's and lays them over a background B; ψ looks at the source and
-its points and says which points a link joins. Joints are the points with a link, so their number varies by image.
+After the paper that introduces the neural point transporter (sections, equations and tables below are its own). A point
+extractor π (U-Net) gives P categorical point locations; the neural point transporter moves the colours under the
+source's points to the target's and lays them over a background B; ψ looks at the source and its points and says which
+points a link joins. Joints are the points with a link, so their number varies by image.
 
 What the paper leaves open is an option with a note in `NptConfig`. Deviations, each with its reason:
 - Distances that need the ends of a segment (Eq. 3, 5, 8) use expected positions γ, as Eq. 8 does; γ is the only form of
