@@ -34,7 +34,7 @@ class Relay(Node):
 class Naive(Node):
     """Copies the image, resizes and normalises it on the host, runs torch eagerly, and publishes.
 
-    The network is that of the model's method with its first weights: what they are does not change what they cost.
+    The network is built with the model's own options and its first weights: what they are does not change their cost.
     """
 
     def __init__(self, path: str) -> None:
@@ -47,7 +47,8 @@ class Naive(Node):
         info = read_model(path).info
         method: Any = METHODS[info.method]
         self._cv2, self._torch, self._size = cv2, torch, info.input_size
-        self._network = method(method.Config(), input_size=info.input_size).eval()
+        options = {k: tuple(v) if isinstance(v, list) else v for k, v in info.training.get("options", {}).items()}
+        self._network = method(method.Config(**options), input_size=info.input_size).eval()
         self._publisher = self.create_publisher(KeypointArray, "/detector/keypoints", 10)
         self.create_subscription(Image, "/image", self._detect, qos_profile_sensor_data)
 

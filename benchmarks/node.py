@@ -32,8 +32,8 @@ CAMERAS = ("a", "b", "c", "d")
 OURS, BASELINES = ["-m", "keypoint_perception.ros.node"], [str(ROOT / "benchmarks" / "baseline_nodes.py")]
 TICKS = os.sysconf("SC_CLK_TCK")
 PATIENCE_S = 60.0
-OVERLOAD = 1.5
-"""Images sent for each that the bare engine could serve, to find what the node can."""
+IN_FLIGHT = 2
+LOST_AFTER_S = 0.2
 
 
 def main() -> int:
@@ -73,8 +73,10 @@ def compare(bench: Bench, options: argparse.Namespace, say: Callable[[str], None
         ours = bench.run(options.seconds, RATE_HZ)
     say(f"node        {ours}")
     with process(node, core=1):
-        full = bench.run(options.seconds, OVERLOAD * 1e3 / engine_ms)
-    say(f"saturated   {full.rate:.0f} images/s on one core, the bare engine {1e3 / engine_ms:.0f}")
+        full = bench.saturate(options.seconds)
+    with process([*BASELINES, "relay"], core=1):
+        empty = bench.saturate(options.seconds)
+    say(f"saturated   {full.rate:.0f} images/s on one core, relay {empty.rate:.0f}, bare engine {1e3 / engine_ms:.0f}")
     with process([*BASELINES, "naive", str(options.model)]):
         naive = bench.run(options.seconds, RATE_HZ)
     say(f"plain node  {naive}")
@@ -86,6 +88,8 @@ def compare(bench: Bench, options: argparse.Namespace, say: Callable[[str], None
         "lost": ours.sent - len(ours.latencies),
         "latency_ms": {"p50": round(ours.percentile(50), 3), "p99": round(ours.percentile(99), 3)},
         "throughput_ratio": round(full.rate * engine_ms / 1e3, 3),
+        "relay_images_per_s": round(empty.rate, 1),
+        "node_images_per_s": round(full.rate, 1),
         "four_cameras_cpu_ratio": round(together / apart, 3),
         "naive_latency_ratio": round(naive.percentile(50) / ours.percentile(50), 3),
     }
@@ -154,6 +158,8 @@ class Run:
     latencies: list[float] = field(default_factory=list)
     """Milliseconds from stamp to receipt."""
     seconds: float = 0.0
+    lost: int = 0
+    """Images that are no longer waited for, when saturated."""
 
     @property
     def rate(self) -> float:
@@ -211,6 +217,22 @@ class Bench:
             self._executor.spin_once(timeout_sec=max(due - time.monotonic(), 0))
         run.seconds = time.monotonic() - start
         self._spin(0.3)
+        return run
+
+    def saturate(self, seconds: float) -> Run:
+        """Sends the next image as soon as one is answered, so that one always waits while another is served."""
+        self.wait(["/image"], ["/detector/keypoints"])
+        self._run = run = Run()
+        start = last = time.monotonic()
+        while (now := time.monotonic()) - start < seconds:
+            if run.sent - len(run.latencies) - run.lost < IN_FLIGHT:
+                self._send("/image")
+                run.sent += 1
+                last = now
+            elif now - last > LOST_AFTER_S:
+                run.lost, last = run.sent - len(run.latencies), now
+            self._executor.spin_once(timeout_sec=0.001)
+        run.seconds = time.monotonic() - start
         return run
 
     def wait(self, topics: list[str], answers: list[str]) -> None:
