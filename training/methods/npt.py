@@ -10,7 +10,7 @@ What the paper leaves open is an option with a note in `NptConfig`. Deviations, 
   the points that has ends. exp(-d) is exp(-d / near_scale): in pixels it would vanish, in [-1, 1] units hardly fall.
 - δ (Eq. 5) samples π̄ along the line instead of Eq. 7's sum over all pixels of all P² lines. It is the quantity that the
   text defines; as [δ < α] has no gradient, Eq. 7's reason for avoiding coordinates does not apply, and P² H W is slow.
-- The sums over links and joints (Eq. 4) are divided by the number of pairs and of points, so that weights survive a
+- The sums over links and joints (Eq. 4, 8) are divided by the number of pairs and of points, so that weights survive a
   change of P.
 - With every loss on from the first step ψ freezes to one graph: linking everything explains everything, and later all
   links die at once. `points_steps` lets the points settle first and `near` and `sparse` come in together after it,
