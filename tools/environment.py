@@ -30,7 +30,7 @@ STAMP = VENV / "environment.json"
 MESSAGES = ROOT / "keypoint_perception_msgs"
 PURPOSES = {
     "demo": ("build", "runtime"),
-    "test": ("build", "runtime", "training", "test"),
+    "test": ("build", "runtime", "training", "test", "tensorrt"),
 }
 OLDEST, NEWEST = (3, 10), (3, 13)  # the newest has wheels of ROS 2; a sourced ROS 2 brings its own
 EGL_PACKAGES = "libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0"

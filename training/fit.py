@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("method", metavar="METHOD", help=", ".join(METHODS))
     parser.add_argument("--data", nargs="+", metavar="PATH", help="rosbag2 folders or files, videos, image folders")
     parser.add_argument("--topic", help="image topic of the bags")
+    parser.add_argument("--roi", metavar="X0,Y0,X1,Y1", help="part of the images to use, as fractions: 0.25,0,0.75,1")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="RUN", help="folder of the run")
     parser.add_argument("--config", type=Path, help="YAML file, see config/train")
     parser.add_argument("--resume", action="store_true", help="continue the run in RUN with its own config")
@@ -109,6 +110,8 @@ def _arguments(given: argparse.Namespace, rest: list[str]) -> list[str]:
         arguments.append(f"--data.sources={json.dumps(given.data)}")
     if given.topic:
         arguments.append(f"--data.topic={given.topic}")
+    if given.roi:
+        arguments.append(f"--data.roi=[{given.roi}]")
     return arguments + rest
 
 
