@@ -153,6 +153,7 @@ class Bench:
         """A service's response."""
         client = self.node.create_client(service_type, name)
         self.until(client.service_is_ready, f"no service {name}")
+        self.spin(0.3)  # the way back is found a little later, and an answer before that is lost
         future = client.call_async(request)
         self.until(future.done, f"{name} did not answer")
         self.node.destroy_client(client)
