@@ -7,7 +7,8 @@ A YAML file has the loop's keys at the top (`steps: 20000`), the method's option
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -129,30 +130,28 @@ def _run_config(name: str, parser: jsonargparse.ArgumentParser, parsed: jsonargp
     return RunConfig(name, made["method"], made["data"], loop)
 
 
-class _one_line_errors:
+@contextlib.contextmanager
+def _one_line_errors(parser: jsonargparse.ArgumentParser) -> Iterator[None]:
     """Turns the parser's errors into a UserError that lists the keys known where the mistake is."""
-
-    def __init__(self, parser: jsonargparse.ArgumentParser) -> None:
-        self.keys = sorted(_flat(_plain(parser.get_defaults().as_dict())))
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if not isinstance(error, (argparse.ArgumentError, TypeError, ValueError)):
-            return
+    try:
+        yield
+    except (argparse.ArgumentError, TypeError, ValueError) as error:
         if isinstance(error.__cause__, UserError):
-            raise error.__cause__
+            raise error.__cause__ from None
         text = " ".join(str(error).split()).replace("typing.", "")
         if any(mark in text for mark in ("not accept option", "is not accepted", "unrecognized")):
-            text += f": known here are {', '.join(self._known(text))}"
+            text += f": known here are {', '.join(_known_keys(parser, text))}"
         raise UserError(text) from None
 
-    def _known(self, text: str) -> list[str]:
-        wrong = text.replace("'", " ").replace("=", " ").replace("--", " ").split()
-        group = next((word.split(".")[0] for word in wrong if word.split(".")[0] in ("method", "data")), "")
-        inside = [key for key in self.keys if key.startswith(f"{group}.")] if group else self.keys
-        return inside if group else [key for key in inside if "." not in key] + ["method.…", "data.…"]
+
+def _known_keys(parser: jsonargparse.ArgumentParser, text: str) -> list[str]:
+    """The keys of the group that an error's text speaks of, else those of the loop."""
+    keys = sorted(_flat(_plain(parser.get_defaults().as_dict())))
+    words = text.translate(str.maketrans("'=-", "   ")).split()
+    group = next((word.split(".")[0] for word in words if word.split(".")[0] in ("method", "data")), "")
+    if group:
+        return [key for key in keys if key.startswith(f"{group}.")]
+    return [key for key in keys if "." not in key] + ["method.…", "data.…"]
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 import io
+import json
 import logging
 import tempfile
 import warnings
@@ -245,11 +246,29 @@ def describe(checkpoint: Checkpoint, data: Any, name: str, found: Skeleton) -> M
     )
 
 
-def export_run(run: Path, out: Path, precision: Precision = "fp32", name: str | None = None, data: Any = None) -> str:
+def read_figures(path: Path) -> dict[str, Any]:
+    """Measured quality from a JSON file. Raises UserError where it holds no object."""
+    try:
+        figures = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"figures {path} cannot be read ({error}): give a JSON file, as `evaluate -o` writes") from None
+    if not isinstance(figures, dict):
+        raise UserError(f"figures {path} hold a {type(figures).__name__}: give a JSON object of names and values")
+    return figures
+
+
+def export_run(
+    run: Path,
+    out: Path,
+    precision: Precision = "fp32",
+    name: str | None = None,
+    data: Any = None,
+    figures: dict[str, Any] | None = None,
+) -> str:
     """Writes the model of a run. Returns a line that says what was written and how it compares to PyTorch.
 
-    data: the run's recordings where they are loaded already. Raises UserError, and writes nothing, where the run or
-    its recordings cannot be read or the parity check fails.
+    data: the run's recordings where they are loaded already. figures: measured quality for the description.
+    Raises UserError, and writes nothing, where the run or its recordings cannot be read or the parity check fails.
     """
     checkpoint = read_checkpoint(run)
     method = checkpoint.build()
@@ -263,6 +282,7 @@ def export_run(run: Path, out: Path, precision: Precision = "fp32", name: str | 
             f" {TOLERANCE_PX[precision]} px: use --precision fp32"
         )
     info = describe(checkpoint, data, name or out.stem, skeleton(method, data, frames))
+    info.figures.update(figures or {})
     info.figures["parity_px"] = {key: round(value, 5) for key, value in gap._asdict().items()}
     info.training["precision"] = precision
     model = write_model(out, onnx, info)
@@ -276,8 +296,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="MODEL.onnx")
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32")
     parser.add_argument("--name", help="name of the model; the file's name by default")
+    parser.add_argument("--figures", type=Path, metavar="JSON", help="measured quality, for the model's description")
     given = parser.parse_args(argv)
+    figures = read_figures(given.figures) if given.figures else None
     if given.out.suffix != ".onnx":
         raise UserError(f"-o is {given.out}: a model file must end in .onnx")
-    print(export_run(given.run, given.out, given.precision, given.name))
+    print(export_run(given.run, given.out, given.precision, given.name, figures=figures))
     return 0

@@ -13,7 +13,7 @@ from keypoint_perception.errors import UserError
 from keypoint_perception.model import read_model
 from training import export
 from training.checkpoint import read_checkpoint
-from training.export import Parity, detect_frames, export_run, parity, sample_frames, skeleton, to_onnx
+from training.export import Parity, detect_frames, export_run, parity, read_figures, sample_frames, skeleton, to_onnx
 from training.method import Detection, Method, OptimizerConfig
 
 
@@ -25,7 +25,7 @@ def run(tmp_path_factory):
 
 
 def test_exported_model_finds_what_pytorch_finds_and_says_where_it_comes_from(run, tmp_path):
-    said = export_run(run, tmp_path / "arm.onnx", data=MemoryData())
+    said = export_run(run, tmp_path / "arm.onnx", data=MemoryData(), figures={"joint_error": 1.5})
     assert "fp32" in said
     assert "24 frames" in said
     model = read_model(tmp_path / "arm.onnx")
@@ -36,6 +36,7 @@ def test_exported_model_finds_what_pytorch_finds_and_says_where_it_comes_from(ru
     assert info.training["data"] == "memory"
     assert info.training["graph"].startswith("estimated from trajectories over 24 frames")
     assert info.figures["parity_px"]["max"] <= 0.01
+    assert info.figures["joint_error"] == 1.5
     frames = MemoryData().frames
     found = Detector(model).detect(list(frames[:3]))
     wanted = detect_frames(read_checkpoint(run).build(), frames[:3])
@@ -126,6 +127,14 @@ def test_a_learned_graph_goes_into_the_description():
     assert found.adjacency == pytest.approx(np.array([[0, 0.7], [0.7, 0]]), abs=1e-6)
     assert found.origin == "learned by the method"
     assert [group.keypoints for group in found.groups] == [(0, 1)]
+
+
+def test_figures_must_be_a_json_object(tmp_path):
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "text.json").write_text("hello")
+    for name, message in (("list", "hold a list"), ("text", "cannot be read"), ("none", "cannot be read")):
+        with pytest.raises(UserError, match=message):
+            read_figures(tmp_path / f"{name}.json")
 
 
 def test_sampled_frames_are_spread_over_the_recordings():
