@@ -206,7 +206,8 @@ def _nearest_surface(patch: np.ndarray) -> tuple[float, float]:
     known = patch[np.isfinite(patch) & (patch > 0)]
     if known.size < max(_MIN_VALID_SHARE * patch.size, 1):
         return np.nan, np.nan
-    anchor = np.quantile(known, _SURFACE_QUANTILE, method="lower")
+    rank = int(_SURFACE_QUANTILE * (known.size - 1))
+    anchor = np.partition(known, rank)[rank]
     surface = known[np.abs(known - anchor) <= _SURFACE_THICKNESS * anchor]
     depth = float(np.median(surface))
     return depth, float(_MAD_TO_STDDEV * np.median(np.abs(surface - depth)))

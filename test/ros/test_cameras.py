@@ -63,8 +63,9 @@ def test_three_dimensions_from_depth(bench: Bench, node: NodeProcess) -> None:
     [
         (np.full((64, 96), 800, np.uint16), "depth has 96x64 pixels, the image 192x128"),
         (np.zeros(SIZE[::-1], np.uint16), None),
+        (np.full(SIZE[::-1], np.nan, np.float32), None),
     ],
-    ids=["another size", "all zero"],
+    ids=["another size", "all zero", "all NaN"],
 )
 def test_depth_that_does_not_fit_gives_no_position_instead_of_a_wrong_one(
     bench: Bench, node: NodeProcess, depth: np.ndarray, words: str | None
@@ -112,7 +113,8 @@ def test_each_camera_has_its_diagnostics(bench: Bench, node: NodeProcess) -> Non
 
 def _send_with_depth(bench: Bench, stamp: float, depth: np.ndarray, frame_id: str = "wrist_optical") -> None:
     image = image_message(spots_image(SIZE, CENTRES), stamp, "wrist_optical")
-    message = Image(height=depth.shape[0], width=depth.shape[1], encoding="16UC1", step=depth.strides[0])
+    message = Image(height=depth.shape[0], width=depth.shape[1], step=depth.strides[0])
+    message.encoding = "16UC1" if depth.dtype == np.uint16 else "32FC1"
     message.data = depth.tobytes()
     set_header(message, stamp, frame_id)
     _calibrate(bench, "wrist")

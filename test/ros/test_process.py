@@ -13,6 +13,7 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 
 from keypoint_perception_msgs.msg import KeypointArray
+from keypoint_perception_msgs.srv import LoadModel
 
 PICTURE = spots_image((192, 128), {"red": (40, 50)})
 
@@ -29,6 +30,19 @@ def test_it_ends_within_a_second_under_load(bench: Bench, colour_model_path: Pat
     status, _ = node.stop(number)
     assert status == 0
     assert "Traceback" not in node.log
+
+
+def test_it_ends_while_a_model_is_loaded(bench: Bench, colour_model_path: Path) -> None:
+    node = NodeProcess({"model": colour_model_path})
+    try:
+        node.wait_for("active")
+        client = bench.node.create_client(LoadModel, "/detector/load_model")
+        bench.until(client.service_is_ready, "no service")
+        client.call_async(LoadModel.Request(path=str(colour_model_path), threshold=-1.0))
+        bench.spin(0.01)
+    finally:
+        status, _ = node.stop(signal.SIGTERM)
+    assert status == 0 and "Traceback" not in node.log
 
 
 def test_it_ends_while_it_starts(colour_model_path: Path) -> None:
