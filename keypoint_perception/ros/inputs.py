@@ -64,6 +64,12 @@ class Topics:
     """"" or "<camera>/"."""
     image_transport: str
     depth_transport: str
+    in_stereo: bool
+
+    @property
+    def lifts(self) -> bool:
+        """Whether positions in metres are asked for."""
+        return self.in_stereo or self.depth_transport != "none"
 
 
 class CameraInput:
@@ -147,24 +153,15 @@ class CameraInput:
         return depth
 
     def intrinsics_of(self, image_size: tuple[int, int]) -> Intrinsics | None:
-        """The calibration, where there is one that fits images of `image_size`; else the reason is a fault."""
-        if self.camera_info is None:
-            if self.wants_depth:
-                self._faults.warn("calibration", f"no 3-D: nothing on {self._full_name('camera_info')} yet")
-            return None
+        """The calibration, where there is one that fits images of `image_size`; where it is needed, else a fault."""
         try:
-            if self._intrinsics is None:
-                self._intrinsics = Intrinsics.from_camera_info(self.camera_info)
-            if self._intrinsics.size != image_size:
-                raise UserError(
-                    f"camera_info is for {_times(self._intrinsics.size)} pixels, the image has {_times(image_size)}: "
-                    "publish the calibration of these images"
-                )
+            calibration = self._fitting_intrinsics(image_size)
         except UserError as error:
-            self._faults.warn("calibration", f"no 3-D: {error}")
+            if self._topics.lifts:
+                self._faults.warn("calibration", f"no 3-D: {error}")
             return None
         self._faults.clear("calibration")
-        return self._intrinsics
+        return calibration
 
     def check_publishers(self) -> None:
         """Looks for a cause where no image has come for a while: nobody publishes, or something of another type."""
@@ -219,6 +216,8 @@ class CameraInput:
             self._on_news()
 
     def _take_camera_info(self, message: Any) -> None:
+        if self.camera_info is not None:
+            message.header = self.camera_info.header  # the stamp changes with each image, the calibration does not
         if message != self.camera_info:
             self.camera_info, self._intrinsics = message, None
 
@@ -233,6 +232,18 @@ class CameraInput:
 
     def _note_lost(self, event: Any) -> None:
         self._statistics.dropped["lost"] += event.total_count_change
+
+    def _fitting_intrinsics(self, image_size: tuple[int, int]) -> Intrinsics:
+        if self.camera_info is None:
+            raise UserError(f"nothing on {self._full_name('camera_info')} yet")
+        if self._intrinsics is None:
+            self._intrinsics = Intrinsics.from_camera_info(self.camera_info)
+        if self._intrinsics.size != image_size:
+            raise UserError(
+                f"camera_info is for {_times(self._intrinsics.size)} pixels, the image has {_times(image_size)}: "
+                "publish the calibration of these images"
+            )
+        return self._intrinsics
 
     def _fitting_depth(self, header: Any, image_size: tuple[int, int], max_delay: float) -> np.ndarray:
         if not self._depths:

@@ -155,7 +155,8 @@ class DetectorNode(LifecycleNode):
         depth = declare_transport(self, name, "depth_transport", self._settings.depth_transport, DEPTH_TRANSPORTS)
         # One camera is served at once; of several, all that have come in the same turn are served together.
         on_news = self._process if not prefix else self._news.trigger
-        return Camera(self, name, Topics(prefix, image, depth), self._settings, on_news, self._process)
+        topics = Topics(prefix, image, depth, in_stereo=name in self._settings.stereo)
+        return Camera(self, name, topics, self._settings, on_news, self._process)
 
     # Images
 

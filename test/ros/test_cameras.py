@@ -83,6 +83,13 @@ def test_depth_in_another_frame_is_told(bench: Bench, node: NodeProcess) -> None
     node.wait_for("depth is in frame 'depth_optical', the image in 'wrist_optical'")
 
 
+def test_a_calibration_of_another_size_is_told(bench: Bench, node: NodeProcess) -> None:
+    depth = np.full(SIZE[::-1], 800, np.uint16)
+    found = _answer(bench, "wrist", lambda stamp: _send_with_depth(bench, stamp, depth, calibrated_for=(64, 48)))
+    assert np.isnan(_positions(found)).all()
+    node.wait_for("camera_info is for 64x48 pixels, the image has 192x128")
+
+
 def test_a_stereo_pair_gives_positions_in_both_frames(bench: Bench, node: NodeProcess) -> None:
     shift = FOCAL * BASELINE_M / DEPTH_M
 
@@ -111,20 +118,26 @@ def test_each_camera_has_its_diagnostics(bench: Bench, node: NodeProcess) -> Non
     assert names == ["detector: model", *(f"detector: {camera}" for camera in CAMERAS)]
 
 
-def _send_with_depth(bench: Bench, stamp: float, depth: np.ndarray, frame_id: str = "wrist_optical") -> None:
+def _send_with_depth(
+    bench: Bench,
+    stamp: float,
+    depth: np.ndarray,
+    frame_id: str = "wrist_optical",
+    calibrated_for: tuple[int, int] = SIZE,
+) -> None:
     image = image_message(spots_image(SIZE, CENTRES), stamp, "wrist_optical")
     message = Image(height=depth.shape[0], width=depth.shape[1], step=depth.strides[0])
     message.encoding = "16UC1" if depth.dtype == np.uint16 else "32FC1"
     message.data = depth.tobytes()
     set_header(message, stamp, frame_id)
-    _calibrate(bench, "wrist")
+    _calibrate(bench, "wrist", size=calibrated_for)
     bench.publisher("/wrist/depth").publish(message)
     bench.spin(0.05)
     bench.publisher("/wrist/image").publish(image)
 
 
-def _calibrate(bench: Bench, camera: str, baseline: float = 0.0) -> None:
-    info = CameraInfo(width=SIZE[0], height=SIZE[1], distortion_model="plumb_bob", d=[0.0] * 5)
+def _calibrate(bench: Bench, camera: str, baseline: float = 0.0, size: tuple[int, int] = SIZE) -> None:
+    info = CameraInfo(width=size[0], height=size[1], distortion_model="plumb_bob", d=[0.0] * 5)
     info.k = [FOCAL, 0.0, 95.5, 0.0, FOCAL, 63.5, 0.0, 0.0, 1.0]
     info.r = np.eye(3).ravel().tolist()
     info.p = [FOCAL, 0.0, 95.5, -FOCAL * baseline, 0.0, FOCAL, 63.5, 0.0, 0.0, 0.0, 1.0, 0.0]

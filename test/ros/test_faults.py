@@ -12,7 +12,7 @@ import pytest
 from colour_model import spots_image
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from harness import BEST_EFFORT, Bench, NodeProcess, image_message, set_header
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from keypoint_perception_msgs.msg import KeypointArray
 
@@ -127,19 +127,6 @@ def test_an_incompatible_publisher_and_a_corrupt_jpeg_are_told(bench: Bench, col
         np.testing.assert_allclose((found.keypoints[0].u, found.keypoints[0].v), (40, 50), atol=1)
     finally:
         node.stop()
-
-
-def test_calibration_of_another_size_is_told(bench: Bench, node: NodeProcess) -> None:
-    info = CameraInfo(width=64, height=48, distortion_model="plumb_bob", d=[0.0] * 5)
-    info.k = [100.0, 0.0, 32.0, 0.0, 100.0, 24.0, 0.0, 0.0, 1.0]
-    publisher = bench.publisher("/camera_info", CameraInfo)
-
-    def told() -> bool:
-        publisher.publish(info)
-        bench.ask("/image", image_message(PICTURE), KEYPOINTS)
-        return "camera_info is for 64x48 pixels, the image has 192x128" in node.log
-
-    bench.until(told, "a calibration of another size is not told")
 
 
 def _camera_level(bench: Bench) -> bytes | None:
