@@ -17,7 +17,8 @@ from keypoint_perception.drawing import Style, draw
 from keypoint_perception.lifting import Intrinsics, Lifted
 from keypoint_perception.model import Model
 from keypoint_perception.observation import Observation
-from keypoint_perception.ros import annotations
+from keypoint_perception.ros.annotations import TYPE as ANNOTATIONS_TYPE
+from keypoint_perception.ros.annotations import image_annotations
 from keypoint_perception.ros.conversions import (
     jpeg_image,
     keypoint_array,
@@ -69,14 +70,14 @@ class CameraOutput:
         self._markers = self._publisher(MarkerArray, f"~/{prefix}markers", LIVE)
         self._overlay = self._publisher(Image, f"~/{prefix}overlay", PICTURES)
         self._overlay_jpeg = self._publisher(CompressedImage, f"~/{prefix}overlay/compressed", PICTURES)
-        self._annotations = self._publisher_if_installed(annotations.TYPE, f"~/{prefix}annotations", LIVE)
+        self._annotations = self._publisher_if_installed(ANNOTATIONS_TYPE, f"~/{prefix}annotations", LIVE)
         self._overlaid_at = -np.inf
         self.forget()
 
     def forget(self) -> None:
         """The latched topics are published again with the next image."""
         self._model_id: str | None = None
-        self._graph: tuple[bytes, bytes] | None = None
+        self._skeleton_is_static = False
 
     def close(self) -> None:
         """Ends the topics."""
@@ -94,20 +95,18 @@ class CameraOutput:
             self._markers.publish(skeleton_markers(self._messages, header, observation, positions, style, names))
         if self._annotations is not None and self._annotations.get_subscription_count():
             names = model.info.keypoint_names if settings.overlay_labels else ()
-            self._annotations.publish(annotations.image_annotations(self._messages, header, observation, style, names))
+            self._annotations.publish(image_annotations(self._messages, header, observation, style, names))
         self._publish_overlay(result, style, settings)
 
     def _publish_structure(self, header: Any, model: Model, observation: Observation, lifted: Lifted) -> None:
-        """The latched topics: the hierarchy for each model, the skeleton when its edges, weights or lengths change."""
+        """The latched topics: the hierarchy once a model, the skeleton whenever it may have changed."""
         if self._model_id != model.id:
-            self._model_id = model.id
+            self._model_id, self._skeleton_is_static = model.id, False
             self._hierarchy.publish(keypoint_hierarchy(self._messages, header, model))
-            self._graph = None
-        message = skeleton_graph(self._messages, header, model, observation, lifted)
-        graph = (bytes(message.edge_weight), bytes(message.edge_length))
-        if model.info.adjacency is None or self._graph != graph:
-            self._graph = graph
-            self._skeleton.publish(message)
+        static = model.info.adjacency is not None and not np.isfinite(lifted.stddev).any()  # nor are there lengths
+        if not (static and self._skeleton_is_static):
+            self._skeleton_is_static = static
+            self._skeleton.publish(skeleton_graph(self._messages, header, model, observation, lifted))
 
     def _publish_overlay(self, result: Result, style: Style, settings: Settings) -> None:
         raw, jpeg = self._overlay.get_subscription_count(), self._overlay_jpeg.get_subscription_count()
