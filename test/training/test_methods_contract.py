@@ -63,7 +63,14 @@ SMALLEST: dict[str, dict[str, Any]] = {
 SMALLEST["limbs"] = {"links": (1, 3), "width": 8, "drawn": 8, "background_window": 9}
 DRAWS_ITS_OWN_DATA = {"limbs"}
 """Learns from figures that it draws and reconstructs nothing; test_limbs.py holds it to its own task."""
-OVERFIT_RATE = {"imm": 3e-3, "autolink": 3e-3, "npt": 5e-3, "transporter": 3e-3, "keypoint_pyramids": 3e-3, "keypointgan": 1e-3}
+OVERFIT_RATE = {
+    "imm": 3e-3,
+    "autolink": 3e-3,
+    "npt": 5e-3,
+    "transporter": 3e-3,
+    "keypoint_pyramids": 3e-3,
+    "keypointgan": 1e-3,
+}
 OVERFIT_STEPS = {"autolink": 250, "keypointgan": 100, "npt": 80}
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from keypoint_perception.errors import UserError
 from training.methods.transporter import Transporter, TransporterConfig, one_map, transport
 
-SMALL = TransporterConfig(keypoints=4, width=8, early_stride=True, decoder_least_width=8, softmax="joint")
+SMALL = TransporterConfig(keypoints=4, width=8, early_stride=True, decoder_least_width=8, softmax="sum")
 
 
 def moving_squares(count: int = 8, size: int = 32, seed: int = 0) -> dict[str, Tensor]:
@@ -61,6 +61,17 @@ def test_layers_are_those_of_the_papers_appendix() -> None:
     assert method.features(image).shape == (1, 128, 20, 20)
     assert method.detector(image).shape == (1, 10, 20, 20)
     assert method.reconstruct(image, image).shape == image.shape
+
+
+def test_joint_softmax_puts_a_point_at_the_mean_of_its_map() -> None:
+    method = Transporter(TransporterConfig(keypoints=2, width=4, softmax="joint"), (16, 32)).eval()
+    image = torch.rand(1, 3, 32, 16)
+    logits = method.detector(image)[0].detach()  # (2, 8, 4)
+    for logit, found in zip(logits, method.detect(image).keypoints[0], strict=True):
+        weights = torch.exp(logit - logit.max())
+        x = sum(float(weights[row, column]) * (column / 1.5 - 1) for row in range(8) for column in range(4))
+        y = sum(float(weights[row, column]) * (row / 3.5 - 1) for row in range(8) for column in range(4))
+        assert found.tolist() == pytest.approx([x / float(weights.sum()), y / float(weights.sum())], abs=1e-5)
 
 
 @pytest.mark.parametrize("detached", [True, False])
