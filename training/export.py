@@ -101,7 +101,16 @@ def to_onnx(method: Method, frames: np.ndarray, precision: Precision = "fp32") -
         )
     assert program is not None
     model = program.model_proto
+    _forget_origins(model)
     return _quantised(model, frames) if precision == "int8" else model.SerializeToString()
+
+
+def _forget_origins(model: Any) -> None:
+    """Drops the exporter's notes of source files and stack traces: a model is the same wherever it is made."""
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 class _Frames(quantization.CalibrationDataReader):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -72,6 +73,12 @@ def test_tolerance_counts_the_median_for_int8_and_the_maximum_otherwise():
     assert gap.accepted("int8")
     assert not gap.accepted("fp16")
     assert not Parity(0.001, 0.002, 0.02).accepted("fp32")
+
+
+def test_a_model_does_not_tell_where_it_was_made(run):
+    data = to_onnx(read_checkpoint(run).build(), MemoryData().frames)
+    assert str(Path(export.__file__).parents[1]).encode() not in data
+    assert b"stack_trace" not in data
 
 
 def test_a_wrong_graph_is_noticed(run):
