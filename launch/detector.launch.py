@@ -6,6 +6,7 @@ ros2 launch keypoint_perception detector.launch.py cameras:=left,right image:=/{
 
 import os
 
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
@@ -98,6 +99,7 @@ def generate_launch_description() -> LaunchDescription:
 def start(context: LaunchContext) -> list:
     """The actions for the arguments' values."""
     value = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in ARGUMENTS}
+    check(value)
     cameras = [name.strip() for name in value["cameras"].split(",") if name.strip()]
     actions: list = []
     if value["fastdds_profile"] and not any(os.environ.get(variable) for variable in PROFILE_VARIABLES):
@@ -120,6 +122,30 @@ def start(context: LaunchContext) -> list:
     if value["bag"]:
         actions.append(ExecuteProcess(cmd=["ros2", "bag", "play", value["bag"]], output="screen"))
     return actions
+
+
+def check(value: dict) -> None:
+    """Raises RuntimeError for what cannot start. Later would be too late: what runs by then outlives the launch."""
+    if value["threads"] and not value["threads"].isdecimal():
+        raise RuntimeError(f"threads is {value['threads']!r}: give a whole number")
+    if not os.path.isfile(value["params_file"]):
+        raise RuntimeError(f"params_file {value['params_file']} is not there: give a YAML file of parameters")
+    if value["bag"] and not os.path.exists(value["bag"]):
+        raise RuntimeError(f"bag {value['bag']} is not there: give the folder of a rosbag2")
+    for argument, package in (("rviz", "rviz2"), ("bag", "ros2bag")):
+        if value[argument] not in ("", "false") and not installed(package):
+            raise RuntimeError(
+                f"{argument}:={value[argument]} needs the package {package}: install it, or leave {argument} out"
+            )
+
+
+def installed(package: str) -> bool:
+    """Whether a ROS package is in the environment."""
+    try:
+        get_package_prefix(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def parameters(value: dict, cameras: list) -> dict:

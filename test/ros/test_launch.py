@@ -80,3 +80,42 @@ def test_ros2_launch_starts_the_node_and_ends_it(colour_model_path: Path) -> Non
     finally:
         process.stop()
     assert "process has finished cleanly" in process.log
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("threads:=two", "threads is 'two': give a whole number"),
+        ("params_file:=/nowhere.yaml", "params_file /nowhere.yaml is not there"),
+        ("bag:=/nowhere", "bag /nowhere is not there"),
+    ],
+)
+def test_what_cannot_start_is_refused_before_anything_runs(module: ModuleType, argument: str, words: str) -> None:
+    name, given = argument.split(":=")
+    values = {"threads": "", "params_file": str(FILE), "bag": "", "rviz": "false"} | {name: given}
+    with pytest.raises(RuntimeError, match=words):
+        module.check(values)
+
+
+@pytest.mark.parametrize(("argument", "given", "package"), [("rviz", "true", "rviz2"), ("bag", "/", "ros2bag")])
+def test_a_missing_tool_is_named(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch, argument: str, given: str, package: str
+) -> None:
+    monkeypatch.setenv("AMENT_PREFIX_PATH", "/usr")  # a prefix without packages
+    values = {"threads": "", "params_file": str(FILE), "bag": "", "rviz": "false"} | {argument: given}
+    with pytest.raises(RuntimeError, match=f"needs the package {package}"):
+        module.check(values)
+
+
+def test_arguments_reach_the_command_of_the_node(module: ModuleType, tmp_path: Path) -> None:
+    context = launch.LaunchContext()
+    given = {"namespace": "robot", "name": "eyes", "image": "/cam/image_raw", "log_level": "debug", "threads": "2"}
+    values = {a.name: "" for a in module.ARGUMENTS} | {"params_file": str(FILE), "rviz": "false"} | given
+    context.launch_configurations.update(values)
+    (node,) = module.start(context)
+    assert node.node_package == "keypoint_perception"
+    assert node.node_executable == "detector"
+    node._perform_substitutions(context)
+    assert node.node_name == "/robot/eyes"
+    assert ("image", "/cam/image_raw") in node.expanded_remapping_rules
+    assert ("camera_info", "/cam/camera_info") in node.expanded_remapping_rules
