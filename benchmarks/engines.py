@@ -30,7 +30,7 @@ from keypoint_perception.geometry import Viewport  # noqa: E402
 from keypoint_perception.model import Model, read_model  # noqa: E402
 from training.checkpoint import build_method  # noqa: E402
 from training.config import config_from_dict  # noqa: E402
-from training.export import InferenceGraph  # noqa: E402
+from training.onnx_graph import InferenceGraph  # noqa: E402
 
 Run = Callable[[np.ndarray], Any]
 CAMERA_SIZE = (640, 480)

@@ -14,8 +14,9 @@ from keypoint_perception.errors import UserError
 from keypoint_perception.model import read_model
 from training import export
 from training.checkpoint import read_checkpoint
-from training.export import Parity, detect_frames, export_run, parity, read_figures, sample_frames, skeleton, to_onnx
+from training.export import export_run, read_figures, sample_frames, skeleton
 from training.method import Detection, Method, OptimizerConfig
+from training.onnx_graph import Parity, detect_frames, parity, to_onnx
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 import torch
 
-from training.export import detect_frames, parity, to_onnx
 from training.methods import METHODS
+from training.onnx_graph import detect_frames, parity, to_onnx
 from training.trainer import make_optimizer
 
 SIZE = (32, 32)
