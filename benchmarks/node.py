@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))  # a checkout need not be installed
 import numpy as np  # noqa: E402
 
 from keypoint_perception.detector import Detector, shipped_model  # noqa: E402
+from keypoint_perception.ros.domain import free_domain  # noqa: E402
 
 SIZE, RATE_HZ = (640, 480), 30.0
 CAMERAS = ("a", "b", "c", "d")
@@ -325,7 +326,7 @@ def _own_middleware(logs: str) -> None:
     """A domain of our own, and a middleware that holds camera images; must precede rclpy."""
     for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
         os.environ.setdefault(variable, str(ROOT / "config" / "fastdds.xml"))
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    os.environ.setdefault("ROS_DOMAIN_ID", str(free_domain()))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["ROS_LOG_DIR"] = logs

@@ -22,6 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # a checkout need not be installed
 
+from keypoint_perception.ros.domain import free_domain  # noqa: E402
 from tools.demo_report import OUTPUTS, PACKAGE, Heard, write_results  # noqa: E402
 
 PROFILE = ROOT / "config" / "fastdds.xml"
@@ -73,7 +74,7 @@ def _use_own_middleware_settings() -> None:
     for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
         os.environ.setdefault(variable, str(PROFILE))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    os.environ.setdefault("ROS_DOMAIN_ID", str(free_domain()))
     os.environ.setdefault("ROS_LOG_DIR", str(ROOT / "out" / "log"))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,8 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
+
+from keypoint_perception.ros.domain import free_domain
 
 PATIENCE_S = 30.0
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -186,7 +187,7 @@ def environment(log_dir: Path) -> dict[str, str]:
     """What a test session sets, so that it disturbs no other and nothing disturbs it."""
     profile = str(Path(__file__).resolve().parents[2] / "config" / "fastdds.xml")
     return {
-        "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
+        "ROS_DOMAIN_ID": str(free_domain()),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "ROS_LOCALHOST_ONLY": "",
         "ROS_LOG_DIR": str(log_dir),
