@@ -2,10 +2,9 @@ import cv2
 import numpy as np
 import pytest
 from rosbags.rosbag2 import Reader
-from rosbags.typesys import Stores, get_typestore
 
+from keypoint_perception.bags import message_store
 from keypoint_perception.errors import UserError
-from training.simulation.bag import own_message_types
 from training.simulation.recording import CameraStream, choose_streams, record
 from training.simulation.scene import Node, World, mujoco
 
@@ -24,8 +23,7 @@ PENDULUM = """
 
 @pytest.fixture(scope="module")
 def store():
-    store = get_typestore(Stores.ROS2_JAZZY)
-    store.register(own_message_types())
+    store = message_store()
     return store
 
 

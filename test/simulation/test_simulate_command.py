@@ -2,8 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
+from keypoint_perception.bags import message_store
 from training.__main__ import main
-from training.simulation.bag import own_message_types
 from training.simulation.episodes import episode_paths, read_episode
 from training.simulation.poses import read_poses, sample_poses
 
@@ -23,11 +23,9 @@ def test_episodes_and_a_sheet(tmp_path, capsys):
 
 def test_bags_hold_the_truth_beside_the_pictures(tmp_path):
     from rosbags.highlevel import AnyReader
-    from rosbags.typesys import Stores, get_typestore
 
     assert run("swimmers", "-o", tmp_path / "a", "--episodes", 1, "--size", 32, "--variant", "swimmer2", "--bag") == 0
-    store = get_typestore(Stores.ROS2_JAZZY)
-    store.register(own_message_types())
+    store = message_store()
     with AnyReader([tmp_path / "a" / "episode_00000"], default_typestore=store) as reader:
         counts = {topic: info.msgcount for topic, info in reader.topics.items()}
         assert counts["/camera/image_raw"] == counts["/camera/ground_truth/keypoints"] == 90

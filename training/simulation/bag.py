@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from keypoint_perception.bags import message_store
 from keypoint_perception.errors import UserError
 
-_OWN_MESSAGES = Path(__file__).parents[2] / "keypoint_perception_msgs" / "msg"
 _FOREVER = QosTime(9223372036, 854775807)
 """What ROS writes for an unlimited duration."""
 
@@ -26,8 +25,7 @@ class Bag:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._store = get_typestore(Stores.ROS2_JAZZY)
-        self._store.register(own_message_types())
+        self._store = message_store()
         self._connections: dict[str, Any] = {}
 
     def make(self, kind: str, **fields: Any) -> Any:
@@ -85,14 +83,6 @@ def new_bag(path: str | os.PathLike[str]) -> Iterator[Bag]:
         os.rename(workplace / path.name, path)
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
-
-
-def own_message_types() -> dict[str, Any]:
-    """The types of keypoint_perception_msgs, for a typestore of `rosbags`."""
-    types: dict[str, Any] = {}
-    for path in sorted(_OWN_MESSAGES.glob("*.msg")):
-        types.update(get_types_from_msg(path.read_text(encoding="utf-8"), f"keypoint_perception_msgs/msg/{path.stem}"))
-    return types
 
 
 def _reliable(latched: bool) -> Qos:

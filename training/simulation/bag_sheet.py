@@ -9,13 +9,12 @@ from typing import Any
 import cv2
 import numpy as np
 from rosbags.rosbag2 import Reader
-from rosbags.typesys import Stores, get_typestore
 
+from keypoint_perception.bags import message_store
 from keypoint_perception.drawing import Style, contact_sheet, draw, palette
 from keypoint_perception.files import written_whole
 from keypoint_perception.images import image_to_rgb
 from keypoint_perception.observation import Observation
-from training.simulation.bag import own_message_types
 
 _COLUMNS = 6
 _TILE = 320
@@ -27,8 +26,7 @@ _HIDDEN_SCORE = 0.2
 
 def write_bag_sheet(path: str | os.PathLike[str], bag: str | os.PathLike[str]) -> None:
     """Writes a PNG with a row for each camera of `bag` that has ground truth, from its first picture to its last."""
-    store = get_typestore(Stores.ROS2_JAZZY)
-    store.register(own_message_types())
+    store = message_store()
     with Reader(Path(bag)) as reader:
         cameras = sorted(topic.removesuffix(_TRUTH) for topic in reader.topics if topic.endswith(_TRUTH))
         tiles = [tile for camera in cameras for tile in _row(reader, store, camera)]
