@@ -40,7 +40,7 @@ def smooth_images(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarra
     fr, fc = (rows - r)[None, :, None, None], (columns - c)[None, None, :, None]
     top = coarse[:, r][:, :, c] * (1 - fc) + coarse[:, r][:, :, c + 1] * fc
     bottom = coarse[:, r + 1][:, :, c] * (1 - fc) + coarse[:, r + 1][:, :, c + 1] * fc
-    return (top * (1 - fr) + bottom * fr).astype(np.uint8)
+    return np.ascontiguousarray((top * (1 - fr) + bottom * fr).astype(np.uint8))
 
 
 def time_batches(backend: Backend, model: Model) -> dict[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""`python benchmarks/training.py --data EPISODES [CONFIG …] [--json]`: how fast each method trains here.
+"""`python benchmarks/fit.py --data EPISODES [CONFIG …] [--json]`: how fast each method trains here.
 
 Each config is trained for a few steps by `python -m training fit` in a process of its own, one after the other. Printed
 are seconds a step, images a second (two a pair) and the share of time that waits for data. The last line is one JSON
