@@ -22,13 +22,18 @@ def compile_model(path: Path, flavour: str | None = None) -> Path:
     name, trt = import_flavour(flavour)
     gpu = ANY_GPU if name == "tensorrt_rtx" else Cuda().gpu_name()
     start = time.monotonic()
+    shown = False
 
     def show(phase: str, share: float) -> None:
+        nonlocal shown
+        shown = True
         print(
             f"\r{time.monotonic() - start:5.1f} s  {phase[:60]:<60} {share:4.0%}", end="", flush=True, file=sys.stderr
         )
 
     _, engine = cached_engine(model, engine_key(model, name, trt, gpu), trt, progress=show, log=print)
+    if shown:
+        print(file=sys.stderr)
     print(f"{model.id}: {name} {trt.__version__} engine for {gpu} GPU in {engine}")
     return engine
 
