@@ -26,7 +26,7 @@ class Structure:
     outputs: dict[str, tuple[int, Shape]]
 
     def check_interface(self, input_size: tuple[int, int], keypoints: int, *, dynamic_adjacency: bool) -> None:
-        """Raises UserError unless inputs and outputs are those of DESIGN's model file."""
+        """Raises UserError unless inputs and outputs are those of docs/architecture.md."""
         width, height = input_size
         expected = {
             "image": (UINT8, (height, width, 3)),
