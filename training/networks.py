@@ -172,11 +172,6 @@ def initialise_normal(module: nn.Module, std: float, bound: float = 2.0) -> None
                 nn.init.zeros_(part.bias)
 
 
-def count_parameters(module: nn.Module) -> int:
-    """The number of trained parameters."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
 @torch.no_grad()
 def update_average(average: nn.Module, module: nn.Module, rate: float) -> None:
     """average = rate · average + (1 - rate) · module, over parameters; buffers are copied."""

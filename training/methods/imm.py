@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from keypoint_perception.errors import UserError
-from training.heatmaps import axis, axis_mean, concentration, gaussian_maps, spatial_softmax
+from training.heatmaps import axis, axis_mean, concentration, gaussian_maps, separable_softmax, spatial_softmax
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
 from training.networks import Decoder, Encoder, NormName, initialise_normal
@@ -152,8 +152,7 @@ class IMM(Method):
         if not self.config.separable:
             probability = spatial_softmax(logits)
             return probability.sum(dim=-2), probability.sum(dim=-1)
-        over = torch.sum if self.config.axis_logits == "sum" else torch.mean
-        return over(logits, dim=-2).softmax(-1), over(logits, dim=-1).softmax(-1)
+        return separable_softmax(logits, self.config.axis_logits)
 
     def _keypoints(self, marginals: tuple[Tensor, Tensor]) -> Tensor:
         """u*, Eq. 1: (B, K, 2)."""

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from keypoint_perception.errors import UserError
 from training.heatmaps import concentration, expected_position, gaussian_maps, spatial_softmax
 from training.losses import difference
-from training.method import Batch, Detection, Method, OptimizerConfig
+from training.method import Batch, Detection, Method, OptimizerConfig, require_multiple
 from training.methods.transporter import CombineName, check_power_of_two, one_map
 from training.networks import Decoder, Encoder, NormName, conv_block
 
@@ -184,11 +184,7 @@ class KeypointPyramids(Method):
 
     def __init__(self, config: KeypointPyramidsConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
-        if any(side % config.coarsest_stride or side < 2 * config.coarsest_stride for side in input_size):
-            raise UserError(
-                f"keypoint_pyramids: input_size is {input_size}: both sides must be multiples of coarsest_stride"
-                f" ({config.coarsest_stride}) and at least two of it"
-            )
+        require_multiple("keypoint_pyramids", "coarsest_stride", config.coarsest_stride, input_size)
         self.config = config
         self.optimizer = config.optimizer
         self.keypoint_count = sum(config.keypoints)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from keypoint_perception.errors import UserError
 from training.heatmaps import axis_mean, concentration, gaussian_maps, separable_softmax, spatial_softmax
 from training.losses import difference
-from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
+from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints, require_multiple
 from training.networks import Decoder, Encoder, NormName
 
 CombineName = Literal["union", "sum", "max"]
@@ -106,11 +106,7 @@ class Transporter(Method):
 
     def __init__(self, config: TransporterConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
-        if any(side % config.map_stride or side < 2 * config.map_stride for side in input_size):
-            raise UserError(
-                f"transporter: input_size is {input_size}: both sides must be multiples of map_stride"
-                f" ({config.map_stride}) and at least two of it"
-            )
+        require_multiple("transporter", "map_stride", config.map_stride, input_size)
         self.config = config
         self.optimizer = config.optimizer
         self.keypoint_count = config.keypoints
