@@ -11,7 +11,7 @@ from training.evaluation.landmarks import (
     root_mean_square_error,
     summed_absolute_error,
 )
-from training.evaluation.stability import jitter, on_object_share, same_part_share
+from training.evaluation.stability import jitter, on_object_share, on_skeleton_share, same_part_share
 
 
 def test_regression_recovers_a_linear_map_of_corner_coordinates():
@@ -74,3 +74,10 @@ def test_same_part_share_and_jitter():
     assert same_part_share(keypoints, joints) == 0.75
     assert jitter(np.arange(8.0).reshape(4, 1, 2)) == 0
     assert jitter(np.array([[[0.0, 0]], [[1, 0]], [[0, 0]]])) == 2
+
+
+def test_on_skeleton_share_is_the_distance_to_the_nearest_link():
+    joints = np.array([[[0, 0], [0.5, 0]]], float)
+    link = ~np.eye(2, dtype=bool)
+    keypoints = np.array([[[0.25, 0.1], [0.6, 0], [0.65, 0], [0.25, -0.3]]])  # beside it, at its end, beyond, off
+    assert on_skeleton_share(keypoints, joints, link, tolerance=0.1001) == 0.5

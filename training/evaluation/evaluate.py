@@ -16,11 +16,9 @@ from keypoint_perception.files import written_whole
 from keypoint_perception.geometry import Viewport, pixels_to_normalised
 from keypoint_perception.model import Model, read_model
 from training.evaluation import landmarks, stability, structure
+from training.evaluation.scenes import epsilon_of
 from training.evaluation.videos import LabelledVideo, read_labelled
 
-EPSILON = {"spiders": 0.20, "spiders0shot": 0.20, "swimmers": 0.20, "cartpoles": 0.15, "whcm": 0.30}
-"""Largest distance of a matched joint, by scene, in [-1, 1] units (NPT, section VIII)."""
-DEFAULT_EPSILON = 0.20
 BATCH = 64
 
 
@@ -51,7 +49,8 @@ def predict(backend: Backend, model: Model, video: LabelledVideo, rng: np.random
         adjacency = outputs[frame // BATCH]["adjacency"][frame % BATCH]
     else:
         adjacency = np.asarray(model.info.adjacency)
-    return PredictedVideo(video, points, scores, adjacency, viewport.to_normalised(video.joints))
+    without_frames = video._replace(frames=video.frames[:0].copy())  # they may be gigabytes, and have been seen
+    return PredictedVideo(without_frames, points, scores, adjacency, viewport.to_normalised(video.joints))
 
 
 def normalised_joints(video: LabelledVideo) -> np.ndarray:
@@ -109,31 +108,36 @@ def regression(videos: list[PredictedVideo]) -> dict[str, float | None]:
 
 def identity(videos: list[PredictedVideo]) -> dict[str, float | None]:
     """On the object, on the same part, without jitter."""
-    masked = [(v.points, v.video.mask) for v in videos if v.video.mask is not None]
+    on_object = [_on_object(v) for v in videos if v.video.mask is not None or v.video.adjacency.any()]
     moving = [v.points for v in videos if v.video.ordered and len(v.points) > 2]
     labelled = [v for v in videos if not np.isnan(v.joints).any()]
     return {
-        "on_object": _mean_or_none([stability.on_object_share(points, mask) for points, mask in masked]),
+        "on_object": _mean_or_none(on_object),
         "same_part": _mean_or_none([stability.same_part_share(v.points, v.joints) for v in labelled]),
         "jitter": _mean_or_none([stability.jitter(points) for points in moving]),
     }
+
+
+def _on_object(video: PredictedVideo) -> float:
+    """By the mask, else by the true skeleton: its links, SKELETON_TOLERANCE thick to each side."""
+    if video.video.mask is not None:
+        return stability.on_object_share(video.points, video.video.mask)
+    return stability.on_skeleton_share(video.points, video.joints, video.video.adjacency)
 
 
 def evaluate_model(
     model: Model, data: Path, *, topic: str = "", epsilon: float | None = None, seed: int = 0
 ) -> dict[str, Any]:
     """Measures a model on labelled data. `seed` draws the frame of each video whose skeleton counts."""
-    videos = list(read_labelled(data, topic))
     backend = open_backend("onnxruntime", model)
     rng = np.random.default_rng(seed)
-    predicted = [predict(backend, model, video, rng) for video in videos]
+    predicted = [predict(backend, model, video, rng) for video in read_labelled(data, topic)]
     return measure(predicted, epsilon or _scene_epsilon(data))
 
 
 def _scene_epsilon(data: Path) -> float:
     description = data / "scene.json"
-    scene = json.loads(description.read_text())["scene"] if description.is_file() else ""
-    return EPSILON.get(scene, DEFAULT_EPSILON)
+    return epsilon_of(json.loads(description.read_text()) if description.is_file() else {})
 
 
 def _mean(rows: list[Any]) -> dict[str, float | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from keypoint_perception.detector import Detector
 from keypoint_perception.drawing import Style, contact_sheet, draw
 from keypoint_perception.files import written_whole
 from keypoint_perception.model import Model
-from training.evaluation.videos import read_labelled
+from training.evaluation.videos import LabelledVideo
 
 TABLE_NAME = "table.md"
 PAGE_NAME = "report.html"
@@ -40,6 +41,8 @@ PAPER_NPT = {
 }
 """What the skeleton paper prints for its own method, Tables I and II, on its own renderings of these scenes."""
 PICTURE_VIDEOS, PICTURE_FRAMES = 4, 6
+PICTURE_WIDTH = 256
+"""Small frames are enlarged to about this many pixels in width."""
 
 
 def write_report(results: dict[str, Any], out: Path) -> None:
@@ -82,14 +85,15 @@ def page(results: dict[str, Any]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def picture_of(model: Model, data: Path, path: Path) -> Path:
-    """Draws predictions over frames of a few labelled videos, a row a video. Returns `path`."""
+def picture_of(model: Model, videos: Iterable[LabelledVideo], path: Path) -> Path:
+    """Draws predictions over frames of the first few videos, a row a video. Returns `path`."""
     detector = Detector(model)
     style = Style.of(model.info)
     pictures = []
-    for _, video in zip(range(PICTURE_VIDEOS), read_labelled(data), strict=False):
+    for _, video in zip(range(PICTURE_VIDEOS), videos, strict=False):
         chosen = np.linspace(0, len(video.frames) - 1, PICTURE_FRAMES).astype(int)
-        frames = [cv2.resize(video.frames[i], None, fx=4, fy=4, interpolation=cv2.INTER_NEAREST) for i in chosen]
+        scale = max(1, round(PICTURE_WIDTH / video.frames.shape[2]))
+        frames = [video.frames[i].repeat(scale, axis=0).repeat(scale, axis=1) for i in chosen]
         pictures += [draw(f, o, style) for f, o in zip(frames, detector.detect(frames), strict=True)]
     sheet = contact_sheet(pictures, columns=PICTURE_FRAMES)
     with written_whole(path) as file:

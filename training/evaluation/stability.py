@@ -6,6 +6,9 @@ import numpy as np
 
 from keypoint_perception.geometry import normalised_to_pixels
 
+SKELETON_TOLERANCE = 0.1
+"""About half the width of a robot arm's links in a picture that shows all of it, [-1, 1] units."""
+
 
 def on_object_share(keypoints: np.ndarray, masks: np.ndarray, slack: int = 1) -> float:
     """Share of keypoints (T, K, 2), normalised, within `slack` pixels of the object in masks (T, H, W) bool."""
@@ -19,6 +22,24 @@ def on_object_share(keypoints: np.ndarray, masks: np.ndarray, slack: int = 1) ->
             inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
             hits |= inside & masks[frame, y.clip(0, height - 1), x.clip(0, width - 1)]
     return float(hits.mean())
+
+
+def on_skeleton_share(
+    keypoints: np.ndarray, joints: np.ndarray, adjacency: np.ndarray, tolerance: float = SKELETON_TOLERANCE
+) -> float:
+    """Share of keypoints (T, K, 2) no farther than `tolerance` from a link of the true skeleton: what can be said about
+    being on the object where it has no mask.
+
+    joints (T, J, 2), adjacency (J, J) bool with at least one edge; all in [-1, 1] units. Links with an unknown end
+    (NaN) are left out.
+    """
+    source, target = np.nonzero(np.triu(adjacency))
+    start, along = joints[:, None, source], joints[:, None, target] - joints[:, None, source]  # (T, 1, E, 2)
+    offset = keypoints[:, :, None] - start  # (T, K, E, 2)
+    length_squared = np.maximum((along**2).sum(axis=-1), np.finfo(float).tiny)
+    share = ((offset * along).sum(axis=-1) / length_squared).clip(0, 1)
+    distance = np.linalg.norm(offset - share[..., None] * along, axis=-1)
+    return float((np.nan_to_num(distance, nan=np.inf).min(axis=-1) <= tolerance).mean())
 
 
 def same_part_share(keypoints: np.ndarray, joints: np.ndarray) -> float:

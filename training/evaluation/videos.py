@@ -12,6 +12,7 @@ import numpy as np
 
 from keypoint_perception.bags import IMAGE_TYPES, open_bag
 from keypoint_perception.errors import UserError
+from keypoint_perception.geometry import rescale_pixels, resize
 from keypoint_perception.images import image_to_rgb
 from training.simulation.episode import read_episode
 
@@ -41,9 +42,10 @@ class LabelledVideo(NamedTuple):
 
 
 def read_labelled(path: Path, topic: str = "") -> Iterator[LabelledVideo]:
-    """The labelled videos of a path: simulated episodes, a simulated bag or a COCO keypoints file (.json).
+    """The labelled videos of a path: simulated episodes, one or several simulated bags, a COCO keypoints file (.json).
 
-    topic: the image topic of a bag; may be left out where only one camera has ground truth.
+    topic: the image topic of bags; may be left out where only one camera has ground truth. A folder of bags is one
+    video a bag.
     Raises UserError that says what the path is and what is allowed.
     """
     if path.is_file() and path.suffix == ".json":
@@ -51,6 +53,10 @@ def read_labelled(path: Path, topic: str = "") -> Iterator[LabelledVideo]:
         return
     if (path / "metadata.yaml").is_file():
         yield _read_bag(path, topic)
+        return
+    bags = sorted(file.parent for file in path.glob("*/metadata.yaml")) if path.is_dir() else []
+    if bags:
+        yield from (_read_bag(bag, topic) for bag in bags if not bag.name.startswith("."))
         return
     episodes = sorted(path.glob("episode_*.npz")) if path.is_dir() else []
     if not episodes:
@@ -69,6 +75,18 @@ def read_labelled(path: Path, topic: str = "") -> Iterator[LabelledVideo]:
             adjacency=episode.adjacency,
             mask=episode.mask,
         )
+
+
+def resized(video: LabelledVideo, size: tuple[int, int]) -> LabelledVideo:
+    """The same video with frames of `size` (width, height)."""
+    height, width = video.frames.shape[1:3]
+    if (width, height) == size:
+        return video
+    frames = np.stack([resize(frame, size) for frame in video.frames])
+    mask = video.mask
+    if mask is not None:
+        mask = np.stack([resize(m.astype(np.uint8) * 255, size) > 127 for m in mask])
+    return video._replace(frames=frames, joints=rescale_pixels(video.joints, (width, height), size), mask=mask)
 
 
 def _read_bag(path: Path, topic: str) -> LabelledVideo:

@@ -1,0 +1,94 @@
+"""The scenes of the benchmark: what data each has, where it comes from, and which configs fit it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from keypoint_perception.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "config" / "train"
+SIDE_MULTIPLE = 16
+"""Every method takes inputs whose sides are multiples of this many pixels."""
+DEFAULT_EPSILON = 0.20
+TRAIN_SEED, TEST_SEED = 0, 1000
+"""First seeds of a scene's recordings, one seed a recording: no test recording is a training recording."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Simulated data of one kind."""
+
+    name: str
+    command: tuple[str, ...]
+    """What follows `python -m training simulate`."""
+    size: tuple[int, int]
+    """(width, height) of its frames, pixels."""
+    epsilon: float = DEFAULT_EPSILON
+    """Largest distance of a matched joint, in [-1, 1] units (NPT, section VIII; the default for what it does not
+    have)."""
+    topic: str = ""
+    """Image topic where the data is bags; empty for episodes."""
+
+    def simulation(self, split: str, count: int, folder: Path) -> list[str]:
+        """The arguments of `python -m training` that make `count` episodes or recordings of a split, train or test."""
+        arguments = ["simulate", *self.command, "-o", str(folder)]
+        if not self.topic:
+            seed = {"train": 0, "test": 1}[split]
+            return [*arguments, "--episodes", str(count), "--seed", str(seed), "--split", split]
+        seed, depth = {"train": (TRAIN_SEED, "none"), "test": (TEST_SEED, "png")}[split]
+        return [*arguments, "--recordings", str(count), "--seed", str(seed), "--depth", depth]
+
+    def sources(self, folder: Path) -> list[str]:
+        """What `fit --data` is given: the episodes' folder, or its bags, beside which lie pictures."""
+        return [str(bag.parent) for bag in sorted(folder.glob("*/metadata.yaml"))] if self.topic else [str(folder)]
+
+    def fit_options(self, method: str) -> list[str]:
+        """The options of `fit METHOD` that this scene needs: its config, input size and topic. Raises UserError."""
+        file = config_file(method, self.name)
+        options = ["--config", str(file)]
+        if file.stem != f"{method}_{self.name}":
+            width, height = self.input_size(yaml.safe_load(file.read_text())["data"]["input_size"])
+            options.append(f"--data.input_size=[{width},{height}]")
+        return options + (["--topic", self.topic] if self.topic else [])
+
+    def input_size(self, wanted: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) with about the wanted width and the frames' aspect ratio, never larger than the frames."""
+        width = min(wanted[0], self.size[0])
+        sides = (width, width * self.size[1] / self.size[0])
+        return tuple(max(1, round(side / SIDE_MULTIPLE)) * SIDE_MULTIPLE for side in sides)  # type: ignore[return-value]
+
+
+_TABLE_CAMERA = ("--size", "320x240", "--rate", "10", "--seconds", "60", "--cameras", "table", "--jpeg-quality", "92")
+SCENES = {
+    scene.name: scene
+    for scene in (
+        Scene("spiders", ("spiders",), (64, 64)),
+        Scene("cartpoles", ("cartpoles",), (64, 64), epsilon=0.15),
+        Scene("whcm", ("whcm",), (64, 64), epsilon=0.30),
+        Scene("swimmers", ("swimmers",), (64, 64)),
+        Scene("spiders0shot", ("spiders0shot",), (64, 64)),
+        Scene("tabletop", ("tabletop", *_TABLE_CAMERA), (320, 240), topic="/table/image_raw/compressed"),
+    )
+}
+"""By name: the paper's five sets and a robot arm before a fixed camera."""
+SIBLINGS = {"spiders0shot": "spiders"}
+"""Scenes of the same kind of object, which share their configs."""
+
+
+def config_file(method: str, scene: str) -> Path:
+    """The config of a method for a scene, else its small one. Raises UserError where there is neither."""
+    names = [f"{method}_{scene}.yaml", f"{method}_{SIBLINGS.get(scene, scene)}.yaml", f"{method}_small.yaml"]
+    for name in names:
+        if (CONFIGS / name).is_file():
+            return CONFIGS / name
+    raise UserError(f"no config for {method} on {scene}: write {CONFIGS / names[0]}")
+
+
+def epsilon_of(description: dict[str, Any]) -> float:
+    """The scene's epsilon, from the content of the scene.json that lies beside its episodes."""
+    scene = SCENES.get(description.get("scene", ""))
+    return scene.epsilon if scene else DEFAULT_EPSILON
