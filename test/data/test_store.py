@@ -168,7 +168,7 @@ def test_progress_of_a_recording_that_changed_since_is_thrown_away(tmp_path: Pat
 
 def test_it_is_mapped_not_read_and_pickles_small(bag: Path) -> None:
     found = built(bag)
-    assert isinstance(found.frames, np.memmap) and not found.frames.flags.writeable
+    assert isinstance(found.frames.base, np.memmap) and not found.frames.flags.writeable
     found.frames[0].sum()
     data = pickle.dumps(found)
     assert len(data) < found.frames.nbytes

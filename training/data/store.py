@@ -93,7 +93,8 @@ class FrameStore:
         """(T, H, W, 3) uint8, read from the file as it is used."""
         if self._frames is None:
             shape = (len(self.stamps), *self.shape)
-            self._frames = np.memmap(self.folder / FRAMES, np.uint8, mode="r", shape=shape)
+            mapped = np.memmap(self.folder / FRAMES, np.uint8, mode="r", shape=shape)
+            self._frames = mapped.view(np.ndarray)  # a memmap makes a memmap of each frame, which takes time
         return self._frames
 
     def __getstate__(self) -> dict[str, Any]:
