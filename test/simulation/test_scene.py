@@ -85,6 +85,13 @@ def test_positions_do_not_lag_behind_the_physics():
         np.testing.assert_allclose(world.positions()[0], world.data.qpos[:3])
 
 
+def test_the_physics_keeps_time_at_rates_that_are_no_multiple_of_its_step(world):
+    step = world.model.opt.timestep
+    for tick in range(1, 61):
+        world.advance(1 / 30)
+        assert abs(world.data.time - tick / 30) <= 0.51 * step
+
+
 def test_colour_and_depth_of_one_pass_are_those_of_two(world):
     place(world, 0.1, 0.0, 0.9)
     colour, depth = world.render_with_depth("front")

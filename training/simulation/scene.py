@@ -123,6 +123,7 @@ class World:
         model.vis.quality.offsamples = antialiasing
         model.vis.global_.offwidth, model.vis.global_.offheight = size
         self._renderer = _open_renderer(model, size)
+        self._owed = 0.0
         self.reset()
 
     def __enter__(self: _World) -> _World:
@@ -141,11 +142,19 @@ class World:
         """Everything back to the model's initial state."""
         mujoco.mj_resetData(self.model, self.data)
         mujoco.mj_forward(self.model, self.data)
+        self._owed = 0.0
 
     def advance(self, seconds: float) -> None:
-        """Physics for (a whole number of time steps close to) `seconds`, then `refresh`."""
-        mujoco.mj_step(self.model, self.data, max(1, round(seconds / self.model.opt.timestep)))
+        """Physics for `seconds`, in whole time steps, then `refresh`."""
+        mujoco.mj_step(self.model, self.data, self.steps(seconds))
         self.refresh()
+
+    def steps(self, seconds: float) -> int:
+        """Time steps for the next `seconds`; what they miss is made up for by the next, so that no clock drifts."""
+        due = self._owed + seconds / self.model.opt.timestep
+        steps = round(due)
+        self._owed = due - steps
+        return steps
 
     def refresh(self) -> None:
         """Positions of bodies and cameras from the current joint positions; mj_step leaves them one step behind."""

@@ -109,7 +109,7 @@ class Tabletop(World):
 
     def act(self, seconds: float) -> None:
         """Moves the arm on by `seconds`; the physics follows, objects included."""
-        remaining = max(1, round(seconds / self.model.opt.timestep))
+        remaining = self.steps(seconds)
         tick = 10
         while remaining > 0:
             if self._elapsed >= self._duration:
