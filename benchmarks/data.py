@@ -1,13 +1,16 @@
 """How fast recordings become training data, side by side with what bounds it.
 
-    python -m benchmarks.data [--frames 300] [--rounds 5] [--json FILE]
+    python -m benchmarks.data [--frames 150] [--rounds 3] [--json FILE]
 
 Into the store: frames a second from each kind of source into its frame store (read, decode, resize, write, in as many
 threads as there are cores), against bare decoding of the same frames in one thread (read and decode, nothing kept) and
 against what cannot be avoided (read, decode and resize, nothing kept, one thread). Out of the store: samples a
 second from a store on disk with two workers against the same samples out of a plain array in memory with two workers.
-Each figure is the best of several rounds, taken in turn, so that what else the machine does falls on both alike. The
-processor time of a frame hardly depends on what else runs: with N cores to spare it is divided by up to N in the store.
+Each figure is the best of several rounds, taken in turn, so that what else the machine does falls on both alike.
+
+Processor time hardly depends on what else runs. A frame takes the store at least as long as its one reading thread has
+to work on it, and at least its processor time divided by the cores; `free` is the share of bare decoding that
+follows for a machine on which nothing else runs.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import argparse
 import itertools
 import json
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -165,19 +169,26 @@ def into_store(path: Path, root: Path) -> int:
 
 
 def measure(jobs: dict[str, Callable[[], int]], rounds: int) -> dict[str, dict[str, float]]:
-    """Best units a second and least processor milliseconds a unit of each job over `rounds`, the jobs taken in turn.
+    """The best of each job over `rounds`, the jobs taken in turn.
 
-    Processor time counts all threads of this process, not those of loader workers.
+    Units a second, and milliseconds a unit of processor time: of all threads and loader workers, and of this thread.
     """
-    best = {name: {"per_second": 0.0, "cpu_ms": float("inf")} for name in jobs}
+    best = {name: {"per_second": 0.0, "cpu_ms": np.inf, "thread_ms": np.inf} for name in jobs}
     for _ in range(rounds):
         for name, job in jobs.items():
-            started, busy = time.perf_counter(), time.process_time()
+            started, busy, own = time.perf_counter(), processor_time(), time.thread_time()
             units = job()
-            rate, cost = units / (time.perf_counter() - started), 1e3 * (time.process_time() - busy) / units
-            best[name]["per_second"] = max(best[name]["per_second"], rate)
-            best[name]["cpu_ms"] = min(best[name]["cpu_ms"], cost)
+            found = best[name]
+            found["per_second"] = max(found["per_second"], units / (time.perf_counter() - started))
+            found["cpu_ms"] = min(found["cpu_ms"], 1e3 * (processor_time() - busy) / units)
+            found["thread_ms"] = min(found["thread_ms"], 1e3 * (time.thread_time() - own) / units)
     return best
+
+
+def processor_time() -> float:
+    """Seconds, of all threads of this process and of the processes that it has started and that ended."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 class InMemory(TimePairs):
@@ -210,19 +221,27 @@ def out_of_store(path: Path, root: Path, rounds: int, steps: int) -> dict[str, d
 def row(kind: str, found: dict[str, dict[str, float]]) -> str:
     """A line of the table."""
     speeds = {name: figures["per_second"] for name, figures in found.items()}
+    store = found["store"]
     shares = [speeds["store"] / speeds[name] for name in ("bare", "resized")]
+    shares.append(found["bare"]["cpu_ms"] / max(store["thread_ms"], store["cpu_ms"] / (os.cpu_count() or 1)))
+    times = [*(figures["cpu_ms"] for figures in found.values()), store["thread_ms"]]
     return (
         f"{kind:<22}"
         + "".join(f"{speed:>9.0f}" for speed in speeds.values())
         + "".join(f"{share:>9.0%}" for share in shares)
-        + "".join(f"{figures['cpu_ms']:>9.2f}" for figures in found.values())
+        + "".join(f"{milliseconds:>9.2f}" for milliseconds in times)
     )
+
+
+def samples_row(what: str, store: float, memory: float) -> str:
+    """A line of the second table."""
+    return f"{what:<22}{store:>9.0f}{memory:>9.0f}{store / memory:>9.0%}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=300, help="frames of each recording [300]")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of which the best counts [5]")
+    parser.add_argument("--frames", type=int, default=150, help="frames of each recording [150]")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of which the best counts [3]")
     parser.add_argument("--steps", type=int, default=100, help="batches of 32 pairs out of the store [100]")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     given = parser.parse_args()
@@ -231,8 +250,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         print(f"{os.cpu_count()} cores, {given.frames} frames of {SIZE[0]}x{SIZE[1]} to {INPUT[0]}x{INPUT[1]}")
-        print(f"{'':<22}{'frames/s':>27}{'store against':>18}{'processor ms/frame':>27}")
-        columns = ("store", "bare", "resized", "bare", "resized", "store", "bare", "resized")
+        print(f"{'':<22}{'frames/s':>27}{'store against':>27}{'processor ms/frame':>36}")
+        columns = ("store", "bare", "resized", "bare", "resized", "free", "store", "bare", "resized", "reading")
         print(f"{'source':<22}" + "".join(f"{column:>9}" for column in columns))
         sources = make_sources(folder, given.frames)
         for kind, path in sources.items():
@@ -245,8 +264,11 @@ def main() -> None:
             figures[kind] = measure(jobs, given.rounds)
             print(row(kind, figures[kind]), flush=True)
         figures["samples"] = out_of_store(sources["mcap, jpeg"], folder / "samples", given.rounds, given.steps)
-        store, memory = (figures["samples"][name]["per_second"] for name in ("store", "memory"))
-        print(f"\nsamples/s with 2 workers: store {store:.0f}, memory {memory:.0f}, share {store / memory:.0%}")
+        print("\nout of the store, pairs with 2 workers")
+        print(f"{'':<22}{'store':>9}{'memory':>9}{'share':>9}")
+        store, memory = (figures["samples"][name] for name in ("store", "memory"))
+        print(samples_row("samples/s", store["per_second"], memory["per_second"]))
+        print(samples_row("samples/processor s", 1e3 / store["cpu_ms"], 1e3 / memory["cpu_ms"]))
     if given.json:
         given.json.write_text(json.dumps(figures, indent=1))
 
