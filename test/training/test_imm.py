@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from keypoint_perception.errors import UserError
-from training.methods.imm import IMM, IMMConfig, axis_variance, crowding, motion, share_within
+from training.methods.imm import IMM, IMMConfig
 from training.networks import Decoder, Encoder
+from training.regularisation import Regularisation
 
 TINY = IMMConfig(
     keypoints=3, width=4, map_stride=4, code_stride=4, generator_width=8, generator_least_width=4, features="pixels"
@@ -138,30 +139,11 @@ def test_half_size_reconstruction_is_compared_at_half_size():
     assert method.eval().preview(batch)["reconstruction"].shape == batch["image"].shape
 
 
-def test_optional_terms_against_values_by_hand():
-    probability = torch.tensor([0.5, 0.0, 0.5])  # at -1, 0, 1
-    assert axis_variance(probability, torch.tensor(0.0)).item() == pytest.approx(1)
-    points = torch.tensor([[[0.0, 0.0], [0.1, 0.0], [1.0, 1.0]]])
-    assert crowding(points, 0.1).item() == pytest.approx(2 * math.exp(-0.5) / 3, abs=1e-4)
-    area = torch.zeros(1, 1, 2, 2)
-    area[..., 0, 1] = 1
-    x, y = torch.tensor([[[0.25, 0.75]]]), torch.tensor([[[0.4, 0.6]]])
-    assert share_within(area, x, y).item() == pytest.approx(0.75 * 0.4)
-
-
-def test_motion_is_where_the_images_differ():
-    image = torch.full((1, 3, 32, 32), 0.5)
-    reference = image.clone()
-    reference[..., 4:8, 4:8] = 0.0
-    moved = motion({"image": image, "reference": reference})
-    assert moved[0, 0, 5, 5] == 1
-    assert moved[0, 0, 20, 20] == 0
-
-
 def test_optional_terms_appear_only_when_asked_for():
     batch = {"image": images(0), "reference": images(1)}
     assert set(build().loss(batch, "main")) == {"reconstruction"}
-    extra = build(concentration=1.0, separation=1.0, foreground=1.0, motion_weight=2.0).loss(batch, "main")
+    terms = Regularisation(concentration=1.0, separation=1.0, foreground=1.0)
+    extra = build(regularisation=terms, motion_weight=2.0).loss(batch, "main")
     assert set(extra) == {"reconstruction", "concentration", "separation", "foreground"}
 
 

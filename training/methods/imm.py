@@ -29,11 +29,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from keypoint_perception.errors import UserError
-from training.heatmaps import axis, axis_mean, concentration, gaussian_maps, separable_softmax, spatial_softmax
+from training.heatmaps import axis_mean, concentration, gaussian_maps, separable_softmax, spatial_softmax
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
 from training.networks import Decoder, Encoder, NormName, initialise_normal
 from training.perceptual import VGG_LAYERS, FeatureName, perceptual_features
+from training.regularisation import Regularisation, motion
 
 
 def _paper_optimizer() -> OptimizerConfig:
@@ -82,14 +83,8 @@ class IMMConfig:
     motion_weight: float = 0.0
     """Not in the paper: pixels where image and reference differ count up to 1 + this; for small objects before a
     static background."""
-    concentration: float = 0.0
-    """Not in the paper: weight of the heatmaps' mean variance, in normalised units; keeps points on what they see."""
-    separation: float = 0.0
-    """Not in the paper: weight of Σ_j≠k exp(-‖u_j - u_k‖² / 2 separation_distance²), the mean over points k."""
-    separation_distance: float = 0.1
-    """Normalised units. Both terms are those of Zhang et al., CVPR 2018."""
-    foreground: float = 0.0
-    """Not in the paper: weight of the heatmaps' share that lies where image and reference do not differ."""
+    regularisation: Regularisation = field(default_factory=Regularisation)
+    """Not in the paper: terms for small objects before a static background; off by default."""
     init_std: float | None = 0.01
     """Standard deviation of the initial weights; None for torch's own initialisation."""
     optimizer: OptimizerConfig = field(default_factory=_paper_optimizer)
@@ -173,14 +168,7 @@ class IMM(Method):
         generated = self.generate(batch["reference"], keypoints)
         target = self._at_output_size(batch["image"])
         terms = {"reconstruction": self.reconstruction(generated, target, self._mask(batch))}
-        if self.config.concentration:
-            variance = axis_variance(marginals[0], keypoints[..., 0]) + axis_variance(marginals[1], keypoints[..., 1])
-            terms["concentration"] = self.config.concentration * variance.mean()
-        if self.config.separation:
-            terms["separation"] = self.config.separation * crowding(keypoints, self.config.separation_distance)
-        if self.config.foreground:
-            terms["foreground"] = self.config.foreground * (1 - share_within(motion(batch), *marginals)).mean()
-        return terms
+        return terms | self.config.regularisation.terms(*marginals, keypoints, batch)
 
     def _mask(self, batch: Batch) -> Tensor | None:
         mask = batch.get("loss_mask")
@@ -199,27 +187,3 @@ class IMM(Method):
         generated = self.generate(batch["reference"], self.detect(batch["image"]).keypoints)
         full = F.interpolate(generated.float(), scale_factor=self.config.output_stride, mode="bilinear")
         return {"reconstruction": full.clamp(0, 1)}
-
-
-def motion(batch: Batch) -> Tensor:
-    """(B, 1, H, W) in [0, 1]: where image and reference differ, by a quarter of the range or more, and close by."""
-    moved = (batch["image"] - batch["reference"]).abs().amax(dim=1, keepdim=True)
-    near = F.avg_pool2d(F.max_pool2d(moved, 5, 1, 2), 5, 1, 2, count_include_pad=False)
-    return (4 * near).clamp(max=1)
-
-
-def share_within(area: Tensor, probability_x: Tensor, probability_y: Tensor) -> Tensor:
-    """Σ_p p_x · p_y · area(p): area (B, 1, H, W) and marginals (B, K, W'), (B, K, H') to (B, K)."""
-    weight = F.adaptive_avg_pool2d(area, (probability_y.shape[-1], probability_x.shape[-1]))[:, 0]
-    return torch.einsum("bky,byx,bkx->bk", probability_y, weight, probability_x)
-
-
-def axis_variance(probability: Tensor, mean: Tensor) -> Tensor:
-    """(..., L) probabilities of an axis' cells and their mean (...) to their variance (...), normalised units."""
-    return (probability * (axis(probability.shape[-1], probability) - mean[..., None]) ** 2).sum(dim=-1)
-
-
-def crowding(keypoints: Tensor, distance: float) -> Tensor:
-    """Mean over points k of Σ_j≠k exp(-‖u_j - u_k‖² / 2 distance²): keypoints (B, K, 2) to a scalar."""
-    squared = (keypoints[:, :, None] - keypoints[:, None]).square().sum(dim=-1)
-    return torch.exp(-squared / (2 * distance**2)).sum(dim=-1).mean() - 1

@@ -28,6 +28,7 @@ from training.heatmaps import axis_mean, concentration, gaussian_maps, separable
 from training.losses import difference
 from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints, require_multiple
 from training.networks import Decoder, Encoder, NormName
+from training.regularisation import Regularisation
 
 CombineName = Literal["union", "sum", "max"]
 """How the maps of K points become one."""
@@ -66,6 +67,8 @@ class TransporterConfig:
     softmax over the whole map, which finds small things sooner."""
     detach_source: bool = True
     """No gradient through the source's features and points: the target's alone are learned."""
+    regularisation: Regularisation = field(default_factory=Regularisation)
+    """Not in the paper: terms for small objects and short runs; off by default."""
     optimizer: OptimizerConfig = field(default_factory=_paper_optimizer)
 
     def __post_init__(self) -> None:
@@ -124,9 +127,13 @@ class Transporter(Method):
 
     def detect(self, image: Tensor) -> Detection:
         """See Method.detect."""
-        column, row = self._marginals(self.detector(image))
-        keypoints = torch.stack((axis_mean(column), axis_mean(row)), dim=-1)
+        column, row, keypoints = self._locate(image)
         return independent_keypoints(keypoints, concentration(column, row, keypoints, 2 * self.config.sigma))
+
+    def _locate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Marginals of the heatmaps, (B, K, W_map) and (B, K, H_map), and their means (B, K, 2)."""
+        column, row = self._marginals(self.detector(image))
+        return column, row, torch.stack((axis_mean(column), axis_mean(row)), dim=-1)
 
     def _marginals(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """(B, K, H_map, W_map) to probabilities of the columns (B, K, W_map) and of the rows (B, K, H_map)."""
@@ -135,25 +142,27 @@ class Transporter(Method):
         probability = spatial_softmax(logits)
         return probability.sum(dim=-2), probability.sum(dim=-1)
 
-    def reconstruct(self, source: Tensor, target: Tensor) -> Tensor:
-        """x̂_t from two frames (B, 3, H, W): (B, 3, H, W) / output_stride."""
+    def reconstruct(self, source: Tensor, target: Tensor, keypoints: Tensor | None = None) -> Tensor:
+        """x̂_t from two frames (B, 3, H, W) and the target's keypoints, where known: (B, 3, H, W) / output_stride."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.detach_source):
             source_features, source_map = self.features(source), self._map(source)
-        target_features, target_map = self.features(target), self._map(target)
+        target_features, target_map = self.features(target), self._map(target, keypoints)
         return self.decoder(transport(source_features, source_map, target_features, target_map))
 
-    def _map(self, image: Tensor) -> Tensor:
-        """H_Ψ: (B, 1, H_map, W_map)."""
+    def _map(self, image: Tensor, keypoints: Tensor | None = None) -> Tensor:
+        """H_Ψ: (B, 1, H_map, W_map), of keypoints that are known already or of those that are detected."""
+        keypoints = self.detect(image).keypoints if keypoints is None else keypoints
         height, width = (side // self.config.map_stride for side in image.shape[-2:])
         halved = self.config.gaussian == "halved"
-        maps = gaussian_maps(self.detect(image).keypoints, height, width, self.config.sigma, halved=halved)
-        return one_map(maps, self.config.combine)
+        return one_map(gaussian_maps(keypoints, height, width, self.config.sigma, halved=halved), self.config.combine)
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
-        """‖x̂_t - x_t‖², where `loss_mask` counts if the batch has one."""
-        reconstruction = self.reconstruct(batch["reference"], batch["image"])
+        """‖x̂_t - x_t‖², where `loss_mask` counts if the batch has one; and the optional terms."""
+        column, row, keypoints = self._locate(batch["image"])
+        reconstruction = self.reconstruct(batch["reference"], batch["image"], keypoints)
         target = F.avg_pool2d(batch["image"], self.config.output_stride)
-        return {"reconstruction": difference(reconstruction, target, mask=batch.get("loss_mask"))}
+        terms = {"reconstruction": difference(reconstruction, target, mask=batch.get("loss_mask"))}
+        return terms | self.config.regularisation.terms(column, row, keypoints, batch)
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> dict[str, Tensor]:

@@ -1,0 +1,46 @@
+"""Terms beyond the papers, against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from keypoint_perception.errors import UserError
+from training.regularisation import Regularisation, axis_variance, crowding, motion, share_within
+
+
+def test_terms_against_values_by_hand() -> None:
+    probability = torch.tensor([0.5, 0.0, 0.5])  # at -1, 0, 1
+    assert axis_variance(probability, torch.tensor(0.0)).item() == pytest.approx(1)
+    points = torch.tensor([[[0.0, 0.0], [0.1, 0.0], [1.0, 1.0]]])
+    assert crowding(points, 0.1).item() == pytest.approx(2 * math.exp(-0.5) / 3, abs=1e-4)
+    area = torch.zeros(1, 1, 2, 2)
+    area[..., 0, 1] = 1
+    x, y = torch.tensor([[[0.25, 0.75]]]), torch.tensor([[[0.4, 0.6]]])
+    assert share_within(area, x, y).item() == pytest.approx(0.75 * 0.4)
+
+
+def test_motion_is_where_the_images_differ() -> None:
+    image = torch.full((1, 3, 32, 32), 0.5)
+    reference = image.clone()
+    reference[..., 4:8, 4:8] = 0.0
+    moved = motion({"image": image, "reference": reference})
+    assert moved[0, 0, 5, 5] == 1
+    assert moved[0, 0, 20, 20] == 0
+
+
+def test_only_terms_with_a_weight_are_there_and_are_weighted() -> None:
+    sides = torch.tensor([[[0.5, 0.0, 0.5]]])
+    points = torch.zeros(1, 1, 2)
+    assert Regularisation().terms(sides, sides, points, {}) == {}
+    (name, value), *more = Regularisation(concentration=3.0).terms(sides, sides, points, {}).items()
+    assert (name, more) == ("concentration", [])
+    assert value.item() == pytest.approx(3 * (1 + 1))
+
+
+@pytest.mark.parametrize("bad", [{"foreground": -1.0}, {"separation_distance": 0.0}])
+def test_bad_weights_are_named(bad: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=next(iter(bad))):
+        Regularisation(**bad)

@@ -1,0 +1,79 @@
+"""Terms that keep heatmaps usable where data or time are short. No paper here has them; all are off by default.
+
+On a small object that looks different in every recording, keypoints that are means of spread-out heatmaps stand still
+on a grid that covers all places the object visits: that redraws the picture well enough, and nothing pulls them off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from keypoint_perception.errors import UserError
+from training.heatmaps import axis
+from training.method import Batch
+
+
+@dataclass(frozen=True)
+class Regularisation:
+    """Weights of the terms; 0 for none."""
+
+    concentration: float = 0.0
+    """Of the heatmaps' mean variance, in normalised units; keeps points on what they see."""
+    separation: float = 0.0
+    """Of Σ_j≠k exp(-‖u_j - u_k‖² / 2 separation_distance²), the mean over points k."""
+    separation_distance: float = 0.1
+    """Normalised units. Both terms are those of Zhang et al., CVPR 2018."""
+    foreground: float = 0.0
+    """Of the heatmaps' share that lies where image and reference do not differ."""
+
+    def __post_init__(self) -> None:
+        """Raises UserError that names the first bad value."""
+        for name in ("concentration", "separation", "foreground"):
+            if getattr(self, name) < 0:
+                raise UserError(f"regularisation: {name} is {getattr(self, name)}: give 0 or more")
+        if not self.separation_distance > 0:
+            raise UserError(f"regularisation: separation_distance is {self.separation_distance}: give a number above 0")
+
+    def terms(self, column: Tensor, row: Tensor, keypoints: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The weighted terms that are on.
+
+        column (B, K, W') and row (B, K, H') are the heatmaps' marginals, keypoints (B, K, 2) their means, of
+        `batch["image"]`; `foreground` needs `batch["reference"]`.
+        """
+        found = {}
+        if self.concentration:
+            variance = axis_variance(column, keypoints[..., 0]) + axis_variance(row, keypoints[..., 1])
+            found["concentration"] = self.concentration * variance.mean()
+        if self.separation:
+            found["separation"] = self.separation * crowding(keypoints, self.separation_distance)
+        if self.foreground:
+            found["foreground"] = self.foreground * (1 - share_within(motion(batch), column, row)).mean()
+        return found
+
+
+def motion(batch: Batch) -> Tensor:
+    """(B, 1, H, W) in [0, 1]: where image and reference differ, by a quarter of the range or more, and close by."""
+    moved = (batch["image"] - batch["reference"]).abs().amax(dim=1, keepdim=True)
+    near = F.avg_pool2d(F.max_pool2d(moved, 5, 1, 2), 5, 1, 2, count_include_pad=False)
+    return (4 * near).clamp(max=1)
+
+
+def share_within(area: Tensor, column: Tensor, row: Tensor) -> Tensor:
+    """Σ_p p_x · p_y · area(p): area (B, 1, H, W) and marginals (B, K, W'), (B, K, H') to (B, K)."""
+    weight = F.adaptive_avg_pool2d(area, (row.shape[-1], column.shape[-1]))[:, 0]
+    return torch.einsum("bky,byx,bkx->bk", row, weight, column)
+
+
+def axis_variance(probability: Tensor, mean: Tensor) -> Tensor:
+    """(..., L) probabilities of an axis' cells and their mean (...) to their variance (...), normalised units."""
+    return (probability * (axis(probability.shape[-1], probability) - mean[..., None]) ** 2).sum(dim=-1)
+
+
+def crowding(keypoints: Tensor, distance: float) -> Tensor:
+    """Mean over points k of Σ_j≠k exp(-‖u_j - u_k‖² / 2 distance²): keypoints (B, K, 2) to a scalar."""
+    squared = (keypoints[:, :, None] - keypoints[:, None]).square().sum(dim=-1)
+    return torch.exp(-squared / (2 * distance**2)).sum(dim=-1).mean() - 1
