@@ -9,6 +9,7 @@ import logging
 import shlex
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,6 +21,7 @@ from keypoint_perception.errors import UserError
 from training.checkpoint import CHECKPOINT_NAME, read_checkpoint
 from training.config import RunConfig, config_parser, method_class, parse_config
 from training.data import load_data
+from training.data.prior import read_poses
 from training.methods import METHODS
 from training.trainer import Trainer
 
@@ -125,6 +127,8 @@ def main(argv: list[str]) -> int:
     config = parse_config(given.method, _arguments(given, rest))
     if not config.data.sources:
         raise UserError("no recordings given: add --data BAG [BAG …] (and --topic T for bags)")
+    prior = read_poses(config.data.prior) if config.data.prior else None
+    config = replace(config, options=method_class(config.name).completed(config.options, prior))
     fabric = make_fabric(config)
     fabric.launch()
     with fabric.rank_zero_first(local=True):

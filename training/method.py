@@ -9,12 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from keypoint_perception.errors import UserError
+
+if TYPE_CHECKING:
+    from training.data.prior import Poses
 
 
 class Batch(TypedDict, total=False):
@@ -87,6 +90,11 @@ class Method(nn.Module, ABC):
     optimizer: OptimizerConfig
     keypoint_count: int
     """K."""
+
+    @classmethod
+    def completed(cls, options: Any, prior: Poses | None) -> Any:
+        """The method's options with what they leave open filled in from the unpaired poses that are given, if any."""
+        return options
 
     @abstractmethod
     def detect(self, image: Tensor) -> Detection:

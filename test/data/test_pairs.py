@@ -14,6 +14,7 @@ from recording_files import PERIOD, START, TOPIC, Message, encode, messages, pic
 from keypoint_perception.errors import UserError
 from training.data import Data, DataConfig, load_data, loader
 from training.data.config import SAMPLINGS
+from training.data.prior import Poses, read_poses, write_poses
 from training.method import Batch
 
 INPUT = (16, 12)
@@ -238,6 +239,21 @@ def test_a_prior_that_is_none(arrays: dict[str, np.ndarray], recordings: list[st
     np.savez(tmp_path / "poses.npz", **arrays)
     with pytest.raises(UserError, match=r"prior .*\(P, J, 2\)"):
         load(recordings, prior=str(tmp_path / "poses.npz"))
+
+
+@pytest.mark.parametrize("edges", [np.array([[0, 4]]), np.array([[1, 1]]), np.array([0, 1]), np.array([[0.0, 1.0]])])
+def test_edges_of_a_prior_that_are_none(edges: np.ndarray, tmp_path: Path) -> None:
+    np.savez(tmp_path / "poses.npz", keypoints=np.zeros((3, 4, 2)), edges=edges)
+    with pytest.raises(UserError, match="`edges`"):
+        read_poses(tmp_path / "poses.npz")
+
+
+def test_poses_are_read_as_they_were_written(tmp_path: Path) -> None:
+    poses = Poses(np.random.default_rng(0).random((3, 2, 2), np.float32), np.array([[0, 1]]), ("a", "b"), "table")
+    write_poses(tmp_path / "poses.npz", poses)
+    again = read_poses(tmp_path / "poses.npz")
+    np.testing.assert_array_equal(again.keypoints, poses.keypoints)
+    assert (again.edges.tolist(), again.names, again.scene, again.variant) == ([[0, 1]], ("a", "b"), "table", "")
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)

@@ -4,8 +4,9 @@ import pytest
 
 from keypoint_perception.bags import message_store
 from training.__main__ import main
+from training.data.prior import read_poses
 from training.simulation.episodes import episode_paths, read_episode
-from training.simulation.poses import read_poses, sample_poses
+from training.simulation.poses import sample_poses
 
 
 def run(*words):
@@ -46,6 +47,28 @@ def test_poses_for_methods_that_learn_from_unpaired_ones(tmp_path):
     assert len(np.unique(poses.keypoints.round(3), axis=0)) == 25
 
 
+def test_poses_of_a_set_whose_objects_differ_share_a_skeleton(tmp_path, capsys):
+    path = tmp_path / "poses.npz"
+    assert run("cartpoles", "--poses", 120, "-o", path) == 0
+    assert "120 poses of cartpoles, 6 joints" in capsys.readouterr().out
+    poses = read_poses(path)
+    assert poses.names == tuple(f"pole{n}" for n in range(6)) and poses.edges.tolist() == [[n, n + 1] for n in range(5)]
+    lengths = np.linalg.norm(np.diff(poses.keypoints, axis=1), axis=-1)
+    poles = (lengths > 0).sum(axis=1)
+    assert len(set(poles)) > 2
+    for pose_lengths, count in zip(lengths, poles, strict=True):
+        assert (pose_lengths[:count] > 0).all() and not pose_lengths[count:].any()
+
+
+def test_poses_of_the_table_are_of_its_arm(tmp_path):
+    path = tmp_path / "poses.npz"
+    assert run("tabletop", "--poses", 4, "--size", "320x240", "-o", path) == 0
+    poses = read_poses(path)
+    assert poses.keypoints.shape == (4, 8, 2) and len(poses.edges) == 7
+    assert np.abs(poses.keypoints).max() < 1
+    assert np.ptp(poses.keypoints, axis=0)[-1].max() > 0.01  # it moves
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
@@ -57,8 +80,10 @@ def test_poses_for_methods_that_learn_from_unpaired_ones(tmp_path):
         (["spiders", "-o", "a", "--episodes", "many"], "--episodes"),
         (["spiders", "-o", "a", "--variant", "spider9"], "spider8"),
         (["spiders", "-o", "a", "--seconds", "3"], "--seconds"),
-        (["spiders", "-o", "poses.npz", "--poses", "9"], "spider3"),
-        (["spiders", "-o", "poses", "--poses", "9", "--variant", "spider3"], ".npz"),
+        (["spiders", "-o", "poses.npz", "--poses", "0"], "from 1"),
+        (["spiders", "-o", "a", "--poses", "9"], ".npz"),
+        (["tabletop", "-o", "a", "--poses", "9"], ".npz"),
+        (["kitchen", "-o", "poses.npz", "--poses", "9"], "--poses"),
         (["tabletop", "-o", "a", "--objects", "99"], "0 to 8"),
         (["tabletop", "-o", "a", "--seconds", "0"], "at least one"),
     ],

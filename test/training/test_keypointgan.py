@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from keypoint_perception.errors import UserError
+from training.data.prior import Poses
 from training.methods.keypointgan import (
     Discriminator,
     ImageEncoder,
@@ -262,3 +263,32 @@ def test_poses_of_another_body_are_refused() -> None:
     batch["prior_keypoints"] = torch.zeros(4, 5, 2)
     with pytest.raises(UserError, match="5 joints and keypoints is 3"):
         KeypointGAN(SMALL, SIZE).loss(batch, "pretrain")
+
+
+def test_keypoints_and_edges_are_the_prior_poses_where_the_config_says_nothing() -> None:
+    prior = Poses(np.zeros((2, 3, 2), np.float32), np.array([[0, 1], [1, 2]]))
+    filled = KeypointGAN.completed(KeypointGANConfig(width=8), prior)
+    assert (filled.keypoints, filled.edges, filled.width) == (3, ((0, 1), (1, 2)), 8)
+    blobs = KeypointGANConfig(keypoints=3, edges=())
+    assert KeypointGAN.completed(blobs, replace(prior, edges=None)) == blobs
+
+
+def test_missing_poses_and_missing_edges_are_told() -> None:
+    with pytest.raises(UserError, match=r"--data\.prior"):
+        KeypointGAN.completed(KeypointGANConfig(), None)
+    with pytest.raises(UserError, match=r"no `edges`.*--method\.edges"):
+        KeypointGAN.completed(KeypointGANConfig(), Poses(np.zeros((2, 3, 2), np.float32)))
+    with pytest.raises(UserError, match="keypoints is not set"):
+        KeypointGAN(KeypointGANConfig(), (128, 128))
+
+
+@pytest.mark.parametrize("line", ["squared", "linear"])
+def test_edges_without_length_change_no_drawing_and_give_no_nan(line: str) -> None:
+    """As in poses of a body that has fewer joints than the skeleton."""
+    config = replace(PAPER, keypoints=5, edges=(*EDGES, (2, 3), (0, 4)), line=line)
+    pose = torch.tensor([[-0.5, -0.4], [0.1, 0.6], [0.7, -0.2]])
+    padded = pose[[0, 1, 2, 2, 0]].requires_grad_()
+    drawn = render(padded[None], config, 16, 16)
+    assert torch.allclose(drawn, render(pose[None], replace(PAPER, line=line), 16, 16), atol=1e-6)
+    drawn.sum().backward()
+    assert torch.isfinite(padded.grad).all()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from training.data.build import build_store, report
 from training.data.config import DataConfig
 from training.data.opening import open_sources
 from training.data.pairs import CameraPairs, Frames, Sampler, Stills, TimePairs, Track, WarpPairs
+from training.data.prior import read_poses
 from training.data.sources import Source
 from training.data.store import FrameStore, View
 from training.method import Batch
@@ -58,7 +58,7 @@ def load_data(config: DataConfig, progress: bool = True) -> Data:
     partners = _partner_stores(sources, config, progress) if config.drawing().pairs == "cameras" else []
     tracks = [track for index, store in enumerate(stores) for track in _tracks(index, store, len(stores))]
     frames = Frames(stores + partners)
-    prior = _read_prior(Path(config.prior)) if config.prior else None
+    prior = read_poses(config.prior).keypoints if config.prior else None
     train, held_out = split(tracks, config.validation, config.split)
     training = _sampler(config, frames, train, prior)
     try:
@@ -179,23 +179,6 @@ def _tracks(index: int, store: FrameStore, stores: int) -> Iterator[Track]:
         part = seen[sequence.recording] = seen.get(sequence.recording, 0) + 1
         name = f"{prefix}{sequence.recording}" + (f"#{part}" if part > 1 else "")
         yield Track(name, sequence.recording, index, sequence.start, sequence.stop)
-
-
-def _read_prior(path: Path) -> np.ndarray:
-    """(P, J, 2) float32 poses, normalised; a pose with a joint that is nowhere is left out."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            poses = np.asarray(file["keypoints"], np.float32)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise UserError(
-            f"prior {path} holds no poses ({error}): give an .npz with `keypoints` (P, J, 2), as `python -m training "
-            "simulate SCENE --poses N` writes"
-        ) from None
-    if poses.ndim == 3 and poses.shape[2] == 2:
-        poses = poses[np.isfinite(poses).all(axis=(1, 2))]
-        if len(poses):
-            return poses
-    raise UserError(f"prior {path} has `keypoints` of shape {poses.shape}: allowed is (P, J, 2) with finite poses")
 
 
 def _fingerprint(config: DataConfig, stores: list[FrameStore]) -> str:

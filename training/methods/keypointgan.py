@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from keypoint_perception.errors import UserError
+from training.data.prior import PRIOR_REMEDY, Poses
 from training.heatmaps import expected_position, gaussian_maps, segment_distance, spatial_softmax
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, OptimizerConfig
@@ -50,11 +51,12 @@ PRETRAIN_DECAY = 0.1
 class KeypointGANConfig:
     """Defaults are the paper's, section 4 and its appendix E."""
 
-    keypoints: int = 32
-    """K, the joints of a prior pose."""
-    edges: tuple[tuple[int, int], ...] = ()
-    """E of Eq. 1: pairs of joints. Without any, skeletons are drawn as blobs (Eq. 2), as for faces. A drawing must tell
-    its joints apart: of a chain that looks the same from either end, η can only learn the middle."""
+    keypoints: int | None = None
+    """K, the joints of a prior pose; None for as many as the file of prior poses has."""
+    edges: tuple[tuple[int, int], ...] | None = None
+    """E of Eq. 1: pairs of joints; None for those in the file of prior poses. With [] skeletons are drawn as blobs
+    (Eq. 2), as for faces. A drawing must tell its joints apart: of a chain that looks the same from either end, η can
+    only learn the middle."""
     width: int = 32
     """Channels of the first convolution of Φ, Ψ and η; doubled at each halving of the size."""
     code_stride: int = 8
@@ -113,11 +115,12 @@ class KeypointGANConfig:
         """Raises UserError that names the first bad value."""
         least = {"keypoints": 1, "width": 1, "discriminator_width": 1, "discriminator_halvings": 1, "scales": 1}
         for name, low in (least | {"pool": 0, "pretrain_steps": 0, "perceptual": 0, "adversarial": 0}).items():
-            if getattr(self, name) < low:
-                raise UserError(f"keypointgan: {name} is {getattr(self, name)}: give {low} or more")
-        for pair in self.edges:
-            if len(set(pair)) != 2 or not all(0 <= joint < self.keypoints for joint in pair):
-                allowed = f"two different joints of 0 to {self.keypoints - 1}"
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise UserError(f"keypointgan: {name} is {value}: give {low} or more")
+        for pair in self.edges or ():
+            if len(set(pair)) != 2 or min(pair) < 0 or (self.keypoints and max(pair) >= self.keypoints):
+                allowed = f"two different joints of 0 to {self.keypoints - 1 if self.keypoints else 'keypoints - 1'}"
                 raise UserError(f"keypointgan: edges has {list(pair)}: allowed are {allowed}")
         for name in ("line_width", "blob_sigma"):
             if not getattr(self, name) > 0:
@@ -334,8 +337,22 @@ class KeypointGAN(Method):
     required_keys: ClassVar[frozenset[str]] = frozenset({"image", "reference", "prior_keypoints"})
     adjacency: Tensor
 
+    @classmethod
+    def completed(cls, options: Any, prior: Poses | None) -> KeypointGANConfig:
+        """Keypoints and edges of the prior poses, where the options do not set them. Raises UserError without any."""
+        if prior is None:
+            raise UserError("keypointgan learns from unpaired poses: add --data.prior POSES.npz, " + PRIOR_REMEDY)
+        if options.edges is None and prior.edges is None:
+            given = "the file of --data.prior has no `edges` (E, 2) and neither has the config"
+            raise UserError(f"keypointgan: {given}: add them, or give --method.edges [] to draw blobs")
+        keypoints = prior.keypoints.shape[1] if options.keypoints is None else options.keypoints
+        edges = tuple(map(tuple, prior.edges.tolist())) if options.edges is None else options.edges
+        return replace(options, keypoints=keypoints, edges=edges)
+
     def __init__(self, config: KeypointGANConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
+        if config.keypoints is None:
+            raise UserError("keypointgan: keypoints is not set: give a number from 1, or a file of prior poses")
         self._check_size(config, input_size)
         self.config = config
         self.optimizer = config.optimizer
@@ -350,7 +367,7 @@ class KeypointGAN(Method):
         features = perceptual_features(config.features, config.weights, config.layers)
         self.perceptual = PerceptualLoss(features, config.running_mean_rate, reduction="mean")
         adjacency = torch.zeros(config.keypoints, config.keypoints)
-        for first, second in config.edges:
+        for first, second in config.edges or ():
             adjacency[first, second] = adjacency[second, first] = 1
         self.register_buffer("adjacency", adjacency, persistent=False)
         if config.init_std is not None:

@@ -16,12 +16,14 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from keypoint_perception.errors import UserError
+from training.data.prior import write_poses
 from training.simulation.episodes import SCENES, SPLITS, Settings, episode_paths, simulate, variants
-from training.simulation.poses import sample_poses, write_poses
+from training.simulation.poses import sample_poses, sample_table_poses
 from training.simulation.rooms import ROOMS, add_options, run
 from training.simulation.sheet import write_sheet
 
 SHEET_FILE = "sheet.png"
+_POSES_HELP = "write N poses to -o X.npz instead, of no picture; objects that differ share the union of their skeletons"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,12 +56,14 @@ def _parser() -> argparse.ArgumentParser:
         scene.add_argument("--workers", type=int, default=1, help="processes (default 1); they change no frame")
         scene.add_argument("--variant", default="", help="only this object, instead of all of the set at random")
         scene.add_argument("--bag", action="store_true", help="one rosbag2 an episode")
-        scene.add_argument("--poses", type=int, metavar="N", help="write N poses of --variant to -o X.npz, no pictures")
+        scene.add_argument("--poses", type=int, metavar="N", help=_POSES_HELP)
         scene.set_defaults(run=_make_episodes)
     for name in ROOMS:
         scene = scenes.add_parser(name, help="a rosbag2 with two cameras, depth, joint states and tf")
         _common(scene, "bag folder to make", "640x480", "of the motion and of the objects")
         add_options(scene, name)
+        if name == "tabletop":
+            scene.add_argument("--poses", type=int, metavar="N", help="write N poses of the arm to -o X.npz instead")
         scene.set_defaults(run=_make_room)
     return parser
 
@@ -107,12 +111,18 @@ def _objects(settings: Settings) -> list[str]:
 def _make_poses(arguments: argparse.Namespace) -> None:
     if arguments.output.suffix != ".npz":
         raise UserError(f"poses are one file: -o {arguments.output} must end in .npz")
-    poses = sample_poses(arguments.scene, arguments.variant, arguments.poses, arguments.seed)
+    if arguments.scene == "tabletop":
+        poses = sample_table_poses(arguments.poses, arguments.seed, arguments.size)
+    else:
+        poses = sample_poses(arguments.scene, arguments.variant, arguments.poses, arguments.seed)
     write_poses(arguments.output, poses)
-    print(f"{arguments.output}: {len(poses.keypoints)} poses of {poses.variant}, {len(poses.names)} joints")
+    of = poses.variant or poses.scene
+    print(f"{arguments.output}: {len(poses.keypoints)} poses of {of}, {len(poses.names)} joints")
 
 
 def _make_room(arguments: argparse.Namespace) -> None:
+    if getattr(arguments, "poses", None) is not None:
+        return _make_poses(arguments)
     with _progress("picture" if arguments.recordings is None else "recording") as progress:
         lines = run(arguments, progress)
     print("\n".join(lines))

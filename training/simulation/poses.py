@@ -1,85 +1,87 @@
-"""Unpaired poses: skeletons of a simulated object without its pictures, for methods that learn from such a prior.
+"""Unpaired poses of simulated objects, for methods that learn from such a prior; no picture has one of them.
 
-The file is an ordinary `.npz`: keypoints (N, J, 2) float32 normalised to [-1, 1], edges (E, 2) int, names (J,) and the
-scene and variant they were drawn from.
+Where the objects of a set differ in their joints, poses of all of them have one skeleton: the union of theirs, see
+`training.simulation.trees`. For Spiders, Cartpoles and Swimmers that is the largest body's.
 """
 
 from __future__ import annotations
 
-import os
-import zipfile
-from dataclasses import dataclass
+import re
+import zlib
+from contextlib import ExitStack
 
 import numpy as np
 
 from keypoint_perception.errors import UserError
-from keypoint_perception.files import written_whole
 from keypoint_perception.geometry import pixels_to_normalised
+from training.data.prior import Poses
 from training.simulation.articulated import FRAMES, Actor
 from training.simulation.episodes import Settings, generator, variants
+from training.simulation.tabletop import TABLE_CAMERA, Tabletop, TabletopConfig
+from training.simulation.trees import Tree, from_the_left, tell_apart, unite
 
-_POSE_FRAMES = 10
-"""Every so many frames of an episode a pose is taken."""
+_POSE_FRAMES = 5
+"""Every so many frames of an episode a pose is taken,"""
+_TABLE_SECONDS = 0.5
+"""and at the table after so long."""
 _SIZE = (64, 64)
-
-
-@dataclass(frozen=True)
-class Poses:
-    """Poses of one object."""
-
-    scene: str
-    variant: str
-    keypoints: np.ndarray
-    """(N, J, 2) float32, (x, y), normalised: -1 and 1 are the centres of the outermost pixels."""
-    edges: np.ndarray
-    """(E, 2) int, pairs i < j of joints that a limb joins."""
-    names: tuple[str, ...]
-    """(J,) names of the joints."""
+_ALIKE = {"spider": r"hip\d", "walker": r"(left|right)_knee"}
+"""Objects with limbs that only their place tells apart, and the names of the limbs' first joints."""
+_REVERSIBLE = ("swimmer",)
+"""Chains whose ends look alike."""
 
 
 def sample_poses(scene: str, variant: str = "", count: int = 10_000, seed: int = 0) -> Poses:
-    """Poses as they occur in the episodes of a set, but from episodes of their own: no picture has one of them.
+    """Poses as they occur in the episodes of a set, but from episodes of their own.
 
-    `variant` may be empty where the set has one object only. Raises UserError for what is not there.
+    Without `variant` each episode draws one of the set's objects. Raises UserError for what is not there.
     """
+    _check_count(count)
+    settings = Settings(scene, "train", seed, _SIZE, variant)
+    builders = variants(scene, "train", variant)
+    with ExitStack() as stack:
+        actors = [stack.enter_context(Actor(build(), _SIZE)) for build in builders.values()]
+        trees = [Tree.of(actor.world.names, actor.world.adjacency) for actor in actors]
+        union, stand_ins = unite(trees)
+        sampled = []
+        for number in range(-(-count // len(range(0, FRAMES, _POSE_FRAMES)))):
+            rng = generator(settings, "poses", number)
+            chosen = int(rng.integers(len(actors))) if len(actors) > 1 else 0
+            pixels = actors[chosen].poses(rng)[::_POSE_FRAMES]
+            sampled.append(_recognisable(actors[chosen].variant.name, trees[chosen], pixels)[:, stand_ins[chosen]])
+    keypoints = pixels_to_normalised(np.concatenate(sampled)[:count], _SIZE).astype(np.float32)
+    return Poses(keypoints, union.edges, union.names, scene, variant)
+
+
+def sample_table_poses(count: int = 10_000, seed: int = 0, size: tuple[int, int] = (640, 480)) -> Poses:
+    """Poses of the table's arm as its table camera sees them in pictures of the proportions of `size` (width, height).
+
+    The arm moves as in no recording, of this seed or another. Raises UserError for values that are not allowed.
+    """
+    _check_count(count)
+    TabletopConfig(seed, size)  # raises for bad values
+    small = _SIZE[0], round(_SIZE[0] * size[1] / size[0])
+    with Tabletop(TabletopConfig(zlib.crc32(f"poses/{seed}".encode()), small)) as world:
+        pixels = []
+        for _ in range(count):
+            world.act(_TABLE_SECONDS)
+            pixels.append(world.project(TABLE_CAMERA)[0])
+        edges = np.argwhere(np.triu(world.adjacency))
+        keypoints = pixels_to_normalised(np.stack(pixels), small).astype(np.float32)
+        return Poses(keypoints, edges, world.names, "tabletop")
+
+
+def _check_count(count: int) -> None:
     if count < 1:
         raise UserError(f"{count} poses: give a number from 1")
-    builders = variants(scene, "train", variant)
-    if len(builders) > 1:
-        raise UserError(f"the objects of {scene} differ in their joints: choose one of {', '.join(builders)}")
-    settings = Settings(scene, "train", seed, _SIZE, variant)
-    ((name, build),) = builders.items()
-    with Actor(build(), _SIZE) as actor:
-        episodes = -(-count // len(range(0, FRAMES, _POSE_FRAMES)))
-        poses = [actor.poses(generator(settings, "poses", n))[::_POSE_FRAMES] for n in range(episodes)]
-        pixels = np.concatenate(poses)[:count]
-        edges = np.argwhere(np.triu(actor.world.adjacency))
-        return Poses(scene, name, pixels_to_normalised(pixels, _SIZE).astype(np.float32), edges, actor.world.names)
 
 
-def write_poses(path: str | os.PathLike[str], poses: Poses) -> None:
-    """Writes poses, whole or not at all."""
-    with written_whole(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(
-            file,
-            scene=poses.scene,
-            variant=poses.variant,
-            keypoints=poses.keypoints,
-            edges=poses.edges,
-            names=np.array(poses.names),
-        )
-
-
-def read_poses(path: str | os.PathLike[str]) -> Poses:
-    """Reads what `write_poses` wrote. Raises UserError for anything else."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return Poses(
-                str(archive["scene"]),
-                str(archive["variant"]),
-                archive["keypoints"],
-                archive["edges"],
-                tuple(archive["names"].tolist()),
-            )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise UserError(f"{path} holds no poses ({error}); make some with simulate SCENE --poses N") from error
+def _recognisable(name: str, tree: Tree, pixels: np.ndarray) -> np.ndarray:
+    """Poses (T, J, 2) of an object, numbered so that its drawing tells which joint is which."""
+    kind = name.rstrip("0123456789")
+    if kind in _REVERSIBLE:
+        return from_the_left(pixels)
+    if kind in _ALIKE:
+        alike = [joint for joint, other in enumerate(tree.names) if re.fullmatch(_ALIKE[kind], other)]
+        return tell_apart(tree, pixels, alike)
+    return pixels

@@ -1,0 +1,73 @@
+"""Files of unpaired poses: skeletons of an object without its pictures, for methods that learn from such a prior.
+
+The file is an ordinary `.npz`: keypoints (P, J, 2) float32 normalised to [-1, 1] and, where the skeleton is known,
+edges (E, 2) int and names (J,); for simulated objects also the scene and the variant they were drawn from.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from dataclasses import dataclass
+
+import numpy as np
+
+from keypoint_perception.errors import UserError
+from keypoint_perception.files import written_whole
+
+PRIOR_REMEDY = "as `python -m training simulate SCENE --poses P -o X.npz` writes"
+
+
+@dataclass(frozen=True)
+class Poses:
+    """P poses of a skeleton of J joints."""
+
+    keypoints: np.ndarray
+    """(P, J, 2) float32, (x, y), normalised: -1 and 1 are the centres of the outermost pixels."""
+    edges: np.ndarray | None = None
+    """(E, 2) int, pairs i < j of joints that a limb joins; None where the file does not say."""
+    names: tuple[str, ...] = ()
+    """(J,) names of the joints; empty where the file does not say."""
+    scene: str = ""
+    variant: str = ""
+    """The one object of the scene, empty for all of them."""
+
+
+def write_poses(path: str | os.PathLike[str], poses: Poses) -> None:
+    """Writes poses, whole or not at all."""
+    skeleton = {} if poses.edges is None else {"edges": poses.edges}
+    if poses.names:
+        skeleton["names"] = np.array(poses.names)
+    with written_whole(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, scene=poses.scene, variant=poses.variant, keypoints=poses.keypoints, **skeleton)
+
+
+def read_poses(path: str | os.PathLike[str]) -> Poses:
+    """Reads a file of poses; a pose with a joint that is nowhere is left out. Raises UserError for anything else."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            keypoints = np.asarray(archive["keypoints"], np.float32)
+            edges = np.asarray(archive["edges"]) if "edges" in archive else None
+            names = tuple(map(str, archive["names"].tolist())) if "names" in archive else ()
+            scene, variant = (str(archive[key]) if key in archive else "" for key in ("scene", "variant"))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise UserError(
+            f"prior {path} holds no poses ({error}): give an .npz with `keypoints` (P, J, 2), {PRIOR_REMEDY}"
+        ) from None
+    if keypoints.ndim == 3 and keypoints.shape[2] == 2:
+        keypoints = keypoints[np.isfinite(keypoints).all(axis=(1, 2))]
+    if keypoints.ndim != 3 or keypoints.shape[2] != 2 or not keypoints.size:
+        raise UserError(
+            f"prior {path} has `keypoints` of shape {keypoints.shape}: allowed is (P, J, 2) of finite poses"
+        )
+    return Poses(keypoints, None if edges is None else _checked(edges, keypoints.shape[1], path), names, scene, variant)
+
+
+def _checked(edges: np.ndarray, joints: int, path: str | os.PathLike[str]) -> np.ndarray:
+    """Edges (E, 2) of int64, the smaller joint first."""
+    pairs = edges.reshape(-1, 2) if edges.size == 0 else edges
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or not np.issubdtype(edges.dtype, np.integer):
+        raise UserError(f"prior {path} has `edges` of shape {edges.shape}, {edges.dtype}: allowed are (E, 2) integers")
+    if pairs.size and (pairs.min() < 0 or pairs.max() >= joints or (pairs[:, 0] == pairs[:, 1]).any()):
+        raise UserError(f"prior {path} has `edges` that are no pairs of two different joints of 0 to {joints - 1}")
+    return np.sort(pairs.astype(np.int64), axis=1)

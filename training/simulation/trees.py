@@ -1,0 +1,110 @@
+"""Skeletons as rooted trees: one tree for bodies that differ, and one numbering for limbs that look alike.
+
+`unite` lays the trees of several bodies over one another, root on root. From there the children of joints that lie on
+one another pair up, those with more joints behind them first; whoever finds no partner becomes a joint of its own.
+Where one body is another with some limbs or links left out, the union is the larger one's tree. A pose of a smaller
+body becomes a pose of the union by putting each joint it lacks on that joint's parent: on the end of a chain that is
+shorter, on the root for a limb that is not there. The edges that come with it have no length, so no drawing shows
+them.
+
+`tell_apart` numbers limbs that only their place distinguishes by that place, as a drawing shows it: whoever reads
+joints off a drawing could otherwise do no better than the mean of all that might be meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Tree:
+    """J joints, the first of which is the root."""
+
+    names: tuple[str, ...]
+    parents: tuple[int, ...]
+    """(J,), -1 for the root."""
+
+    @classmethod
+    def of(cls, names: Sequence[str], adjacency: np.ndarray) -> Tree:
+        """The tree of a symmetric adjacency (J, J) bool, seen from joint 0."""
+        parents = {0: -1}
+        reached = [0]
+        for joint in reached:
+            new = [other for other in np.flatnonzero(adjacency[joint]).tolist() if other not in parents]
+            parents |= dict.fromkeys(new, joint)
+            reached += new
+        assert len(parents) == len(names), "the skeleton is connected"
+        return cls(tuple(names), tuple(parents[joint] for joint in range(len(names))))
+
+    def children(self, joint: int) -> list[int]:
+        """The joints behind one, those with more joints behind them first."""
+        return sorted((j for j, p in enumerate(self.parents) if p == joint), key=lambda j: -len(self.behind(j)))
+
+    def behind(self, joint: int) -> list[int]:
+        """A joint and all behind it, in the same order for limbs of the same shape."""
+        return [joint, *(further for child in self.children(joint) for further in self.behind(child))]
+
+    @property
+    def edges(self) -> np.ndarray:
+        """(J - 1, 2) int, pairs i < j."""
+        pairs = [sorted(pair) for pair in enumerate(self.parents) if pair[1] >= 0]
+        return np.array(sorted(pairs), np.int64).reshape(-1, 2)
+
+
+def unite(trees: Sequence[Tree]) -> tuple[Tree, list[np.ndarray]]:
+    """The union of trees, and for each of them which of its joints stands for each joint of the union, (J,) int.
+
+    The union is numbered as the largest tree is, and then goes on; of a joint that bodies name differently the name has
+    all of them, joined by slashes.
+    """
+    parents: list[int] = []
+    names: list[list[str]] = []
+    own: list[dict[int, int]] = [{} for _ in trees]  # joint of the union to joint of the tree
+    for index in sorted(range(len(trees)), key=lambda i: -len(trees[i].names)):
+        tree, found = trees[index], own[index]
+        if not parents:
+            parents, names = list(tree.parents), [[name] for name in tree.names]
+            found |= {joint: joint for joint in range(len(parents))}
+            continue
+        pending = [(0, 0)]
+        for place, joint in pending:
+            found[place] = joint
+            names[place] += [] if tree.names[joint] in names[place] else [tree.names[joint]]
+            free = Tree(("",) * len(parents), tuple(parents)).children(place)
+            for number, child in enumerate(tree.children(joint)):
+                if number >= len(free):
+                    parents.append(place)
+                    names.append([])
+                pending.append((free[number] if number < len(free) else len(parents) - 1, child))
+    stand_ins = []
+    for found in own:
+        for place in Tree(("",) * len(parents), tuple(parents)).behind(0):
+            found.setdefault(place, found[parents[place]] if place else 0)
+        stand_ins.append(np.array([found[place] for place in range(len(parents))]))
+    return Tree(tuple("/".join(parts) for parts in names), tuple(parents)), stand_ins
+
+
+def tell_apart(tree: Tree, poses: np.ndarray, alike: Sequence[int]) -> np.ndarray:
+    """Renumbers limbs of one shape in each pose: (T, J, 2) pixels to the same.
+
+    `alike` are the first joints of limbs that leave the same joint. They are numbered clockwise around it, from the
+    direction of its own parent or, at the root, from the picture's right.
+    """
+    centre = tree.parents[alike[0]]
+    arms = poses[:, alike] - poses[:, None, centre]
+    back = poses[:, tree.parents[centre]] - poses[:, centre] if centre else np.array([[1.0, 0.0]])
+    angles = np.arctan2(arms[..., 1], arms[..., 0]) - np.arctan2(back[..., 1], back[..., 0])[:, None]
+    order = np.argsort(angles % (2 * np.pi), axis=1)
+    limbs = np.array([tree.behind(joint) for joint in alike])  # (limbs, joints of one)
+    renumbered = poses.copy()
+    renumbered[:, limbs] = poses[np.arange(len(poses))[:, None, None], limbs[order]]
+    return renumbered
+
+
+def from_the_left(poses: np.ndarray) -> np.ndarray:
+    """Renumbers chains (T, J, 2) whose ends look alike: the first joint is the end farther left in the picture."""
+    turned = poses[:, -1, 0] < poses[:, 0, 0]
+    return np.where(turned[:, None, None], poses[:, ::-1], poses)
