@@ -8,6 +8,7 @@ import json
 import logging
 import shlex
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from training.config import RunConfig, config_parser, method_class, parse_config
 from training.data import load_data
 from training.data.prior import read_poses
 from training.methods import METHODS
+from training.precision import settled
 from training.trainer import Trainer
 
 CONFIG_NAME = "config.yaml"
@@ -32,6 +34,7 @@ MODEL_NAME = "model.onnx"
 def make_fabric(config: RunConfig) -> lightning_fabric.Fabric:
     """Devices, precision and processes. Raises UserError where this machine has not what is asked for."""
     loop = config.loop
+    assert loop.precision != "auto", "training.precision.settled chooses first"
     several = loop.devices * loop.num_nodes > 1
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
@@ -117,6 +120,12 @@ def _arguments(given: argparse.Namespace, rest: list[str]) -> list[str]:
     return arguments + rest
 
 
+def _resumed(given: argparse.Namespace) -> RunConfig | None:
+    """The config of the run to be resumed."""
+    file = given.out / CONFIG_NAME
+    return parse_config(given.method, [f"--config={file}"]) if given.resume and file.exists() else None
+
+
 def main(argv: list[str]) -> int:
     """Runs `fit`."""
     if argv[1:] == ["--options"]:
@@ -129,8 +138,11 @@ def main(argv: list[str]) -> int:
         raise UserError("no recordings given: add --data BAG [BAG …] (and --topic T for bags)")
     prior = read_poses(config.data.prior) if config.data.prior else None
     config = replace(config, options=method_class(config.name).completed(config.options, prior))
+    config = settled(config, _resumed(given))
     fabric = make_fabric(config)
     fabric.launch()
+    if fabric.is_global_zero:
+        print(f"training on {fabric.device.type} in {config.loop.precision}", file=sys.stderr)
     with fabric.rank_zero_first(local=True):
         data = load_data(config.data, progress=fabric.is_global_zero)
     command = shlex.join(["python", "-m", "training", "fit", *argv])

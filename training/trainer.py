@@ -225,6 +225,7 @@ class Trainer:
             "seconds_per_step": round(self.seconds / max(self.step, 1), 4),
             "data_wait_share": round(self.wait_share, 4),
             "machine": f"{platform.machine()}, {self.fabric.device.type}, {self.fabric.world_size} process(es)",
+            "training_precision": self.config.loop.precision,
             "torch": torch.__version__,
         }
         average = None if self.average is None else self.average.state_dict()

@@ -1,0 +1,56 @@
+"""What `precision: auto` chooses, and that a resumed run keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from tiny_run import tiny_config
+
+import training.precision
+from training.config import RunConfig
+from training.fit import make_fabric
+from training.precision import processor_has_bf16, settled
+
+
+def config_of(precision: str) -> RunConfig:
+    return tiny_config("--precision", precision)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "native"),
+    [
+        ({"architecture": "x86_64", "avx2": True, "avx512_f": True, "avx512_bf16": False}, False),
+        ({"architecture": "x86_64", "avx512_bf16": True}, True),
+        ({"architecture": "x86_64", "amx_bf16": True}, True),
+        ({"architecture": "aarch64", "neon": True, "fp16_arith": True}, False),
+        ({"architecture": "aarch64", "bf16": True}, True),
+    ],
+)
+def test_a_processor_has_bf16_where_it_has_instructions_for_it(capabilities: dict, native: bool) -> None:
+    assert processor_has_bf16(capabilities) is native
+
+
+@pytest.mark.parametrize(("native", "chosen"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_what_the_machine_is_fast_at(monkeypatch, native: bool, chosen: str) -> None:
+    monkeypatch.setattr(training.precision, "has_bf16", lambda accelerator: native)
+    config = settled(config_of("auto"))
+    assert config.loop.precision == chosen
+    assert replace(config, loop=replace(config.loop, precision="auto")) == config_of("auto")  # nothing else changes
+    assert make_fabric(config)
+
+
+@pytest.mark.parametrize("before", ["bf16", "fp32"])
+def test_auto_keeps_what_a_resumed_run_had(monkeypatch, before: str) -> None:
+    monkeypatch.setattr(training.precision, "has_bf16", lambda accelerator: before == "fp32")
+    resumed = settled(config_of("auto"), config_of(before))
+    assert resumed.loop.precision == before
+    assert not resumed.differences(config_of(before))
+
+
+def test_emulated_bf16_is_warned_about_with_the_remedy(monkeypatch, capsys) -> None:
+    for native in (True, False):
+        monkeypatch.setattr(training.precision, "has_bf16", lambda accelerator, native=native: native)
+        assert settled(config_of("bf16")) == config_of("bf16")
+        assert settled(config_of("fp32")) == config_of("fp32")
+        assert ("--precision auto" in capsys.readouterr().err) is not native
