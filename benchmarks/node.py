@@ -14,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ sys.path.insert(0, str(ROOT))  # a checkout need not be installed
 
 import numpy as np  # noqa: E402
 
+from keypoint_perception.bags import header_stamp_ns, with_stamp  # noqa: E402
 from keypoint_perception.detector import Detector, shipped_model  # noqa: E402
 from keypoint_perception.ros.domain import free_domain  # noqa: E402
 
@@ -33,6 +35,7 @@ CAMERAS = ("a", "b", "c", "d")
 OURS, BASELINES = ["-m", "keypoint_perception.ros.node"], [str(ROOT / "benchmarks" / "baseline_nodes.py")]
 TICKS = os.sysconf("SC_CLK_TCK")
 PATIENCE_S = 60.0
+LAST_CORE = (os.cpu_count() or 1) - 1
 IN_FLIGHT = 2
 LOST_AFTER_S = 0.2
 
@@ -73,9 +76,9 @@ def compare(bench: Bench, options: argparse.Namespace, say: Callable[[str], None
     with process(node):
         ours = bench.run(options.seconds, RATE_HZ)
     say(f"node        {ours}")
-    with process(node, core=1):
+    with process(node, core=LAST_CORE):
         full = bench.saturate(options.seconds)
-    with process([*BASELINES, "relay"], core=1):
+    with process([*BASELINES, "relay"], core=LAST_CORE):
         empty = bench.saturate(options.seconds)
     say(f"saturated   {full.rate:.0f} images/s on one core, relay {empty.rate:.0f}, bare engine {1e3 / engine_ms:.0f}")
     with process([*BASELINES, "naive", str(options.model)]):
@@ -98,17 +101,13 @@ def compare(bench: Bench, options: argparse.Namespace, say: Callable[[str], None
 
 def engine_time(options: argparse.Namespace, images: int = 300) -> float:
     """Median milliseconds of the engine on one image, resizing included, on one core."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(before)})
-    try:
+    with on_cores({LAST_CORE}):
         detector, image = Detector(options.model, options.backend), picture()
         seconds = []
         for _ in range(images):
             start = time.perf_counter()
             detector.detect([image])
             seconds.append(time.perf_counter() - start)
-    finally:
-        os.sched_setaffinity(0, before)
     return float(np.median(seconds[images // 10 :])) * 1e3
 
 
@@ -159,8 +158,8 @@ class Run:
     latencies: list[float] = field(default_factory=list)
     """Milliseconds from stamp to receipt."""
     seconds: float = 0.0
-    lost: int = 0
-    """Images that are no longer waited for, when saturated."""
+    waiting: deque[int] = field(default_factory=deque)
+    """Stamps, in nanoseconds, of images that may still be answered, when saturated."""
 
     @property
     def rate(self) -> float:
@@ -188,7 +187,7 @@ class Bench:
         self._publishers: dict[str, Any] = {}
         self._subscriptions: dict[str, Any] = {}
         self._run = Run()
-        self._data = picture().tobytes()
+        self._image = _serialised_picture()
 
     def close(self) -> None:
         """Ends the node."""
@@ -221,18 +220,21 @@ class Bench:
         return run
 
     def saturate(self, seconds: float) -> Run:
-        """Sends the next image as soon as one is answered, so that one always waits while another is served."""
+        """Sends the next image as soon as one is answered, so that one always waits while another is served.
+
+        The node has a core of its own: this process keeps off it.
+        """
         self.wait(["/image"], ["/detector/keypoints"])
         self._run = run = Run()
         start = last = time.monotonic()
-        while (now := time.monotonic()) - start < seconds:
-            if run.sent - len(run.latencies) - run.lost < IN_FLIGHT:
-                self._send("/image")
-                run.sent += 1
-                last = now
-            elif now - last > LOST_AFTER_S:
-                run.lost, last = run.sent - len(run.latencies), now
-            self._executor.spin_once(timeout_sec=0.001)
+        with on_cores(set(range(LAST_CORE)) or {0}):
+            while (now := time.monotonic()) - start < seconds:
+                if now - last > LOST_AFTER_S:
+                    run.waiting.clear()
+                if len(run.waiting) < IN_FLIGHT:
+                    run.waiting.append(self._send("/image"))
+                    run.sent, last = run.sent + 1, now
+                self._executor.spin_once(timeout_sec=0.001)
         run.seconds = time.monotonic() - start
         return run
 
@@ -258,12 +260,14 @@ class Bench:
     def _listen(self, topic: str) -> None:
         from keypoint_perception_msgs.msg import KeypointArray
 
-        def note(message: KeypointArray) -> None:
-            stamp = message.header.stamp
-            self._run.latencies.append((time.time() - stamp.sec - stamp.nanosec * 1e-9) * 1e3)
+        def note(serialised: bytes) -> None:
+            stamp = header_stamp_ns(serialised)
+            self._run.latencies.append((time.time_ns() - stamp) / 1e6)
+            while self._run.waiting and self._run.waiting[0] <= stamp:  # those from before were passed over
+                self._run.waiting.popleft()
 
         if topic not in self._subscriptions:
-            self._subscriptions[topic] = self._node.create_subscription(KeypointArray, topic, note, 50)
+            self._subscriptions[topic] = self._node.create_subscription(KeypointArray, topic, note, 50, raw=True)
 
     def _publisher(self, topic: str) -> Any:
         from rclpy.qos import qos_profile_sensor_data
@@ -273,14 +277,11 @@ class Bench:
             self._publishers[topic] = self._node.create_publisher(Image, topic, qos_profile_sensor_data)
         return self._publishers[topic]
 
-    def _send(self, topic: str) -> None:
-        from sensor_msgs.msg import Image
-
-        message = Image(height=SIZE[1], width=SIZE[0], encoding="rgb8", step=SIZE[0] * 3)
-        message.data = self._data
-        now = time.time_ns()
-        message.header.stamp.sec, message.header.stamp.nanosec = divmod(now, 1_000_000_000)
-        self._publisher(topic).publish(message)
+    def _send(self, topic: str) -> int:
+        """Publishes an image that is taken now; its stamp in nanoseconds."""
+        stamp = time.time_ns()
+        self._publisher(topic).publish(with_stamp(self._image, stamp))
+        return stamp
 
     def _spin(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -294,10 +295,37 @@ def picture() -> np.ndarray:
     return np.stack([x, y, 255 - x], axis=2).astype(np.uint8)
 
 
+def _serialised_picture() -> bytes:
+    """As a sensor_msgs/Image. What a camera's driver spends on making its message is not measured."""
+    from rclpy.serialization import serialize_message
+    from sensor_msgs.msg import Image
+
+    message = Image(height=SIZE[1], width=SIZE[0], encoding="rgb8", step=SIZE[0] * 3)
+    message.data = picture().tobytes()
+    return serialize_message(message)
+
+
+@contextmanager
+def on_cores(cores: set[int]) -> Iterator[None]:
+    """Confines the threads of this process, the middleware's too, until the block ends."""
+    before = os.sched_getaffinity(0)
+    _confine(cores)
+    try:
+        yield
+    finally:
+        _confine(before)
+
+
+def _confine(cores: set[int]) -> None:
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError):  # ended meanwhile
+            os.sched_setaffinity(int(thread.name), cores)
+
+
 @contextmanager
 def process(arguments: list[str], core: int | None = None) -> Iterator[subprocess.Popen]:
     """A node, on one core if asked for, until the block ends."""
-    pin = (lambda: os.sched_setaffinity(0, {core % (os.cpu_count() or 1)})) if core is not None else None
+    pin = (lambda: os.sched_setaffinity(0, {core})) if core is not None else None
     command = [sys.executable, *arguments]
     node = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=pin)
     try:

@@ -132,9 +132,9 @@ def header_stamp_ns(serialised: bytes) -> int:
 
 def with_stamp(serialised: bytes, stamp_ns: int) -> bytes:
     """The same message with another stamp in its header."""
-    stamped = bytearray(serialised)
-    struct.pack_into("<iI", stamped, _HEADER_AT, *divmod(stamp_ns, 1_000_000_000))
-    return bytes(stamped)
+    stamp = struct.pack("<iI", *divmod(stamp_ns, 1_000_000_000))
+    view = memoryview(serialised)
+    return b"".join((view[:_HEADER_AT], stamp, view[_HEADER_AT + len(stamp) :]))
 
 
 def _message_folders() -> Iterator[Path]:

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 from rclpy.lifecycle import LifecycleNode
 
-from keypoint_perception.drawing import Style
 from keypoint_perception.errors import UserError
 from keypoint_perception.images import image_to_rgb
 from keypoint_perception.lifting import Lifted, lift
 from keypoint_perception.model import Model
 from keypoint_perception.observation import Observation
+from keypoint_perception.ros.conversions import stamp_ns
 from keypoint_perception.ros.faults import Faults
-from keypoint_perception.ros.inputs import CameraInput, Pending, Topics, stamp_ns
-from keypoint_perception.ros.outputs import CameraOutput, Result
+from keypoint_perception.ros.inputs import CameraInput, Pending, Topics
+from keypoint_perception.ros.outputs import CameraOutput
 from keypoint_perception.ros.parameters import Settings
+from keypoint_perception.ros.results import Look, Result
 from keypoint_perception.ros.statistics import Statistics
 from keypoint_perception.smoothing import Follower, OneEuroConfig
 
@@ -45,7 +46,7 @@ class Camera:
         topics: Topics,
         settings: Settings,
         on_news: Callable[[], None],
-        serve: Callable[[], None],
+        serve: Callable[[], object],
     ) -> None:
         """on_news, serve: see CameraInput."""
         self.name = name
@@ -81,8 +82,7 @@ class Camera:
             if image.size == 0:
                 raise UserError(f"image has {image.shape[1]}x{image.shape[0]} pixels: publish at least one")
         except UserError as error:
-            self.statistics.dropped["unreadable"] += 1
-            self.faults.error("image", f"image on {self.input.image_topic} dropped: {error}")
+            self.input.note_unreadable(error)
             return None
         self.faults.clear("image")
         return Frame(message.header, image)
@@ -101,9 +101,9 @@ class Camera:
             lifted = lift(observation.keypoints, depth, intrinsics, settings.depth_window)
         return Result(frame.header, frame.image, observation, states, lifted, intrinsics)
 
-    def publish(self, result: Result, model: Model, style: Style, settings: Settings) -> None:
+    def publish(self, result: Result, model: Model, look: Look, settings: Settings) -> None:
         """Sends it, and notes when."""
-        self.output.publish(result, model, style, settings)
+        self.output.publish(result, model, look, settings.overlay_rate)
         latency = (self._node.get_clock().now().nanoseconds - stamp_ns(result.header)) / 1e9
         self.statistics.note_published(time.monotonic(), latency, result.observation.scores, settings.threshold)
 

@@ -44,7 +44,7 @@ def camera_status(node_name: str, camera: str, statistics: Statistics, faults: F
         **{f"dropped_{cause}": str(statistics.dropped[cause]) for cause in DROP_CAUSES},
         **{f"latency_{name}_ms": f"{value:.2f}" for name, value in latency.items()},
         "mean_score": f"{statistics.mean_score():.3f}",
-        "observed_share": f"{statistics.observed_share:.2f}",
+        "observed_share": f"{statistics.observed_share():.2f}",
     }
     return _status(f"{node_name}: {camera}", level, text or f"{rate:.1f} Hz", values)
 

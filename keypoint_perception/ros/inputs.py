@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +12,21 @@ import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from keypoint_perception.errors import UserError
-from keypoint_perception.images import image_to_depth
 from keypoint_perception.lifting import Intrinsics
+from keypoint_perception.ros.calibration import Calibration
+from keypoint_perception.ros.conversions import stamp_ns
+from keypoint_perception.ros.depth import DepthBuffer
 from keypoint_perception.ros.faults import Faults
+from keypoint_perception.ros.serialised import (
+    SerialisedCompressedImage,
+    SerialisedImage,
+    read_compressed_image,
+    read_image,
+)
 from keypoint_perception.ros.statistics import Statistics
 
 try:
@@ -30,23 +38,19 @@ NEWEST_ONLY = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=R
 """The sensor-data profile, but for the newest message only: what waits is what delays."""
 _OVERRIDABLE = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY, QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH)
 _TYPES = {"raw": Image, "compressed": CompressedImage}
-_DEPTH_KEPT = 8
-_DEPTH_PATIENCE = 3.5
-"""Depth that has missed this many of its periods has fallen silent."""
+_READERS: dict[str, Callable[[bytes], SerialisedImage | SerialisedCompressedImage]] = {
+    "raw": read_image,
+    "compressed": read_compressed_image,
+}
 SILENCE_S = 10.0
 """After this long without an image, the cause is looked for."""
-
-
-def stamp_ns(header: Any) -> int:
-    """A header's time in nanoseconds."""
-    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
 
 
 @dataclass(frozen=True)
 class Pending:
     """An image message that waits to be looked at."""
 
-    message: Any
+    message: SerialisedImage | SerialisedCompressedImage
     arrived: float
     """Seconds of the steady clock."""
 
@@ -82,16 +86,18 @@ class CameraInput:
         faults: Faults,
         statistics: Statistics,
         on_news: Callable[[], None],
-        serve: Callable[[], None],
+        serve: Callable[[], object],
     ) -> None:
-        """on_news: called when an image or depth has come. serve: serves what is pending and waits for nothing."""
+        """on_news: called when anything has come. serve: serves what is pending and waits for nothing."""
         self._node, self._topics, self._faults, self._statistics = node, topics, faults, statistics
         self._on_news, self._serve = on_news, serve
-        self._subscriptions: list[Any] = []
+        self.image_topic = self._full_name("image")
+        """Remapping included."""
+        self._subscriptions: dict[str, Subscription] = {}
+        self._takers = {"depth": self._take_depth, "camera_info": self._take_camera_info, "image": self._take_image}
         self.pending: Pending | None = None
-        self.camera_info: Any = None
-        self._intrinsics: Intrinsics | None = None
-        self._depths: deque[Any] = deque(maxlen=_DEPTH_KEPT)
+        self.calibration = Calibration(self._full_name("camera_info"))
+        self._depths = DepthBuffer(self._full_name("depth"))
         self._image_arrived = -math.inf
         self._overtaken = False
 
@@ -100,26 +106,33 @@ class CameraInput:
         """Whether depth is subscribed."""
         return self._topics.depth_transport != "none"
 
-    @property
-    def image_topic(self) -> str:
-        """The image topic's full name, remapping included."""
-        return self._node.resolve_topic_name(f"{self._topics.prefix}image")
-
     def open(self) -> None:
         """Subscribes."""
         self._image_arrived = time.monotonic()
-        self._subscribe("image", _TYPES[self._topics.image_transport], self._take_image)
-        self._subscribe("camera_info", CameraInfo, self._take_camera_info)
         if self.wants_depth:
-            self._subscribe("depth", _TYPES[self._topics.depth_transport], self._take_depth)
+            self._subscribe("depth", _TYPES[self._topics.depth_transport])
+        self._subscribe("camera_info", CameraInfo)
+        self._subscribe("image", _TYPES[self._topics.image_transport])
 
     def close(self) -> None:
         """Unsubscribes and forgets."""
-        for subscription in self._subscriptions:
+        for subscription in self._subscriptions.values():
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
         self._depths.clear()
         self.pending = None
+
+    def fetch(self) -> None:
+        """Takes what has come, as the executor would in its next turns; an image only where none is pending.
+
+        A turn of rclpy's executor serves one message, and takes as long as a small part of an inference.
+        """
+        for name, subscription in self._subscriptions.items():
+            if name != "image" or self.pending is None:
+                with subscription.handle:
+                    taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+                if taken is not None:
+                    self._takers[name](taken[0])
 
     def take(self) -> Pending:
         """The pending image, which is then no longer pending."""
@@ -129,23 +142,18 @@ class CameraInput:
         return pending
 
     def waits_for_depth(self, now: float, longest: float) -> bool:
-        """Whether depth for the pending image may still come within `longest` seconds of the image's arrival.
-
-        Depth is often slower than the images, and may fall silent: an image waits only at an instant when, by the
-        pace of the depth so far, one is due.
-        """
+        """Whether depth for the pending image may still come within `longest` seconds of the image's arrival."""
         pending = self.pending
-        if pending is None or len(self._depths) < 2 or self._overtaken or now - pending.arrived >= longest:
+        if pending is None or self._overtaken or now - pending.arrived >= longest:
             return False
-        before, last = (stamp_ns(self._depths[i].header) for i in (-2, -1))
-        return 0.75 <= (pending.stamp_ns - last) / max(last - before, 1) <= _DEPTH_PATIENCE
+        return self._depths.is_due(pending.stamp_ns)
 
     def depth_of(self, header: Any, image_size: tuple[int, int], max_delay: float) -> np.ndarray | None:
         """Depth (H, W), metres, that fits the image with that header, or None with the reason among the faults."""
         if not self.wants_depth:
             return None
         try:
-            depth = self._fitting_depth(header, image_size, max_delay)
+            depth = self._depths.at(header, image_size, max_delay)
         except UserError as error:
             self._faults.warn("depth", f"no 3-D: {error}")
             return None
@@ -154,14 +162,21 @@ class CameraInput:
 
     def intrinsics_of(self, image_size: tuple[int, int]) -> Intrinsics | None:
         """The calibration, where there is one that fits images of `image_size`; where it is needed, else a fault."""
+        if not (self.calibration.is_known or self._topics.lifts):
+            return None
         try:
-            calibration = self._fitting_intrinsics(image_size)
+            intrinsics = self.calibration.intrinsics(image_size)
         except UserError as error:
             if self._topics.lifts:
                 self._faults.warn("calibration", f"no 3-D: {error}")
             return None
         self._faults.clear("calibration")
-        return calibration
+        return intrinsics
+
+    def note_unreadable(self, error: UserError) -> None:
+        """An image was dropped for what it is."""
+        self._statistics.dropped["unreadable"] += 1
+        self._faults.error("image", f"image on {self.image_topic} dropped: {error}")
 
     def check_publishers(self) -> None:
         """Looks for a cause where no image has come for a while: nobody publishes, or something of another type."""
@@ -180,46 +195,49 @@ class CameraInput:
         else:
             self._faults.clear("silence")
 
-    def _subscribe(self, name: str, message_type: Any, callback: Callable[[Any], None]) -> None:
-        self._subscriptions.append(
-            self._node.create_subscription(
-                message_type,
-                f"{self._topics.prefix}{name}",
-                callback,
-                NEWEST_ONLY,
-                event_callbacks=SubscriptionEventCallbacks(
-                    incompatible_qos=lambda event: self._note_incompatible(name, event),
-                    message_lost=self._note_lost if name == "image" else None,
-                    use_default_callbacks=False,  # each costs time in every turn of the executor
-                ),
-                qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),
-            )
+    def _subscribe(self, name: str, message_type: Any) -> None:
+        def receive(serialised: bytes) -> None:
+            self._takers[name](serialised)
+            self._on_news()
+
+        self._subscriptions[name] = self._node.create_subscription(
+            message_type,
+            f"{self._topics.prefix}{name}",
+            receive,
+            NEWEST_ONLY,
+            raw=True,
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=lambda event: self._note_incompatible(name, event),
+                message_lost=self._note_lost if name == "image" else None,
+                use_default_callbacks=False,  # each costs time in every turn of the executor
+            ),
+            qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),
         )
 
-    def _take_image(self, message: Any) -> None:
+    def _take_image(self, serialised: bytes) -> None:
         self._statistics.received += 1
         self._faults.clear("silence")
         self._image_arrived = time.monotonic()
+        try:
+            message = _READERS[self._topics.image_transport](serialised)
+        except UserError as error:
+            self.note_unreadable(error)
+            return
         if self.pending is not None and self.wants_depth:
             self._overtaken = True  # the next image is here: its depth will not come, and it need not be lost for that
             self._serve()
         if self.pending is not None:
             self._statistics.dropped["superseded"] += 1
         self.pending = Pending(message, self._image_arrived)
-        self._on_news()
 
-    def _take_depth(self, message: Any) -> None:
-        if self._depths and stamp_ns(message.header) < stamp_ns(self._depths[-1].header):
-            self._depths.clear()  # the clock went back
-        self._depths.append(message)
-        if self.pending is not None:
-            self._on_news()
+    def _take_depth(self, serialised: bytes) -> None:
+        try:
+            self._depths.add(_READERS[self._topics.depth_transport](serialised))
+        except UserError as error:
+            self._faults.warn("depth", f"no 3-D: {error}")
 
-    def _take_camera_info(self, message: Any) -> None:
-        if self.camera_info is not None:
-            message.header = self.camera_info.header  # the stamp changes with each image, the calibration does not
-        if message != self.camera_info:
-            self.camera_info, self._intrinsics = message, None
+    def _take_camera_info(self, serialised: bytes) -> None:
+        self.calibration.add(serialised)
 
     def _note_incompatible(self, name: str, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind)
@@ -233,44 +251,5 @@ class CameraInput:
     def _note_lost(self, event: Any) -> None:
         self._statistics.dropped["lost"] += event.total_count_change
 
-    def _fitting_intrinsics(self, image_size: tuple[int, int]) -> Intrinsics:
-        if self.camera_info is None:
-            raise UserError(f"nothing on {self._full_name('camera_info')} yet")
-        if self._intrinsics is None:
-            self._intrinsics = Intrinsics.from_camera_info(self.camera_info)
-        if self._intrinsics.size != image_size:
-            raise UserError(
-                f"camera_info is for {_times(self._intrinsics.size)} pixels, the image has {_times(image_size)}: "
-                "publish the calibration of these images"
-            )
-        return self._intrinsics
-
-    def _fitting_depth(self, header: Any, image_size: tuple[int, int], max_delay: float) -> np.ndarray:
-        if not self._depths:
-            raise UserError(f"nothing on {self._full_name('depth')} yet")
-        instant = stamp_ns(header)
-        nearest = min(self._depths, key=lambda depth: abs(stamp_ns(depth.header) - instant))
-        apart = abs(stamp_ns(nearest.header) - instant) / 1e9
-        if apart > max_delay:
-            raise UserError(
-                f"the nearest depth is {apart:.3f} s from the image, allowed is max_depth_delay {max_delay} s"
-            )
-        frame = nearest.header.frame_id
-        if frame != header.frame_id:
-            raise UserError(
-                f"depth is in frame {frame!r}, the image in {header.frame_id!r}: give depth aligned with the image"
-            )
-        depth = image_to_depth(nearest)
-        if depth.shape[1::-1] != image_size:
-            raise UserError(
-                f"depth has {_times(depth.shape[1::-1])} pixels, the image {_times(image_size)}: "
-                "give depth aligned with the image"
-            )
-        return depth
-
     def _full_name(self, name: str) -> str:
         return self._node.resolve_topic_name(f"{self._topics.prefix}{name}")
-
-
-def _times(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"

@@ -16,30 +16,16 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
 
-from keypoint_perception.detector import Detector
-from keypoint_perception.drawing import Style
 from keypoint_perception.errors import UserError
-from keypoint_perception.ros.camera import Camera, Frame
 from keypoint_perception.ros.diagnostics import camera_status, check_name, model_status
 from keypoint_perception.ros.faults import Faults
-from keypoint_perception.ros.inputs import Topics
 from keypoint_perception.ros.loading import ModelHost, Request
-from keypoint_perception.ros.parameters import (
-    DEPTH_TRANSPORTS,
-    RELOADING,
-    TRANSPORTS,
-    Settings,
-    changes_of,
-    declare,
-    declare_transport,
-)
+from keypoint_perception.ros.parameters import RELOADING, Settings, changes_of, declare
 from keypoint_perception.ros.process import run_node
-from keypoint_perception.ros.stereo import StereoPair
+from keypoint_perception.ros.rig import Rig
 from keypoint_perception_msgs.srv import LoadModel
 
 _RETRY_PERIOD_S = 2.0
-_WAIT_STEP_S = 0.004
-"""How often an image that waits for its depth is looked at."""
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -58,16 +44,12 @@ class DetectorNode(LifecycleNode):
             raise UserError(f"parameters: {error}") from None
         self._state = "unconfigured"
         self._faults = Faults(self.get_logger())
-        self._cameras: list[Camera] = []
-        self._stereo: StereoPair | None = None
+        self._rig: Rig | None = None
         self._starting = self._settings.autostart
         self._restoring = False
-        self._news = self.create_guard_condition(self._process)
         self._host = ModelHost(self, self._note_swap)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
         self.create_timer(self._settings.diagnostics_period, self._publish_diagnostics)
-        self._wait_timer = self.create_timer(_WAIT_STEP_S, self._process)
-        self._wait_timer.cancel()
         self.add_on_set_parameters_callback(self._set_parameters)
         # In a group of its own: a request waits for the loader, and images must not wait with it.
         group = MutuallyExclusiveCallbackGroup()
@@ -117,30 +99,25 @@ class DetectorNode(LifecycleNode):
         return _SUCCESS
 
     def _configure(self) -> None:
-        settings = self._settings
-        self._host.open(self._request(settings))
-        self._cameras = [self._camera(name) for name in settings.cameras]
-        by_name = {camera.name: camera for camera in self._cameras}
-        self._stereo = StereoPair(*(by_name[name] for name in settings.stereo)) if settings.stereo else None
-        self._style = self._chosen_style()
+        self._host.open(self._request(self._settings))
+        self._rig = Rig(self, self._settings, self._host, self._faults)
 
     def _activate(self, state: LifecycleState) -> None:
         super().on_activate(state)
-        for camera in self._cameras:
-            camera.output.forget()
-            camera.input.open()
-        topics = ", ".join(camera.input.image_topic for camera in self._cameras)
-        self.get_logger().info(f"active, waiting for images on {topics}")
+        if self._rig is not None:
+            self._rig.open()
+            topics = ", ".join(camera.input.image_topic for camera in self._rig.cameras)
+            self.get_logger().info(f"active, waiting for images on {topics}")
 
     def _deactivate(self, state: LifecycleState) -> None:
-        for camera in self._cameras:
-            camera.input.close()
+        if self._rig is not None:
+            self._rig.close_inputs()
         super().on_deactivate(state)
 
     def _clean_up(self) -> None:
-        for camera in self._cameras:
-            camera.close()
-        self._cameras, self._stereo = [], None
+        if self._rig is not None:
+            self._rig.close()
+            self._rig = None
         self._host.close()
 
     def _start(self) -> None:
@@ -148,51 +125,6 @@ class DetectorNode(LifecycleNode):
         if self._starting and self._state == "unconfigured" and self.trigger_configure() == _SUCCESS:
             self._starting = False
             self.trigger_activate()
-
-    def _camera(self, name: str) -> Camera:
-        prefix = f"{name}/" if len(self._settings.cameras) > 1 else ""
-        image = declare_transport(self, name, "image_transport", self._settings.image_transport, TRANSPORTS)
-        depth = declare_transport(self, name, "depth_transport", self._settings.depth_transport, DEPTH_TRANSPORTS)
-        # One camera is served at once; of several, all that have come in the same turn are served together.
-        on_news = self._process if not prefix else self._news.trigger
-        topics = Topics(prefix, image, depth, in_stereo=name in self._settings.stereo)
-        return Camera(self, name, topics, self._settings, on_news, self._process)
-
-    # Images
-
-    def _process(self) -> None:
-        """Serves every camera whose newest image is there, and what belongs to it."""
-        now = time.monotonic()
-        pending = [camera for camera in self._cameras if camera.input.pending is not None]
-        due = [camera for camera in pending if not self._waits(camera, now)]
-        if len(due) < len(pending):
-            self._wait_timer.reset()
-        elif not self._wait_timer.is_canceled():
-            self._wait_timer.cancel()
-        try:
-            frames = [(camera, frame) for camera in due if (frame := camera.take(self._settings)) is not None]
-            if frames and self._host.detector is not None:
-                self._serve(frames, self._host.detector)
-                self._faults.clear("inference")
-        except Exception as error:  # one image must not end the service of all that follow
-            self._faults.error("inference", f"an image failed: {type(error).__name__}: {error}")
-
-    def _waits(self, camera: Camera, now: float) -> bool:
-        """Whether depth, or the other image of a stereo pair, may still come for a camera's pending image."""
-        if camera.input.waits_for_depth(now, self._settings.depth_wait):
-            return True
-        return self._stereo is not None and self._stereo.waits(camera, now, self._settings)
-
-    def _serve(self, frames: list[tuple[Camera, Frame]], detector: Detector) -> None:
-        observations = detector.detect([frame.image for _, frame in frames])
-        results = {
-            camera.name: camera.finish(frame, detector.model, observation, self._settings)
-            for (camera, frame), observation in zip(frames, observations, strict=True)
-        }
-        if self._stereo is not None:
-            results = self._stereo.lift(results, self._settings)
-        for camera, _ in frames:
-            camera.publish(results[camera.name], detector.model, self._style, self._settings)
 
     # Parameters and models
 
@@ -219,10 +151,8 @@ class DetectorNode(LifecycleNode):
 
     def _apply(self, settings: Settings) -> None:
         self._settings = settings
-        for camera in self._cameras:
-            camera.apply(settings)
-        if self._host.detector is not None:
-            self._style = self._chosen_style()
+        if self._rig is not None:
+            self._rig.apply(settings)
 
     async def _load_model(self, request: LoadModel.Request, response: LoadModel.Response) -> LoadModel.Response:
         changes: dict[str, Any] = {"model": request.path}
@@ -274,11 +204,6 @@ class DetectorNode(LifecycleNode):
     def _request(self, settings: Settings) -> Request:
         return Request(settings.model_path, settings.backend, settings.threads, len(settings.cameras))
 
-    def _chosen_style(self) -> Style:
-        assert self._host.detector is not None
-        settings = self._settings
-        return Style.of(self._host.detector.model.info, labels=settings.overlay_labels, threshold=settings.threshold)
-
     # Diagnostics
 
     def _publish_diagnostics(self) -> None:
@@ -287,7 +212,7 @@ class DetectorNode(LifecycleNode):
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         message.status.append(model_status(name, self._state, self._host.detector, self._host.busy, self._faults))
-        for camera in self._cameras:
+        for camera in self._rig.cameras if self._rig is not None else ():
             if self._state == "active":
                 camera.input.check_publishers()
             message.status.append(camera_status(name, camera.name, camera.statistics, camera.faults, now))

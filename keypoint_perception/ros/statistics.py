@@ -23,14 +23,14 @@ class Statistics:
         self._published_at: deque[float] = deque(maxlen=WINDOW)
         self._latencies: deque[float] = deque(maxlen=WINDOW)
         self._scores: deque[float] = deque(maxlen=WINDOW)
-        self.observed_share = 0.0
+        self._last: tuple[np.ndarray, float] | None = None
 
     def note_published(self, now: float, latency: float, scores: np.ndarray, threshold: float) -> None:
         """An image's keypoints went out at `now`, seconds of a steady clock, `latency` seconds after its stamp."""
         self.published += 1
         self._published_at.append(now)
-        self._scores.append(float(scores.mean()))
-        self.observed_share = float((scores >= threshold).mean())
+        self._scores.append(sum(scores.tolist()) / len(scores))
+        self._last = scores, threshold
         if 0 <= latency < _LONGEST_LATENCY_S:
             self._latencies.append(latency)
 
@@ -45,6 +45,10 @@ class Statistics:
             return {"p50": np.nan, "p99": np.nan, "max": np.nan}
         p50, p99, most = np.percentile(self._latencies, (50, 99, 100)) * 1e3
         return {"p50": float(p50), "p99": float(p99), "max": float(most)}
+
+    def observed_share(self) -> float:
+        """The share of keypoints that the last image showed, NaN before the first."""
+        return float(np.mean(self._last[0] >= self._last[1])) if self._last else np.nan
 
     def mean_score(self) -> float:
         """Mean over keypoints and the last images, NaN before the first."""

@@ -9,9 +9,9 @@ import numpy as np
 from keypoint_perception.errors import UserError
 from keypoint_perception.lifting import Lifted, stereo_pose, triangulate
 from keypoint_perception.ros.camera import Camera
-from keypoint_perception.ros.inputs import stamp_ns
-from keypoint_perception.ros.outputs import Result
+from keypoint_perception.ros.conversions import stamp_ns
 from keypoint_perception.ros.parameters import Settings
+from keypoint_perception.ros.results import Result
 
 
 class StereoPair:
@@ -60,7 +60,7 @@ class StereoPair:
         if first.intrinsics is None or second.intrinsics is None:
             raise UserError("the stereo cameras need camera_info that fits their images: publish it for both")
         rotation, translation = settings.pose() or stereo_pose(
-            self._first.input.camera_info, self._second.input.camera_info
+            self._first.input.calibration.message, self._second.input.calibration.message
         )
         points = first.observation.keypoints, second.observation.keypoints
         return triangulate(first.intrinsics, second.intrinsics, *points, rotation, translation), rotation, translation

@@ -90,6 +90,16 @@ def test_a_calibration_of_another_size_is_told(bench: Bench, node: NodeProcess) 
     node.wait_for("camera_info is for 64x48 pixels, the image has 192x128")
 
 
+def test_a_damaged_calibration_is_told(bench: Bench, node: NodeProcess) -> None:
+    def send(stamp: float) -> None:
+        bench.publisher("/wrist/camera_info", CameraInfo).publish(b"\0\1\0\0" + b"\xff" * 30)
+        bench.spin(0.05)
+        bench.publisher("/wrist/image").publish(image_message(spots_image(SIZE, CENTRES), stamp, "wrist_optical"))
+
+    assert np.isnan(_positions(_answer(bench, "wrist", send))).all()
+    node.wait_for("no 3-D: /wrist/camera_info carries a damaged message")
+
+
 def test_a_stereo_pair_gives_positions_in_both_frames(bench: Bench, node: NodeProcess) -> None:
     shift = FOCAL * BASELINE_M / DEPTH_M
 

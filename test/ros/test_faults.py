@@ -12,6 +12,7 @@ import pytest
 from colour_model import spots_image
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from harness import BEST_EFFORT, Bench, NodeProcess, image_message, set_header
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
 from keypoint_perception_msgs.msg import KeypointArray
@@ -62,6 +63,22 @@ def test_an_image_that_cannot_be_read_is_told_once_and_the_next_is_served(
         bench.spin(0.05)
     bench.until(lambda: _camera_level(bench) == DiagnosticStatus.ERROR, "no diagnostic tells of it")
     assert node.log.count("dropped:") == before + 1
+    bench.ask("/image", image_message(PICTURE), KEYPOINTS)
+    bench.until(lambda: _camera_level(bench) == DiagnosticStatus.OK, "the diagnostic does not recover")
+
+
+@pytest.mark.parametrize("length", [4, 11, 30, 60, 1000])
+def test_bytes_that_end_too_early_are_told_and_the_next_image_is_served(
+    bench: Bench, node: NodeProcess, length: int
+) -> None:
+    publisher = bench.publisher("/image")
+    bench.heard["/diagnostics"].clear()
+    cut = serialize_message(image_message(PICTURE))[:length]
+    for _ in range(3):
+        publisher.publish(cut)
+        bench.spin(0.05)
+    bench.until(lambda: _camera_level(bench) == DiagnosticStatus.ERROR, "no diagnostic tells of it")
+    assert "is damaged" in node.log
     bench.ask("/image", image_message(PICTURE), KEYPOINTS)
     bench.until(lambda: _camera_level(bench) == DiagnosticStatus.OK, "the diagnostic does not recover")
 

@@ -1,0 +1,91 @@
+"""The images of a recording, and the depth and the calibration that were recorded beside them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from rosbags.highlevel import AnyReader
+
+from keypoint_perception.bags import connections_of
+from keypoint_perception.errors import UserError
+from keypoint_perception.images import image_to_depth, image_to_rgb
+from keypoint_perception.lifting import Intrinsics
+from keypoint_perception.ros.conversions import stamp_ns
+
+_DEPTH_KEPT = 32
+_LOOK_AHEAD = 3
+"""Images read beyond a batch, so that depth recorded a little after its image is known when that is served."""
+
+
+class RecordedImage(NamedTuple):
+    """One image of a recording."""
+
+    received_ns: int
+    """When the bag received it."""
+    header: Any
+    image: np.ndarray
+    """(H, W, 3) uint8 RGB."""
+
+
+class RecordedImages:
+    """The images of a topic in batches, and the depth and calibration that were recorded around them."""
+
+    def __init__(self, reader: AnyReader, topic: str, depth: str | None = None, camera_info: str | None = None) -> None:
+        """depth, camera_info: topics of what lifts keypoints to 3-D. Raises UserError where the bag has no such topic.
+
+        What could not be read is counted in `unreadable`, and `first_fault` says what was wrong with the first of it.
+        """
+        self._reader, self._topic, self._depth_topic = reader, topic, depth
+        self._wanted = connections_of(reader, topic)
+        if depth is not None:
+            self._wanted = self._wanted + connections_of(reader, depth)
+        if camera_info is not None:
+            self._wanted = self._wanted + connections_of(reader, camera_info, ["sensor_msgs/msg/CameraInfo"])
+        self._depths: deque[Any] = deque(maxlen=_DEPTH_KEPT)
+        self._intrinsics: Intrinsics | None = None
+        self.unreadable = 0
+        self.first_fault = ""
+
+    @property
+    def count(self) -> int:
+        """How many images the bag has on the topic."""
+        return sum(c.msgcount for c in self._wanted if c.topic == self._topic)
+
+    def batches(self, size: int) -> Iterator[list[RecordedImage]]:
+        """The images in order, up to `size` at a time."""
+        waiting: list[RecordedImage] = []
+        for connection, received, data in self._reader.messages(self._wanted):
+            message: Any = self._reader.deserialize(data, connection.msgtype)
+            if connection.topic == self._topic:
+                waiting += self._decoded(received, message)
+            elif connection.topic == self._depth_topic:
+                self._depths.append(message)
+            elif self._intrinsics is None:
+                self._intrinsics = Intrinsics.from_camera_info(message)
+            if len(waiting) >= size + _LOOK_AHEAD:
+                yield waiting[:size]
+                del waiting[:size]
+        for start in range(0, len(waiting), size):
+            yield waiting[start : start + size]
+
+    def intrinsics(self, size: tuple[int, int]) -> Intrinsics | None:
+        """The calibration, where it fits images of `size`, (width, height)."""
+        return self._intrinsics if self._intrinsics is not None and self._intrinsics.size == size else None
+
+    def depth(self, header: Any) -> np.ndarray | None:
+        """Depth (H, W), metres, of the same instant."""
+        for message in self._depths:
+            if stamp_ns(message.header) == stamp_ns(header):
+                return image_to_depth(message)
+        return None
+
+    def _decoded(self, received: int, message: Any) -> list[RecordedImage]:
+        try:
+            return [RecordedImage(received, message.header, image_to_rgb(message))]
+        except UserError as error:
+            self.unreadable += 1
+            self.first_fault = self.first_fault or str(error)
+            return []

@@ -1,0 +1,59 @@
+"""The calibration that a camera sends with every image, read when it changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CameraInfo
+
+from keypoint_perception.errors import UserError
+from keypoint_perception.lifting import Intrinsics
+
+_STAMP_END = 12
+"""A serialised message begins with four bytes of encapsulation and the stamp, which changes with every image."""
+
+
+class Calibration:
+    """The newest camera_info of one camera."""
+
+    def __init__(self, topic: str) -> None:
+        """topic: where it comes from, for who looks for what is missing."""
+        self._topic = topic
+        self._serialised: bytes | None = None
+        self._message: Any = None
+        self._intrinsics: Intrinsics | None = None
+
+    def add(self, serialised: bytes) -> None:
+        """Takes a serialised sensor_msgs/CameraInfo, which often is the one before with another stamp."""
+        if self._serialised is None or serialised[_STAMP_END:] != self._serialised[_STAMP_END:]:
+            self._serialised, self._message, self._intrinsics = serialised, None, None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there has been one."""
+        return self._serialised is not None
+
+    @property
+    def message(self) -> Any:
+        """The sensor_msgs/CameraInfo. Raises UserError where there is none, or it is damaged."""
+        if self._serialised is None:
+            raise UserError(f"nothing on {self._topic} yet")
+        if self._message is None:
+            try:
+                self._message = deserialize_message(self._serialised, CameraInfo)
+            except Exception as error:  # the middleware's own
+                raise UserError(f"{self._topic} carries a damaged message ({error})") from None
+        return self._message
+
+    def intrinsics(self, image_size: tuple[int, int]) -> Intrinsics:
+        """The intrinsics of images of `image_size`. Raises UserError that says why they are not known."""
+        if self._intrinsics is None:
+            self._intrinsics = Intrinsics.from_camera_info(self.message)
+        width, height = self._intrinsics.size
+        if (width, height) != image_size:
+            raise UserError(
+                f"camera_info is for {width}x{height} pixels, the image has {image_size[0]}x{image_size[1]}: "
+                "publish the calibration of these images"
+            )
+        return self._intrinsics

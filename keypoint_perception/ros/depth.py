@@ -1,0 +1,73 @@
+"""The depth images of one camera, and which of them belongs to a picture."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from keypoint_perception.errors import UserError
+from keypoint_perception.images import image_to_depth
+from keypoint_perception.ros.conversions import stamp_ns
+from keypoint_perception.ros.serialised import SerialisedCompressedImage, SerialisedImage
+
+_KEPT = 8
+_PATIENCE = 3.5
+"""Depth that has missed this many of its periods has fallen silent."""
+
+
+class DepthBuffer:
+    """The last few depth images."""
+
+    def __init__(self, topic: str) -> None:
+        """topic: where they come from, for who looks for what is missing."""
+        self._topic = topic
+        self._kept: deque[SerialisedImage | SerialisedCompressedImage] = deque(maxlen=_KEPT)
+
+    def clear(self) -> None:
+        """Forgets all."""
+        self._kept.clear()
+
+    def add(self, message: SerialisedImage | SerialisedCompressedImage) -> None:
+        """Keeps the newest. Where the clock went back, what was there is forgotten."""
+        if self._kept and stamp_ns(message.header) < stamp_ns(self._kept[-1].header):
+            self._kept.clear()
+        self._kept.append(message)
+
+    def is_due(self, instant: int) -> bool:
+        """Whether by the pace of the depth so far, one is due for the image of `instant`, nanoseconds.
+
+        Depth is often slower than the images, and may fall silent.
+        """
+        if len(self._kept) < 2:
+            return False
+        before, last = (stamp_ns(self._kept[i].header) for i in (-2, -1))
+        return 0.75 <= (instant - last) / max(last - before, 1) <= _PATIENCE
+
+    def at(self, header: Any, image_size: tuple[int, int], max_delay: float) -> np.ndarray:
+        """Depth (H, W), metres, that fits the image of `image_size` with that header.
+
+        max_delay: seconds that they may be apart. Raises UserError that says why there is none.
+        """
+        if not self._kept:
+            raise UserError(f"nothing on {self._topic} yet")
+        instant = stamp_ns(header)
+        nearest = min(self._kept, key=lambda depth: abs(stamp_ns(depth.header) - instant))
+        apart = abs(stamp_ns(nearest.header) - instant) / 1e9
+        if apart > max_delay:
+            raise UserError(
+                f"the nearest depth is {apart:.3f} s from the image, allowed is max_depth_delay {max_delay} s"
+            )
+        frame = nearest.header.frame_id
+        if frame != header.frame_id:
+            raise UserError(
+                f"depth is in frame {frame!r}, the image in {header.frame_id!r}: give depth aligned with the image"
+            )
+        depth = image_to_depth(nearest)
+        if depth.shape[1::-1] != image_size:
+            raise UserError(
+                f"depth has {depth.shape[1]}x{depth.shape[0]} pixels, the image {image_size[0]}x{image_size[1]}: "
+                "give depth aligned with the image"
+            )
+        return depth

@@ -1,0 +1,116 @@
+"""The cameras of one node, served together: one inference for all whose images are there."""
+
+from __future__ import annotations
+
+import time
+
+from rclpy.lifecycle import LifecycleNode
+
+from keypoint_perception.detector import Detector
+from keypoint_perception.drawing import Style
+from keypoint_perception.ros.camera import Camera, Frame
+from keypoint_perception.ros.faults import Faults
+from keypoint_perception.ros.inputs import Topics
+from keypoint_perception.ros.loading import ModelHost
+from keypoint_perception.ros.parameters import DEPTH_TRANSPORTS, TRANSPORTS, Settings, declare_transport
+from keypoint_perception.ros.results import Look
+from keypoint_perception.ros.stereo import StereoPair
+
+_WAIT_STEP_S = 0.004
+"""How often an image that waits for its depth is looked at."""
+_LONGEST_TURN_S = 0.05
+"""Images are served for as long in a row before the node's other callbacks have their turn."""
+
+
+class Rig:
+    """The cameras, and what serves their images."""
+
+    def __init__(self, node: LifecycleNode, settings: Settings, host: ModelHost, faults: Faults) -> None:
+        """Opens the topics that are published. Raises UserError where a camera's parameters are not allowed."""
+        self._node, self._host, self._faults = node, host, faults
+        self._settings = settings
+        self.cameras = [self._camera(name) for name in settings.cameras]
+        by_name = {camera.name: camera for camera in self.cameras}
+        self._stereo = StereoPair(*(by_name[name] for name in settings.stereo)) if settings.stereo else None
+        self._wait_timer = node.create_timer(_WAIT_STEP_S, self._serve_all)
+        self._wait_timer.cancel()
+        self.apply(settings)
+
+    def apply(self, settings: Settings) -> None:
+        """Takes new settings, or the look of a new model."""
+        self._settings = settings
+        for camera in self.cameras:
+            camera.apply(settings)
+        if self._host.detector is not None:
+            info = self._host.detector.model.info
+            style = Style.of(info, labels=settings.overlay_labels, threshold=settings.threshold)
+            self._look = Look(style, info.keypoint_names if settings.marker_labels else (), settings.marker_depth)
+
+    def open(self) -> None:
+        """Subscribes."""
+        for camera in self.cameras:
+            camera.output.forget()
+            camera.input.open()
+
+    def close_inputs(self) -> None:
+        """Unsubscribes."""
+        for camera in self.cameras:
+            camera.input.close()
+
+    def close(self) -> None:
+        """Ends topics and subscriptions."""
+        self._node.destroy_timer(self._wait_timer)
+        for camera in self.cameras:
+            camera.close()
+
+    def _camera(self, name: str) -> Camera:
+        settings = self._settings
+        prefix = f"{name}/" if len(settings.cameras) > 1 else ""
+        image = declare_transport(self._node, name, "image_transport", settings.image_transport, TRANSPORTS)
+        depth = declare_transport(self._node, name, "depth_transport", settings.depth_transport, DEPTH_TRANSPORTS)
+        topics = Topics(prefix, image, depth, in_stereo=name in settings.stereo)
+        return Camera(self._node, name, topics, settings, self._serve_all, self._serve_due)
+
+    def _serve_all(self) -> None:
+        """Serves what is due, and what has come by then, until there is nothing more or others must have a turn."""
+        end = time.monotonic() + _LONGEST_TURN_S
+        while True:
+            for camera in self.cameras:
+                camera.input.fetch()
+            if not self._serve_due() or time.monotonic() >= end:
+                return
+
+    def _serve_due(self) -> bool:
+        """Serves every camera whose newest image is there, and what belongs to it. Whether there was one."""
+        now = time.monotonic()
+        pending = [camera for camera in self.cameras if camera.input.pending is not None]
+        due = [camera for camera in pending if not self._waits(camera, now)]
+        if len(due) < len(pending):
+            self._wait_timer.reset()
+        elif not self._wait_timer.is_canceled():
+            self._wait_timer.cancel()
+        try:
+            frames = [(camera, frame) for camera in due if (frame := camera.take(self._settings)) is not None]
+            if frames and self._host.detector is not None:
+                self._serve(frames, self._host.detector)
+                self._faults.clear("inference")
+        except Exception as error:  # one image must not end the service of all that follow
+            self._faults.error("inference", f"an image failed: {type(error).__name__}: {error}")
+        return bool(due)
+
+    def _waits(self, camera: Camera, now: float) -> bool:
+        """Whether depth, or the other image of a stereo pair, may still come for a camera's pending image."""
+        if camera.input.waits_for_depth(now, self._settings.depth_wait):
+            return True
+        return self._stereo is not None and self._stereo.waits(camera, now, self._settings)
+
+    def _serve(self, frames: list[tuple[Camera, Frame]], detector: Detector) -> None:
+        observations = detector.detect([frame.image for _, frame in frames])
+        results = {
+            camera.name: camera.finish(frame, detector.model, observation, self._settings)
+            for (camera, frame), observation in zip(frames, observations, strict=True)
+        }
+        if self._stereo is not None:
+            results = self._stereo.lift(results, self._settings)
+        for camera, _ in frames:
+            camera.publish(results[camera.name], detector.model, self._look, self._settings)
