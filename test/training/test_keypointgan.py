@@ -12,15 +12,13 @@ from torch import Tensor, nn
 
 from keypoint_perception.errors import UserError
 from training.data.prior import Poses
-from training.methods.keypointgan import (
+from training.methods.keypointgan import KeypointGAN, KeypointGANConfig, render
+from training.methods.keypointgan_networks import (
     Discriminator,
     ImageEncoder,
     ImageGenerator,
-    KeypointGAN,
-    KeypointGANConfig,
     SkeletonEncoder,
     SkeletonPool,
-    render,
 )
 
 EDGES = ((0, 1), (1, 2))

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from keypoint_perception.errors import UserError
-from training.methods.limbs import Figure, Limbs, LimbsConfig, background, draw, random_figure, tree
+from training.methods.figures import Figure, background, draw, random_figure
+from training.methods.limbs import Limbs, LimbsConfig, tree
 
 CHAIN = LimbsConfig(links=(1, 3), width=8, drawn=8)
 SPIDER = LimbsConfig(limbs=(2, 4), links=(3, 3), hip=0.5, width=8, drawn=8)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import zipfile
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,11 +36,13 @@ class Poses:
 
 def write_poses(path: str | os.PathLike[str], poses: Poses) -> None:
     """Writes poses, whole or not at all."""
-    skeleton = {} if poses.edges is None else {"edges": poses.edges}
+    arrays: dict[str, Any] = {"scene": poses.scene, "variant": poses.variant, "keypoints": poses.keypoints}
+    if poses.edges is not None:
+        arrays["edges"] = poses.edges
     if poses.names:
-        skeleton["names"] = np.array(poses.names)
+        arrays["names"] = np.array(poses.names)
     with written_whole(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, scene=poses.scene, variant=poses.variant, keypoints=poses.keypoints, **skeleton)
+        np.savez_compressed(file, **arrays)
 
 
 def read_poses(path: str | os.PathLike[str]) -> Poses:

@@ -33,6 +33,7 @@ from keypoint_perception.errors import UserError
 from training.heatmaps import concentration, expected_position, gaussian_maps, spatial_softmax
 from training.losses import difference
 from training.method import Batch, Detection, Method, OptimizerConfig, require_multiple
+from training.methods.feature_pyramid import FeaturePyramid
 from training.methods.transporter import CombineName, check_power_of_two, one_map
 from training.networks import Decoder, Encoder, NormName, conv_block
 
@@ -108,34 +109,6 @@ class KeypointPyramidsConfig:
     def finest_stride(self) -> int:
         """Input pixels per cell of the finest map."""
         return self.coarsest_stride >> (len(self.keypoints) - 1)
-
-
-class FeaturePyramid(nn.Module):
-    """f_1 … f_L of Lin et al. 2017: the trunk's last L scales, each with what comes down from the coarser one."""
-
-    def __init__(self, config: KeypointPyramidsConfig) -> None:
-        super().__init__()
-        halvings = int(math.log2(config.coarsest_stride))
-        blocks = Encoder(3, config.width, halvings, config.norm, config.early_stride).blocks
-        self.scales = nn.ModuleList(blocks[i : i + 2] for i in range(0, len(blocks), 2))  # two convolutions a scale
-        self.levels = len(config.keypoints)
-        channels = [config.width * 2**i for i in range(len(self.scales))][-self.levels :]
-        self.lateral = nn.ModuleList(nn.Conv2d(c, config.pyramid_width, 1) for c in reversed(channels))
-        self.smooth = nn.ModuleList(
-            nn.Conv2d(config.pyramid_width, config.pyramid_width, 3, padding=1) for _ in channels
-        )
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) to L maps (B, pyramid_width, H_l, W_l), the coarsest first."""
-        features, found = image, []
-        for scale in self.scales:
-            features = scale(features)
-            found.append(features)
-        pyramid: list[Tensor] = []
-        for lateral, features in zip(self.lateral, reversed(found[-self.levels :]), strict=True):
-            merged = lateral(features)
-            pyramid.append(merged + F.interpolate(pyramid[-1], scale_factor=2) if pyramid else merged)
-        return [smooth(merged) for smooth, merged in zip(self.smooth, pyramid, strict=True)]
 
 
 class Level(NamedTuple):

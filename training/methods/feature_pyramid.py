@@ -1,0 +1,42 @@
+"""The trunk of Keypoint Pyramids."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.networks import Encoder
+
+if TYPE_CHECKING:
+    from training.methods.keypoint_pyramids import KeypointPyramidsConfig
+
+
+class FeaturePyramid(nn.Module):
+    """f_1 … f_L of Lin et al. 2017: the trunk's last L scales, each with what comes down from the coarser one."""
+
+    def __init__(self, config: KeypointPyramidsConfig) -> None:
+        super().__init__()
+        halvings = int(math.log2(config.coarsest_stride))
+        blocks = Encoder(3, config.width, halvings, config.norm, config.early_stride).blocks
+        self.scales = nn.ModuleList(blocks[i : i + 2] for i in range(0, len(blocks), 2))  # two convolutions a scale
+        self.levels = len(config.keypoints)
+        channels = [config.width * 2**i for i in range(len(self.scales))][-self.levels :]
+        self.lateral = nn.ModuleList(nn.Conv2d(c, config.pyramid_width, 1) for c in reversed(channels))
+        self.smooth = nn.ModuleList(
+            nn.Conv2d(config.pyramid_width, config.pyramid_width, 3, padding=1) for _ in channels
+        )
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) to L maps (B, pyramid_width, H_l, W_l), the coarsest first."""
+        features, found = image, []
+        for scale in self.scales:
+            features = scale(features)
+            found.append(features)
+        pyramid: list[Tensor] = []
+        for lateral, features in zip(self.lateral, reversed(found[-self.levels :]), strict=True):
+            merged = lateral(features)
+            pyramid.append(merged + F.interpolate(pyramid[-1], scale_factor=2) if pyramid else merged)
+        return [smooth(merged) for smooth, merged in zip(self.smooth, pyramid, strict=True)]
