@@ -1,15 +1,21 @@
 import numpy as np
 import pytest
 
+from keypoint_perception.errors import UserError
 from training.evaluation.landmarks import (
     Regressor,
     correct_share,
     direct_error,
-    halves,
+    error_by_part,
+    interocular_distance,
+    mean_absolute_error,
     mean_error,
+    mean_pose,
     mean_pose_error,
+    mirror_of,
     root_mean_square_error,
     summed_absolute_error,
+    torso_length,
 )
 from training.evaluation.stability import jitter, on_object_share, on_skeleton_share, same_part_share
 
@@ -43,6 +49,7 @@ def test_errors_by_hand():
     assert mean_error(predicted, joints) == 2.5
     assert mean_error(predicted, joints, normaliser=np.array([5.0, 1.0])) == 0.5
     assert root_mean_square_error(predicted, joints) == 2.5  # sqrt((9 + 16) / 4)
+    assert mean_absolute_error(predicted, joints) == 1.75  # (3 + 4) / 4
     assert summed_absolute_error(predicted, joints) == 3.5  # 1.5 + 2
     assert correct_share(predicted, joints, threshold=5) == 0.5  # a distance of exactly 5 is not below 5
     assert mean_pose_error(np.array([[[0.0, 0]], [[6.0, 8]]]), joints) == 5
@@ -52,11 +59,6 @@ def test_mirrored_poses_count_only_when_asked():
     pose = np.array([[[0.0, 0.0], [2.0, 0.0]]])
     assert direct_error(pose[:, ::-1], pose) == 2
     assert direct_error(pose[:, ::-1], pose, mirror=np.array([1, 0])) == 0
-
-
-def test_halves_do_not_overlap():
-    first, second = halves(5)
-    assert list(range(5))[first] == [0, 1] and list(range(5))[second] == [2, 3, 4]
 
 
 def test_on_object_share_counts_keypoints_near_the_mask():
@@ -81,3 +83,41 @@ def test_on_skeleton_share_is_the_distance_to_the_nearest_link():
     link = ~np.eye(2, dtype=bool)
     keypoints = np.array([[[0.25, 0.1], [0.6, 0], [0.65, 0], [0.25, -0.3]]])  # beside it, at its end, beyond, off
     assert on_skeleton_share(keypoints, joints, link, tolerance=0.1001) == 0.5
+
+
+def test_joints_that_are_not_annotated_are_neither_fitted_nor_measured():
+    rng = np.random.default_rng(0)
+    keypoints = rng.uniform(-1, 1, (40, 3, 2))
+    truth = (keypoints + 1) / 2
+    joints = truth.copy()
+    joints[::2, 0] = np.nan  # joint 0 in every second frame only
+    joints[:, 2] = np.nan  # joint 2 never
+    predicted = Regressor.fit(keypoints, joints).predict(keypoints)
+    assert predicted[:, :2] == pytest.approx(truth[:, :2]) and np.isnan(predicted[:, 2]).all()
+    assert mean_error(predicted, joints) < 1e-9
+
+
+def test_every_part_counts_the_same_however_often_it_is_seen():
+    joints = np.zeros((4, 2, 2))
+    joints[1:, 1] = np.nan  # part 1 is seen once
+    predicted = np.zeros((4, 2, 2))
+    predicted[0] = (3, 4)
+    assert error_by_part(predicted, joints) == (5 / 4 + 5) / 2
+    assert mean_error(predicted, joints) == (5 + 5) / 5
+    assert mean_pose(joints).tolist() == [[0, 0], [0, 0]]
+    assert correct_share(predicted, joints, threshold=1) == 3 / 5
+
+
+def test_counterparts_are_found_by_name():
+    assert mirror_of(("nose", "left_hip", "right_hip")).tolist() == [0, 2, 1]
+    assert mirror_of(("R_knee", "L_knee")).tolist() == [1, 0]
+    assert mirror_of(("LeftEye", "RightEye", "tail")).tolist() == [1, 0, 2]
+    assert mirror_of(("joint_0", "roller")) is None  # neither names a side
+
+
+def test_normalisers_measure_the_pose_itself():
+    joints = np.array([[[0.0, 0], [3, 4], [0, 0], [6, 8]]])
+    names = ("left_eye", "right_eye", "left_shoulder", "right_hip")
+    assert interocular_distance(joints, names).tolist() == [5] and torso_length(joints, names).tolist() == [10]
+    with pytest.raises(UserError, match="right and eye in its name: the joints are left_eye, nose"):
+        interocular_distance(joints[:, :2], ("left_eye", "nose"))

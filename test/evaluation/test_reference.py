@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from training.evaluation.evaluate import PredictedVideo, regression
+from training.evaluation.predicted import predict_whole
 from training.evaluation.reference import TorchBackend, reference_network, train_supervised
+from training.evaluation.regression import regression
 from training.evaluation.videos import LabelledVideo
 
 
@@ -18,16 +19,18 @@ def moving_squares(seed, frames=60):
     return LabelledVideo(f"video{seed}", "squares", images, joints, np.ones((frames, 2), bool), np.eye(2) < 0, None)
 
 
-def predicted(network, video):
-    points = TorchBackend(network).run(video.frames)
-    joints = video.joints / 31 * 2 - 1
-    return PredictedVideo(video, points["keypoints"], points["scores"], np.zeros((2, 2)), joints)
-
-
 def test_supervised_beats_untrained_and_mean_pose():
     train, test = [moving_squares(seed) for seed in range(3)], [moving_squares(seed) for seed in range(10, 14)]
-    network = train_supervised(train, steps=60, seed=0)
-    supervised = regression([predicted(network, video) for video in test])
-    untrained = regression([predicted(reference_network(2, (32, 32), seed=1), video) for video in test])
+    network = train_supervised(reference_network(2, (32, 32), seed=0), train, steps=60, seed=0)
+    supervised = regression([predict_whole(TorchBackend(network), video) for video in test])
+    backend = TorchBackend(reference_network(2, (32, 32), seed=1))
+    untrained = regression([predict_whole(backend, video) for video in test])
     assert supervised["error"] < 0.3 * untrained["error"]
     assert supervised["error"] < 0.3 * supervised["baseline_mean_pose"]
+
+
+def test_joints_that_are_not_annotated_teach_nothing():
+    video = moving_squares(0)
+    half = video._replace(joints=np.where([[[False], [True]]], np.nan, video.joints))
+    network = train_supervised(reference_network(2, (32, 32), seed=0), [half], steps=3, seed=0)
+    assert all(parameter.isfinite().all() for parameter in network.parameters())

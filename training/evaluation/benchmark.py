@@ -14,28 +14,27 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from keypoint_perception.backends import Backend
 from keypoint_perception.errors import UserError
 from keypoint_perception.files import written_whole
 from keypoint_perception.model import read_model
-from training.checkpoint import CHECKPOINT_NAME, read_checkpoint
-from training.evaluation.evaluate import PredictedVideo, evaluate_model, normalised_joints, regression
-from training.evaluation.reference import TorchBackend, reference_network, train_supervised
+from training.checkpoint import CHECKPOINT_NAME, build_method, read_checkpoint
+from training.evaluation.evaluate import evaluate_model
+from training.evaluation.measures import direct
+from training.evaluation.predicted import predict_whole
+from training.evaluation.reading import read_labelled
+from training.evaluation.reference import CALIBRATION_STEPS, TorchBackend, reference_network, train_for
+from training.evaluation.regression import regression
 from training.evaluation.report import TABLE_NAME, picture_of, write_report
+from training.evaluation.results import collect
 from training.evaluation.scenes import SCENES, Scene
-from training.evaluation.videos import LabelledVideo, read_labelled, resized
+from training.evaluation.videos import LabelledVideo, resized
 from training.fit import MODEL_NAME
 from training.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
-CALIBRATION_STEPS = 12
 SUPERVISED_SHARE = 0.5
 """The supervised reference is trained for this share of a cell's time; it needs less."""
 REFERENCE_WIDTH = 128
@@ -55,6 +54,8 @@ class Plan:
     """For training and for testing, of the sets;"""
     recordings: tuple[int, int]
     """of scenes that are bags."""
+    remeasure: bool
+    """Measure anew what was measured, without training."""
     out: Path
 
 
@@ -66,29 +67,30 @@ def parse_minutes(text: str) -> float:
     return float(match[1]) * {"s": 1 / 60, "min": 1.0, "h": 60.0}[match[2]]
 
 
-def run(plan: Plan) -> dict[str, Any]:
-    """Trains and measures what is missing and writes results.json, table.md and report.html. Returns the results.
+def run(plan: Plan) -> None:
+    """Trains and measures what is missing, and writes the report of all there is after each cell.
 
     Methods that have no config for a scene are left out of it, with a line that says so.
     """
-    cells = []
     for name in plan.scenes:
         scene = SCENES[name]
         methods = _with_config(plan.methods, scene)
         data = prepare_scene(plan, scene)
-        references = measure_references(plan, scene, data)
+        measure_references(plan, scene, data)
         for method in methods:
             for seed in plan.seeds:
-                cell = measure_cell(plan, scene, method, seed, data)
-                cell["measures"]["regression"] |= references
-                cells.append(cell)
-                results = {"cells": cells}
-                with written_whole(plan.out / "results.json") as file:
-                    file.write_text(json.dumps(results, indent=1) + "\n")
-                write_report(results, plan.out)
-    if not cells:
-        raise UserError("nothing to measure: choose --methods that have a config for the --scenes, see config/train")
-    return {"cells": cells}
+                measure_cell(plan, scene, method, seed, data)
+                report(plan.out)
+
+
+def report(out: Path) -> None:
+    """Writes results.json, the table and the page of all cells in `out`. Raises UserError where there is none."""
+    results = collect(out)
+    if not results["cells"]:
+        raise UserError(f"{out} has no measured cell: choose --methods that have a config for the --scenes")
+    with written_whole(out / "results.json") as file:
+        file.write_text(json.dumps(results, indent=1) + "\n")
+    write_report(results, out)
 
 
 def _with_config(methods: tuple[str, ...], scene: Scene) -> list[str]:
@@ -111,67 +113,85 @@ def prepare_scene(plan: Plan, scene: Scene) -> Path:
     return folder
 
 
-def measure_references(plan: Plan, scene: Scene, data: Path) -> dict[str, float | None]:
-    """Regression of an untrained detector and of one trained with labels, on the scene's test data."""
+def measure_references(plan: Plan, scene: Scene, data: Path) -> None:
+    """Regression of an untrained detector and of one trained with labels, on the scene's test data, to a file there."""
     file = data / "references.json"
     if file.is_file():
-        return json.loads(file.read_text())
+        return
     size = scene.input_size((REFERENCE_WIDTH, REFERENCE_WIDTH))
-    train, test = (
-        [resized(video, size) for video in read_labelled(data / split, scene.topic)] for split in ("train", "test")
+    train, test = (_labelled(scene, data / split, size) for split in ("train", "test"))
+    most = max(video.joints.shape[1] for video in train)
+    supervised = train_for(
+        lambda: reference_network(most, size, seed=0), train, plan.minutes * 60 * SUPERVISED_SHARE, seed=0
     )
-    start = time.monotonic()
-    train_supervised(train, steps=CALIBRATION_STEPS, seed=0)
-    seconds = (time.monotonic() - start) / CALIBRATION_STEPS
-    supervised = train_supervised(train, steps=max(1, int(plan.minutes * 60 * SUPERVISED_SHARE / seconds)), seed=0)
-    untrained = reference_network(supervised.keypoint_count, size, seed=0).eval()
-    rows = {"supervised": supervised, "baseline_random_detector": untrained}
-    errors = {name: regression([_predict(TorchBackend(net), v) for v in test])["error"] for name, net in rows.items()}
+    rows = {"supervised": supervised, "baseline_random_detector": reference_network(most, size, seed=0)}
+    errors = {n: regression([predict_whole(TorchBackend(net), v) for v in test])["error"] for n, net in rows.items()}
     with written_whole(file) as temporary:
         temporary.write_text(json.dumps(errors) + "\n")
-    return errors
 
 
-def _predict(backend: Backend, video: LabelledVideo) -> PredictedVideo:
-    outputs = backend.run(video.frames)
-    empty = np.zeros(outputs["adjacency"].shape[1:])
-    return PredictedVideo(video, outputs["keypoints"], outputs["scores"], empty, normalised_joints(video))
+def _labelled(scene: Scene, folder: Path, size: tuple[int, int]) -> list[LabelledVideo]:
+    return [resized(video, size) for video in read_labelled(folder, scene.topic)]
 
 
-def measure_cell(plan: Plan, scene: Scene, method: str, seed: int, data: Path) -> dict[str, Any]:
-    """One method on one scene with one seed: trained for the budget, exported, measured."""
+def measure_cell(plan: Plan, scene: Scene, method: str, seed: int, data: Path) -> None:
+    """One method on one scene with one seed: trained for the budget, exported, measured, written to cell.json."""
     folder = plan.out / "runs" / scene.name / method / f"seed{seed}"
     file = folder / "cell.json"
-    if file.is_file():
-        return json.loads(file.read_text())
-    common = [method, *scene.fit_options(method), "--data", *scene.sources(data / "train"), "--seed", str(seed)]
-    if (folder / CHECKPOINT_NAME).is_file() and not (folder / MODEL_NAME).is_file():
-        _training("fit", method, "-o", str(folder), "--resume")
-    elif not (folder / MODEL_NAME).is_file():
-        seconds = _seconds_per_step(common, folder.with_name(f"calibrate{seed}"))
-        steps = max(CALIBRATION_STEPS, int(plan.minutes * 60 / seconds))
-        _training("fit", *common, "-o", str(folder), "--steps", str(steps))
+    if file.is_file() and not plan.remeasure:
+        return
+    previous = json.loads(file.read_text()) if file.is_file() else {}
+    train(plan, scene, method, seed, data, folder)
     model = read_model(folder / MODEL_NAME)
+    measures = evaluate_model(model, data / "test", topic=scene.topic, epsilon=scene.epsilon)
+    if measures["direct"]["error"] is not None:
+        measures["direct"] |= supervised_direct(plan, scene, folder, data)
+    picture = picture_of(model, read_labelled(data / "test", scene.topic), folder / "predictions.png")
     cell = {
         "method": method,
         "scene": scene.name,
         "seed": seed,
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "machine": previous.get("machine") or f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "minutes": model.info.training.get("minutes"),
-        "measures": evaluate_model(model, data / "test", topic=scene.topic, epsilon=scene.epsilon),
+        "measures": measures,
+        "picture": str(picture.relative_to(plan.out)),
     }
-    videos = read_labelled(data / "test", scene.topic)
-    cell["picture"] = str(picture_of(model, videos, folder / "predictions.png").relative_to(plan.out))
     with written_whole(file) as temporary:
         temporary.write_text(json.dumps(cell, indent=1) + "\n")
-    return cell
 
 
-def _seconds_per_step(common: list[str], folder: Path) -> float:
-    _training("fit", *common, "-o", str(folder), "--steps", str(CALIBRATION_STEPS), "--no-export")
-    seconds = float(read_checkpoint(folder / CHECKPOINT_NAME).about["seconds_per_step"])
-    shutil.rmtree(folder)
-    return max(seconds, 1e-3)
+def train(plan: Plan, scene: Scene, method: str, seed: int, data: Path, folder: Path) -> None:
+    """Trains and exports a run for the plan's time where it is not there yet, or goes on with one that stopped."""
+    if (folder / MODEL_NAME).is_file():
+        return
+    if (folder / CHECKPOINT_NAME).is_file():
+        _training("fit", method, "-o", str(folder), "--resume")
+        return
+    common = [method, *scene.fit_options(method), "--data", *scene.sources(data / "train"), "--seed", str(seed)]
+    if "prior_keypoints" in METHODS[method].required_keys:
+        poses = data / "poses.npz"
+        if not poses.is_file():
+            _training(*scene.poses(poses))
+        common.append(f"--data.prior={poses}")
+    calibration = folder.with_name(f"calibrate{seed}")
+    shutil.rmtree(calibration, ignore_errors=True)
+    few = scene.schedule_options(method, CALIBRATION_STEPS)
+    _training("fit", *common, *few, "-o", str(calibration), "--no-export")
+    seconds = max(float(read_checkpoint(calibration / CHECKPOINT_NAME).about["seconds_per_step"]), 1e-3)
+    shutil.rmtree(calibration)
+    steps = max(CALIBRATION_STEPS, int(plan.minutes * 60 / seconds))
+    _training("fit", *common, *scene.schedule_options(method, steps), "-o", str(folder))
+
+
+def supervised_direct(plan: Plan, scene: Scene, folder: Path, data: Path) -> dict[str, float | None]:
+    """The direct error of the run's own network trained with labels instead, as `supervised…`."""
+    config = read_checkpoint(folder).config
+    size = (config.data.input_size[0], config.data.input_size[1])
+    train_videos, test = (_labelled(scene, data / split, size) for split in ("train", "test"))
+    seconds = plan.minutes * 60 * SUPERVISED_SHARE
+    network = TorchBackend(train_for(lambda: build_method(config), train_videos, seconds, config.loop.seed))
+    errors = direct([predict_whole(network, video) for video in test])
+    return {"supervised": errors["error"], "supervised_with_flips": errors["error_with_flips"]}
 
 
 def _training(*arguments: str) -> None:
@@ -197,18 +217,26 @@ def main(argv: list[str]) -> int:
         "--train-recordings", type=int, default=8, help="of a minute, where a scene is bags (default 8)"
     )
     parser.add_argument("--test-recordings", type=int, default=4, help="the same (default 4)")
+    parser.add_argument("--remeasure", action="store_true", help="measure the trained models anew")
+    parser.add_argument("--report", action="store_true", help="only write the report of what is measured")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR")
     given = parser.parse_args(argv)
-    minutes = parse_minutes(given.budget)
-    plan = Plan(
-        tuple(given.methods),
-        tuple(given.scenes),
-        tuple(given.seeds),
-        minutes,
-        (given.train_episodes, given.test_episodes),
-        (given.train_recordings, given.test_recordings),
-        given.out.resolve(),
-    )
-    run(plan)
-    print((plan.out / TABLE_NAME).read_text())
+    out = given.out.resolve()
+    if given.report:
+        report(out)
+    else:
+        run(
+            Plan(
+                methods=tuple(given.methods),
+                scenes=tuple(given.scenes),
+                seeds=tuple(given.seeds),
+                minutes=parse_minutes(given.budget),
+                episodes=(given.train_episodes, given.test_episodes),
+                recordings=(given.train_recordings, given.test_recordings),
+                remeasure=given.remeasure,
+                out=out,
+            )
+        )
+        report(out)
+    print((out / TABLE_NAME).read_text())
     return 0

@@ -1,16 +1,21 @@
 """How much of an annotated pose is in the keypoints: linear regression and what is read off it.
 
-A regression without bias depends on the origin: keypoints are taken from the top-left corner, (k + 1) / 2.
+A regression without bias depends on the origin: keypoints are taken from the top-left corner, (k + 1) / 2. Joints that
+are not annotated are NaN; they are neither fitted nor measured.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 
+from keypoint_perception.errors import UserError
+
 RANK_TOLERANCE = 1e-4
 """Directions in which keypoints vary less than this share of the most are left out: noise must not be amplified."""
+_OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 
 @dataclass(frozen=True)
@@ -18,52 +23,76 @@ class Regressor:
     """A linear map from K keypoints to N joints, Y = X W (+ b)."""
 
     weight: np.ndarray
-    """(2K [+ 1], 2N)."""
+    """(2K [+ 1], 2N), NaN for joints that were never annotated."""
     bias: bool
 
     @classmethod
     def fit(cls, keypoints: np.ndarray, joints: np.ndarray, *, bias: bool = False) -> Regressor:
-        """Least squares, argmin ‖X W - Y‖²: keypoints (T, K, 2) in [-1, 1], joints (T, N, 2) in any unit."""
-        design = _design(keypoints, bias)
-        return cls(np.linalg.lstsq(design, joints.reshape(len(joints), -1), rcond=RANK_TOLERANCE)[0], bias)
+        """Least squares, argmin ‖X W - Y‖²: keypoints (T, K, 2) in [-1, 1], joints (T, N, 2) in any unit.
+
+        Each joint is fitted on the frames in which it is annotated.
+        """
+        design, targets = _design(keypoints, bias), joints.reshape(len(joints), -1)
+        known = ~np.isnan(joints).any(axis=2)  # (T, N)
+        weight = np.full((design.shape[1], targets.shape[1]), np.nan)
+        patterns, kind = np.unique(known, axis=1, return_inverse=True)
+        for index, rows in enumerate(patterns.T):
+            columns = np.repeat(kind.ravel() == index, 2)
+            if rows.any():
+                weight[:, columns] = np.linalg.lstsq(design[rows], targets[rows][:, columns], rcond=RANK_TOLERANCE)[0]
+        return cls(weight, bias)
 
     def predict(self, keypoints: np.ndarray) -> np.ndarray:
         """(T, K, 2) to (T, N, 2) in the unit of the joints it was fitted to."""
         return (_design(keypoints, self.bias) @ self.weight).reshape(len(keypoints), -1, 2)
 
 
-def halves(count: int) -> tuple[slice, slice]:
-    """The first and the second half of `count` frames in time order, to fit on and to measure on."""
-    return slice(0, count // 2), slice(count // 2, count)
+def mean_pose(joints: np.ndarray) -> np.ndarray:
+    """(T, N, 2 or 3) to (N, 2 or 3): each joint's mean where it is annotated, NaN where it never is."""
+    known = ~np.isnan(joints)
+    return np.divide(
+        np.nansum(joints, axis=0), known.sum(axis=0), out=np.full(joints.shape[1:], np.nan), where=known.any(axis=0)
+    )
 
 
 def mean_error(predicted: np.ndarray, joints: np.ndarray, normaliser: np.ndarray | float = 1.0) -> float:
     """Mean over frames and joints of ‖ŷ - y‖ / normaliser: (T, N, 2) both, normaliser a number or (T,)."""
     distance = np.linalg.norm(predicted - joints, axis=-1)
-    return float((distance / np.reshape(normaliser, (-1, 1))).mean())
+    return _mean(distance / np.reshape(normaliser, (-1, 1)))
+
+
+def error_by_part(predicted: np.ndarray, joints: np.ndarray) -> float:
+    """The mean over joints of each joint's mean distance where it is annotated (the CUB measure)."""
+    distance = np.linalg.norm(predicted - joints, axis=-1)
+    return _mean(mean_pose(distance[..., None]))
 
 
 def root_mean_square_error(predicted: np.ndarray, joints: np.ndarray) -> float:
     """√ mean of squared coordinate differences, in the unit of the joints (Keypoint Pyramids, Table 1)."""
-    return float(np.sqrt(((predicted - joints) ** 2).mean()))
+    return float(np.sqrt(_mean((predicted - joints) ** 2)))
+
+
+def mean_absolute_error(predicted: np.ndarray, joints: np.ndarray) -> float:
+    """Mean of absolute coordinate differences, in the unit of the joints."""
+    return _mean(np.abs(predicted - joints))
 
 
 def summed_absolute_error(predicted: np.ndarray, joints: np.ndarray) -> float:
     """Sum over the 2N coordinates of the mean absolute error over frames (the Taichi measure)."""
-    return float(np.abs(predicted - joints).mean(axis=0).sum())
+    return float(np.nansum(mean_pose(np.abs(predicted - joints))))
 
 
 def correct_share(
     predicted: np.ndarray, joints: np.ndarray, threshold: float, normaliser: np.ndarray | float = 1.0
 ) -> float:
-    """PCK: share of joints whose distance / normaliser is below `threshold`."""
+    """PCK: share of annotated joints whose distance / normaliser is below `threshold`."""
     distance = np.linalg.norm(predicted - joints, axis=-1) / np.reshape(normaliser, (-1, 1))
-    return float((distance < threshold).mean())
+    return _mean(np.where(np.isnan(distance), np.nan, distance < threshold))
 
 
 def mean_pose_error(train: np.ndarray, test: np.ndarray, normaliser: np.ndarray | float = 1.0) -> float:
     """The error of always answering the mean training pose: the row that any detector must beat."""
-    return mean_error(np.broadcast_to(train.mean(axis=0), test.shape), test, normaliser)
+    return mean_error(np.broadcast_to(mean_pose(train), test.shape), test, normaliser)
 
 
 def direct_error(predicted: np.ndarray, joints: np.ndarray, mirror: np.ndarray | None = None) -> float:
@@ -72,10 +101,62 @@ def direct_error(predicted: np.ndarray, joints: np.ndarray, mirror: np.ndarray |
     mirror: (N,) index of each joint's left-right counterpart; given, an image's error is the smaller of those to the
     pose and to the pose with left and right exchanged.
     """
-    error = np.linalg.norm(predicted - joints, axis=-1).mean(axis=-1)
-    if mirror is not None:
-        error = np.minimum(error, np.linalg.norm(predicted - joints[:, mirror], axis=-1).mean(axis=-1))
-    return float(error.mean())
+    return _mean(np.linalg.norm(predicted - nearer_pose(predicted, joints, mirror), axis=-1))
+
+
+def nearer_pose(predicted: np.ndarray, joints: np.ndarray, mirror: np.ndarray | None) -> np.ndarray:
+    """For each frame of (T, N, 2) the pose or, where it is nearer to the prediction, the pose with sides exchanged."""
+    if mirror is None:
+        return joints
+    other = joints[:, mirror]
+    as_is, exchanged = (np.nansum(np.linalg.norm(predicted - pose, axis=-1), axis=1) for pose in (joints, other))
+    return np.where((exchanged < as_is)[:, None, None], other, joints)
+
+
+def mirror_of(names: tuple[str, ...]) -> np.ndarray | None:
+    """(N,) index of each joint's left-right counterpart, itself for a joint of no side; None where none has a side.
+
+    A side is a word `left`, `right`, `l` or `r` in the name, or the former two anywhere: left_hip, hip_l, LeftHip.
+    """
+    index = {name.lower(): number for number, name in enumerate(names)}
+    mirror = [index.get(_mirrored(name.lower()), number) for number, name in enumerate(names)]
+    return np.array(mirror) if mirror != list(range(len(names))) else None
+
+
+def interocular_distance(joints: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """(T,) distance of the eyes in (T, N, 2). Raises UserError where the names have no two eyes."""
+    return _between(joints, names, ("left", "eye"), ("right", "eye"))
+
+
+def torso_length(joints: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """(T,) distance from the left shoulder to the right hip in (T, N, 2). Raises UserError where there are no such."""
+    return _between(joints, names, ("left", "shoulder"), ("right", "hip"))
+
+
+def _between(joints: np.ndarray, names: tuple[str, ...], first: tuple[str, ...], second: tuple[str, ...]) -> np.ndarray:
+    ends = []
+    for words in (first, second):
+        found = [i for i, name in enumerate(names) if all(word in name.lower() for word in words)]
+        if len(found) != 1:
+            raise UserError(
+                f"this normalisation needs one joint with {' and '.join(words)} in its name: the joints are "
+                f"{', '.join(names) or 'nameless'}"
+            )
+        ends.append(found[0])
+    return np.linalg.norm(joints[:, ends[0]] - joints[:, ends[1]], axis=-1)
+
+
+def _mirrored(name: str) -> str:
+    swapped = re.sub("left|right", lambda m: _OTHER_SIDE[m[0]], name)
+    if swapped != name:
+        return swapped
+    return re.sub(r"(?<![a-z])[lr](?![a-z])", lambda m: _OTHER_SIDE[m[0]], name)
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of what is known; NaN where nothing is."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else np.nan
 
 
 def _design(keypoints: np.ndarray, bias: bool) -> np.ndarray:

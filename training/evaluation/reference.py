@@ -6,7 +6,8 @@ Whatever learns without labels must come out between the two.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -15,15 +16,18 @@ from torch import Tensor
 from keypoint_perception.backends import Backend
 from keypoint_perception.geometry import pixels_to_normalised
 from training.evaluation.videos import LabelledVideo
+from training.method import Method
 from training.methods.imm import IMM, IMMConfig
+
+CALIBRATION_STEPS = 12
 
 
 class TorchBackend(Backend):
-    """An IMM detector in PyTorch, behind the interface of a compiled model."""
+    """A method's detector in PyTorch, behind the interface of a compiled model."""
 
     name = "torch"
 
-    def __init__(self, method: IMM) -> None:
+    def __init__(self, method: Method) -> None:
         self._method = copy.deepcopy(method).eval()
 
     @torch.no_grad()
@@ -48,47 +52,45 @@ def reference_network(keypoints: int, input_size: tuple[int, int], seed: int) ->
     return IMM(config, input_size)
 
 
-def train_supervised(
-    videos: list[LabelledVideo],
-    *,
-    steps: int,
-    seed: int,
-    batch_size: int = 32,
-    lr: float = 2e-3,
-    progress: Callable[[int, float], None] = lambda step, loss: None,
-) -> IMM:
-    """Trains the reference network on labelled frames by squared joint distance.
+def train_for(make: Callable[[], Method], videos: Sequence[LabelledVideo], seconds: float, seed: int) -> Method:
+    """`train_supervised` of a fresh network for about so many seconds, as a few first steps measure them."""
+    start = time.monotonic()
+    train_supervised(make(), videos, steps=CALIBRATION_STEPS, seed=seed)
+    step_seconds = (time.monotonic() - start) / CALIBRATION_STEPS
+    return train_supervised(make(), videos, steps=max(1, int(seconds / step_seconds)), seed=seed)
 
-    videos: all of one frame size; fewer joints than the most are padded and do not count. progress: receives step and
-    loss. Returns the network, in evaluation mode.
+
+def train_supervised(
+    network: Method, videos: Sequence[LabelledVideo], *, steps: int, seed: int, batch_size: int = 32, lr: float = 2e-3
+) -> Method:
+    """Trains a network to put keypoint n on joint n, by squared distance.
+
+    videos: all of one frame size, the network's input; each joint counts where it is annotated. The network's keypoints
+    are at least as many as the joints. Returns the network, in evaluation mode.
     """
     frames = torch.from_numpy(np.concatenate([video.frames for video in videos]))
-    joints = _padded_joints(videos)
-    height, width = frames.shape[1:3]
-    network = reference_network(joints.shape[1], (width, height), seed)
-    optimizer = torch.optim.Adam(network.detector.parameters(), lr)
+    joints = _padded_joints(videos, network.keypoint_count)
+    optimizer = torch.optim.Adam(network.parameters(), lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = torch.Generator().manual_seed(seed)
-    for step in range(steps):
+    network.train()
+    for _ in range(steps):
         rows = torch.randint(len(frames), (batch_size,), generator=generator)
         predicted = network.detect(_to_tensor(frames[rows].numpy())).keypoints
         known = ~joints[rows].isnan()
-        loss = (predicted - joints[rows].nan_to_num())[known].square().mean()
         optimizer.zero_grad()
-        loss.backward()
+        (predicted - joints[rows].nan_to_num())[known].square().mean().backward()
         optimizer.step()
         schedule.step()
-        progress(step + 1, loss.item())
     return network.eval()
 
 
-def _padded_joints(videos: list[LabelledVideo]) -> Tensor:
-    """(frames of all videos, most joints, 2) normalised, NaN where a video has no such joint."""
-    most = max(video.joints.shape[1] for video in videos)
+def _padded_joints(videos: Sequence[LabelledVideo], count: int) -> Tensor:
+    """(frames of all videos, count, 2) normalised, NaN where a video has no such joint."""
     parts = []
     for video in videos:
         height, width = video.frames.shape[1:3]
-        padded = np.full((len(video.joints), most, 2), np.nan, np.float32)
+        padded = np.full((len(video.joints), count, 2), np.nan, np.float32)
         padded[:, : video.joints.shape[1]] = pixels_to_normalised(video.joints, (width, height))
         parts.append(padded)
     return torch.from_numpy(np.concatenate(parts))

@@ -14,8 +14,10 @@ CONFIGS = Path(__file__).resolve().parents[2] / "config" / "train"
 SIDE_MULTIPLE = 16
 """Every method takes inputs whose sides are multiples of this many pixels."""
 DEFAULT_EPSILON = 0.20
-TRAIN_SEED, TEST_SEED = 0, 1000
-"""First seeds of a scene's recordings, one seed a recording: no test recording is a training recording."""
+TRAIN_SEED, TEST_SEED, POSES_SEED = 0, 1000, 7
+"""First seeds of a scene's recordings, one seed a recording: no test recording is a training recording; and the seed of
+unpaired poses, which come from no recording."""
+POSES = 4000
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class Scene:
         seed, depth = {"train": (TRAIN_SEED, "none"), "test": (TEST_SEED, "png")}[split]
         return [*arguments, "--recordings", str(count), "--seed", str(seed), "--depth", depth]
 
+    def poses(self, file: Path) -> list[str]:
+        """The arguments of `python -m training` that make unpaired poses, for methods that learn from such."""
+        size = ["--size", f"{self.size[0]}x{self.size[1]}"] if self.topic else []
+        return ["simulate", self.command[0], *size, "--poses", str(POSES), "--seed", str(POSES_SEED), "-o", str(file)]
+
     def sources(self, folder: Path) -> list[str]:
         """What `fit --data` is given: the episodes' folder, or its bags, beside which lie pictures."""
         return [str(bag.parent) for bag in sorted(folder.glob("*/metadata.yaml"))] if self.topic else [str(folder)]
@@ -54,6 +61,13 @@ class Scene:
             width, height = self.input_size(yaml.safe_load(file.read_text())["data"]["input_size"])
             options.append(f"--data.input_size=[{width},{height}]")
         return options + (["--topic", self.topic] if self.topic else [])
+
+    def schedule_options(self, method: str, steps: int) -> list[str]:
+        """The options of `fit METHOD` that make it last `steps` steps, the stages of its config in proportion."""
+        config = yaml.safe_load(config_file(method, self.name).read_text())
+        stages = {name: value for name, value in config.get("method", {}).items() if name.endswith("_steps")}
+        share = steps / config["steps"]
+        return [f"--steps={steps}", *(f"--method.{name}={max(1, round(v * share))}" for name, v in stages.items())]
 
     def input_size(self, wanted: tuple[int, int]) -> tuple[int, int]:
         """(width, height) with about the wanted width and the frames' aspect ratio, never larger than the frames."""

@@ -1,0 +1,69 @@
+"""Annotated pictures: one size, one split, and errors that say what is wrong."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from keypoint_perception.errors import UserError
+from training.evaluation.reading import read_labelled
+
+SIZES = {"a.png": (20, 10), "b.png": (40, 20), "c.png": (20, 10)}
+"""(width, height)"""
+
+
+def coco(folder, splits=("train", "test", "test"), keypoints=(4, 2, 2, 9, 9, 0)):
+    images = []
+    for number, ((name, (width, height)), split) in enumerate(zip(SIZES.items(), splits, strict=True)):
+        cv2.imwrite(str(folder / name), np.full((height, width, 3), 60 * number, np.uint8))
+        images.append({"id": number, "file_name": name} | ({"split": split} if split else {}))
+    annotations = [{"image_id": number, "keypoints": list(keypoints)} for number in range(len(images))]
+    category = {"name": "mouse", "keypoints": ["nose", "tail"], "skeleton": [[1, 2]]}
+    file = folder / "labels.json"
+    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [category]}))
+    return file
+
+
+def test_pictures_of_several_sizes_come_out_as_the_most_frequent_one(tmp_path):
+    (video,) = read_labelled(coco(tmp_path))
+    assert video.frames.shape == (3, 10, 20, 3) and video.names == ("nose", "tail") and not video.ordered
+    assert video.joints[0, 0].tolist() == [4, 2]
+    assert video.joints[1, 0].tolist() == [4.5 / 2 - 0.5, 2.5 / 2 - 0.5]  # from 40 x 20: halved about pixel corners
+    assert np.isnan(video.joints[:, 1]).all() and not video.visible[:, 1].any()  # visibility 0 is no label
+    assert video.adjacency.tolist() == [[False, True], [True, False]]
+
+
+def test_the_split_is_in_the_images_or_in_a_list(tmp_path):
+    (video,) = read_labelled(coco(tmp_path))
+    assert video.fit.tolist() == [True, False, False]
+    names = tmp_path / "fit.txt"
+    names.write_text("a.png\n\nc.png\n")
+    (video,) = read_labelled(tmp_path / "labels.json", fit_on=names)
+    assert video.fit.tolist() == [True, False, True]
+    (video,) = read_labelled(coco(tmp_path, splits=(None, "test", "test")))
+    assert video.fit is None  # not every image says
+
+
+def test_mistakes_in_a_split_are_named(tmp_path):
+    with pytest.raises(UserError, match="split holdout: allowed are train, test and val"):
+        next(read_labelled(coco(tmp_path, splits=("train", "test", "holdout"))))
+    names = tmp_path / "fit.txt"
+    names.write_text("nothing.png\n")
+    with pytest.raises(UserError, match="names none of the images"):
+        next(read_labelled(coco(tmp_path), fit_on=names))
+    names.write_text("")
+    with pytest.raises(UserError, match="names nothing"):
+        next(read_labelled(coco(tmp_path), fit_on=names))
+
+
+def test_a_missing_picture_is_named(tmp_path):
+    file = coco(tmp_path)
+    (tmp_path / "b.png").unlink()
+    with pytest.raises(UserError, match=r"b\.png cannot be read as an image"):
+        next(read_labelled(file))
+
+
+def test_what_is_no_coco_file_is_said(tmp_path):
+    with pytest.raises(UserError, match="not a COCO keypoints file"):
+        next(read_labelled(coco(tmp_path, keypoints=(1, 2))))

@@ -1,0 +1,55 @@
+"""The table of all measures: what applies to what."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from predictions import video
+
+from keypoint_perception.model import ModelInfo
+from training.evaluation.measures import direct, identity, keypoints_are_joints, measure
+
+NAMES = ("left_hand", "right_hand")
+INFO = ModelInfo("m", "imm", (64, 64), ("k00", "k01"), None, (-1, -1), (0, 0))
+
+
+def hands(offset=0.0, exchanged=False, **fields):
+    joints = np.array([[[-0.5, 0.0], [0.5, 0.0]]] * 6)
+    points = joints[:, ::-1] if exchanged else joints
+    return video(points + (offset, 0), joints, names=NAMES, **fields)
+
+
+def test_keypoints_are_joints_where_names_or_the_method_say_so():
+    assert not keypoints_are_joints([hands()], INFO)  # as many, but nobody says which is which
+    assert keypoints_are_joints([hands()], replace(INFO, method="keypointgan"))
+    assert keypoints_are_joints([hands()], replace(INFO, keypoint_names=NAMES))
+    more = replace(INFO, method="keypointgan", keypoint_names=("a", "b", "c"))
+    assert not keypoints_are_joints([hands()], more)
+
+
+def test_direct_error_with_and_without_flips():
+    assert direct([hands(0.1)]) == pytest.approx({"error": 0.1, "error_with_flips": 0.1})
+    assert direct([hands(exchanged=True)]) == pytest.approx({"error": 1.0, "error_with_flips": 0.0})
+
+
+def test_each_variant_counts_the_same_in_the_direct_error():
+    videos = [hands(0.1, variant="walking"), hands(0.3, variant="sitting"), hands(0.3, variant="sitting")]
+    assert direct(videos)["error"] == pytest.approx(0.2)
+
+
+def test_what_does_not_apply_is_none_and_every_family_is_there():
+    figures = measure([hands()], 0.2, INFO)
+    assert list(figures) == [
+        "structure", "structure_lenient", "joints", "regression", "label_efficiency", "direct", "identity", "motion",
+        "lifting", "grasp",
+    ]  # fmt: skip
+    for family in ("direct", "motion", "lifting", "grasp"):
+        assert set(figures[family].values()) == {None}
+    assert figures["joints"]["dist"] is None and figures["joints"]["diff"] == 2  # no keypoint is linked
+
+
+def test_without_a_mask_the_true_skeleton_says_what_is_on_the_object():
+    link = ~np.eye(2, dtype=bool)
+    assert identity([hands(adjacency=link)])["on_object"] == 1
+    assert identity([hands(0.2, adjacency=link)])["on_object"] == 0.5  # one slides along it, the other off its end
+    assert identity([hands()])["on_object"] is None

@@ -1,0 +1,74 @@
+"""The papers' protocols, by hand: keypoints that never move answer the mean of the training poses."""
+
+import numpy as np
+import pytest
+from predictions import video
+
+from keypoint_perception.errors import UserError
+from training.evaluation.protocols import PROTOCOLS, Protocol, apply
+
+FACE = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+
+
+def still(joints, names=(), fit=None):
+    """A keypoint that does not move, and the poses of joints in pixels of 101 x 101."""
+    joints = np.asarray(joints, float) / 50 - 1
+    fitted = np.arange(len(joints)) < len(joints) // 2 if fit is None else np.array(fit)
+    return video(np.zeros((len(joints), 1, 2)), joints, names=names, fit=fitted)
+
+
+def test_faces_are_measured_in_distances_of_the_eyes():
+    face = np.array([[20.0, 40], [60, 40], [40, 60], [30, 80], [50, 80]])
+    poses = [face, face + (0, 4)]  # fitted on the first; every point of the second is 4 pixels off, the eyes 40 apart
+    assert apply(PROTOCOLS["mafl"], [still(poses, FACE)])["value"] == pytest.approx(10)
+    assert apply(PROTOCOLS["celeba"], [still(poses, FACE)])["baseline_mean_pose"] == pytest.approx(10)
+
+
+def test_the_wrong_number_of_joints_is_named():
+    with pytest.raises(UserError, match="the protocol is for 32 joints and video has 1"):
+        apply(PROTOCOLS["human36m"], [still([[[1, 1]], [[2, 2]]])])
+
+
+def test_only_the_first_of_the_labels_are_used():
+    poses = [[[10.0, 10]]] * 9 + [[[90.0, 90]], [[10.0, 10]]]
+    protocol = Protocol("", "", "pixels", fit_share=0.9)
+    assert apply(protocol, [still(poses, fit=[True] * 10 + [False])])["value"] == pytest.approx(0, abs=1e-9)
+
+
+def test_taichi_sums_absolute_errors_in_pixels_at_256():
+    protocol = PROTOCOLS["taichi"]
+    train, test = np.full((18, 2), 50.0), np.full((18, 2), 50.0)
+    test[0] += (10, -5)
+    test[1] = np.nan  # not annotated
+    assert apply(protocol, [still([train, train, test, test])])["value"] == pytest.approx(15 * 256 / 101)
+
+
+def test_deepfashion_counts_what_is_nearer_than_6_pixels_at_255():
+    poses = [[[50.0, 50], [50, 50]], [[50 + 5 * 101 / 255, 50], [50, 50 + 7 * 101 / 255]]]
+    assert apply(PROTOCOLS["deepfashion"], [still(poses)])["value"] == pytest.approx(50)
+
+
+def test_cub_means_over_parts_on_the_images_that_show_them():
+    train, first, second = (np.full((15, 2), 50.0) for _ in range(3))
+    first[0] += (10.1, 0)
+    second[1:] = np.nan
+    figure = apply(PROTOCOLS["cub"], [still([train, train, first, second])])["value"]
+    assert figure == pytest.approx(100 * 0.1 / 2 / 15)  # part 0 is 0.1 off in one of its two images
+
+
+def test_halves_give_root_mean_squares_in_pixels():
+    poses = [[[50.0, 50]], [[50.0, 50]], [[53.0, 54]], [[50.0, 50]]]
+    assert apply(PROTOCOLS["human36m_halves"], [still(poses)])["value"] == pytest.approx((25 / 4) ** 0.5)
+
+
+def test_flips_forgive_left_for_right():
+    right_way, exchanged = [[30.0, 50], [70, 50]], [[70.0, 50], [30, 50]]
+    protocol = Protocol("", "", "image", mirrored=True)
+    figures = apply(protocol, [still([right_way, exchanged], ("left_hip", "right_hip"))])
+    assert figures["value"] == pytest.approx(100 * 40 / 101)
+    assert figures["value_with_flips"] == pytest.approx(0, abs=1e-9)
+    assert apply(protocol, [still([right_way, exchanged], ("a", "b"))])["value_with_flips"] is None
+
+
+def test_every_preset_says_what_it_is():
+    assert all(protocol.about and protocol.unit for protocol in PROTOCOLS.values())

@@ -1,0 +1,61 @@
+"""Which frames are fitted on, and the figures that come of it."""
+
+import numpy as np
+import pytest
+from predictions import video
+
+from training.evaluation.regression import fit_frames, label_efficiency, labels, regression
+
+
+def moving(seed, frames=8, joints=2, **fields):
+    """Keypoints that are the joints."""
+    points = np.random.default_rng(seed).uniform(-0.9, 0.9, (frames, joints, 2))
+    return video(points, points, name=f"video{seed}", **fields)
+
+
+def test_one_video_is_cut_in_time_and_several_are_dealt_whole():
+    assert fit_frames([moving(0, frames=5)])[0].tolist() == [True, True, False, False, False]
+    assert [fit.all() for fit in fit_frames([moving(0), moving(1), moving(2)])] == [True, False, False]
+
+
+def test_the_split_of_the_data_comes_first():
+    chosen = np.array([False, True] * 4)
+    assert fit_frames([moving(0, fit=chosen)])[0].tolist() == chosen.tolist()
+    (part,) = labels([moving(0, fit=chosen)])
+    assert len(part.train) == len(part.test) == 4
+
+
+def test_variants_are_fitted_apart():
+    videos = [moving(0, joints=2, variant="a"), moving(1, joints=3, variant="b"), moving(2, joints=3, variant="b")]
+    assert [part.train_joints.shape for part in labels(videos)] == [(4, 2, 2), (8, 3, 2)]
+
+
+def test_keypoints_that_are_the_joints_leave_no_error():
+    figures = regression([moving(0), moving(1)])
+    assert figures["error"] == pytest.approx(0, abs=1e-9) and figures["rmse"] == pytest.approx(0, abs=1e-9)
+    assert figures["pck"] == 1 and figures["baseline_mean_pose"] > 0.3
+
+
+def test_keypoints_that_never_move_are_the_mean_pose():
+    joints = np.array([[[-0.5, 0.0]], [[0.5, 0.0]], [[0.0, 0.3]], [[0.0, -0.3]]])  # the mean of the first two is 0, 0
+    figures = regression([video(np.zeros((4, 1, 2)), joints)])
+    assert figures["error"] == pytest.approx(0.3) and figures["baseline_mean_pose"] == pytest.approx(0.3)
+    assert figures["mean_absolute"] == pytest.approx(0.15) and figures["rmse"] == pytest.approx(0.3 / 2**0.5)
+
+
+def test_a_pose_without_labels_is_no_measure():
+    nowhere = np.full((4, 1, 2), np.nan)
+    assert set(regression([video(np.zeros((4, 1, 2)), nowhere)]).values()) == {None}
+
+
+def test_more_labels_help_until_the_map_is_known():
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-1, 1, (400, 4, 2))
+    curve = label_efficiency([video(points, points[:, :2] + rng.normal(0, 0.01, (400, 2, 2)))])
+    assert list(curve) == ["1", "10", "100", "all"]
+    assert curve["1"] > curve["10"] > curve["100"] >= 0.9 * curve["all"] > 0
+    assert curve["all"] < 0.03 < curve["1"]
+
+
+def test_the_curve_ends_with_what_there_is():
+    assert list(label_efficiency([moving(0, frames=8)])) == ["1", "all"]  # 4 frames to fit on

@@ -1,0 +1,110 @@
+"""All measures of a model on labelled videos, as one table of families."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keypoint_perception.model import ModelInfo
+from training.evaluation import landmarks, stability, structure
+from training.evaluation.manipulation import grasp_points, lifted_joints
+from training.evaluation.motion import motion_recognition
+from training.evaluation.predicted import PredictedVideo
+from training.evaluation.regression import label_efficiency, mean_or_none, regression, variants
+from training.methods import METHODS
+
+Measures = dict[str, dict[str, float | None]]
+
+
+def measure(videos: Sequence[PredictedVideo], epsilon: float, info: ModelInfo | None = None) -> Measures:
+    """Every family of measures by name; a measure that does not apply is None. docs/evaluation.md defines them all.
+
+    epsilon: the largest distance of a matched joint, [-1, 1] units. info: of the model, to know whether its keypoints
+    are joints.
+    """
+    return {
+        **structure_and_joints(videos, epsilon),
+        "regression": regression(videos),
+        "label_efficiency": label_efficiency(videos),
+        "direct": direct(videos) if info and keypoints_are_joints(videos, info) else direct([]),
+        "identity": identity(videos),
+        "motion": motion_recognition(videos),
+        "lifting": lifted_joints(videos),
+        "grasp": grasp_points(videos),
+    }
+
+
+def structure_and_joints(videos: Sequence[PredictedVideo], epsilon: float) -> Measures:
+    """`structure`, `structure_lenient` and `joints` of the skeleton paper, as means over videos.
+
+    Frames with a joint that is not annotated do not count.
+    """
+    strict, lenient, joints = [], [], []
+    for video in videos:
+        linked = structure.linked_points(video.adjacency)
+        complete = ~np.isnan(video.joints).any(axis=(1, 2))
+        if not complete.any():
+            continue
+        points, truth = video.points[complete], video.joints[complete]
+        matching = structure.match_trajectories(points, truth, linked)
+        strict.append(structure.structure_scores(video.adjacency, video.video.adjacency, matching))
+        lenient.append(structure.structure_scores(video.adjacency, video.video.adjacency, matching, lenient=True))
+        joints.append(structure.joint_scores(points, truth, linked, epsilon))
+    return {
+        "structure": _means(structure.StructureScores, strict),
+        "structure_lenient": _means(structure.StructureScores, lenient),
+        "joints": _means(structure.JointScores, joints),
+    }
+
+
+def keypoints_are_joints(videos: Sequence[PredictedVideo], info: ModelInfo) -> bool:
+    """Whether keypoint k is joint k: the names say so, or the method learned its keypoints from poses of so many."""
+    if any(info.keypoint_count != video.joints.shape[1] for video in videos):
+        return False
+    method = METHODS.get(info.method)
+    from_poses = method is not None and "prior_keypoints" in method.required_keys
+    return from_poses or all(info.keypoint_names == video.video.names for video in videos)
+
+
+def direct(videos: Sequence[PredictedVideo]) -> dict[str, float | None]:
+    """KeypointGAN's error: keypoints are the joints, nothing is fitted. Mean distance, [-1, 1] units.
+
+    error, and error_with_flips, where in each image the truth may have left and right exchanged if that is nearer; a
+    mean within each variant (the paper's activity), then over variants. None where keypoints are no joints, and with
+    flips where no joint's name has a side.
+    """
+    rows: dict[str, list[float]] = {"error": [], "error_with_flips": []}
+    for same in variants(videos):
+        points, joints = (np.concatenate(parts) for parts in zip(*((v.points, v.joints) for v in same), strict=True))
+        rows["error"].append(landmarks.direct_error(points, joints))
+        mirror = landmarks.mirror_of(same[0].video.names)
+        if mirror is not None:
+            rows["error_with_flips"].append(landmarks.direct_error(points, joints, mirror))
+    return {name: mean_or_none(values) for name, values in rows.items()}
+
+
+def identity(videos: Sequence[PredictedVideo]) -> dict[str, float | None]:
+    """on_object, same_part and jitter, as means over the videos where each applies."""
+    ordered = [v for v in videos if v.video.ordered and len(v.points) > 2]
+    complete = [(v, ~np.isnan(v.joints).any(axis=(1, 2))) for v in videos]
+    known = [v for v in videos if v.video.mask is not None or v.video.adjacency.any()]
+    parts = [stability.same_part_share(v.points[rows], v.joints[rows]) for v, rows in complete if rows.any()]
+    return {
+        "on_object": mean_or_none([_on_object(video) for video in known]),
+        "same_part": mean_or_none(parts),
+        "jitter": mean_or_none([stability.jitter(video.points) for video in ordered]),
+    }
+
+
+def _on_object(video: PredictedVideo) -> float:
+    """By the mask, else by the true skeleton."""
+    if video.video.mask is not None:
+        return stability.on_object_share(video.points, video.video.mask)
+    return stability.on_skeleton_share(video.points, video.joints, video.video.adjacency)
+
+
+def _means(kind: Any, rows: list[Any]) -> dict[str, float | None]:
+    """Field by field of a NamedTuple."""
+    return {name: mean_or_none([getattr(row, name) for row in rows]) for name in kind._fields}

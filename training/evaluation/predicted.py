@@ -1,0 +1,67 @@
+"""What a model says about labelled videos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from keypoint_perception.backends import Backend
+from keypoint_perception.geometry import Viewport
+from keypoint_perception.model import Model
+from training.evaluation.videos import LabelledVideo
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class PredictedVideo:
+    """A labelled video, and a model's answer. Coordinates are normalised, in [-1, 1], unless something else is said."""
+
+    video: LabelledVideo
+    """Without its frames."""
+    points: np.ndarray
+    """(T, K, 2)."""
+    scores: np.ndarray
+    """(T, K)."""
+    adjacency: np.ndarray
+    """(K, K) of one frame, which stands for the whole video."""
+    joints: np.ndarray
+    """(T, N, 2) true joints."""
+    size: tuple[int, int]
+    """(width, height) of the video's frames, pixels."""
+
+    @classmethod
+    def of(
+        cls, video: LabelledVideo, points: np.ndarray, scores: np.ndarray, adjacency: np.ndarray, viewport: Viewport
+    ) -> PredictedVideo:
+        """From keypoints that are normalised in `viewport`. The frames are let go: they may be gigabytes."""
+        height, width = video.frames.shape[1:3]
+        joints = viewport.to_normalised(video.joints)
+        return cls(video._replace(frames=video.frames[:0].copy()), points, scores, adjacency, joints, (width, height))
+
+
+def run_batches(backend: Backend, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """A model's outputs for any number of images (T, H, W, 3)."""
+    outputs = [backend.run(inputs[i : i + BATCH]) for i in range(0, len(inputs), BATCH)]
+    return {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}
+
+
+def predict(backend: Backend, model: Model, video: LabelledVideo, rng: np.random.Generator) -> PredictedVideo:
+    """Runs a model over a video; `rng` draws the frame whose skeleton counts."""
+    height, width = video.frames.shape[1:3]
+    viewport = Viewport.of((width, height), model.info.input_size, model.info.roi)
+    outputs = run_batches(backend, np.stack([viewport.view(frame) for frame in video.frames]))
+    frame = int(rng.integers(len(video.frames)))
+    static = model.info.adjacency
+    adjacency = outputs["adjacency"][frame] if static is None else np.asarray(static)
+    return PredictedVideo.of(video, outputs["keypoints"], outputs["scores"], adjacency, viewport)
+
+
+def predict_whole(backend: Backend, video: LabelledVideo) -> PredictedVideo:
+    """Runs a network that takes the video's frames as they are, and has no skeleton."""
+    outputs = run_batches(backend, video.frames)
+    height, width = video.frames.shape[1:3]
+    viewport = Viewport.of((width, height), (width, height))
+    empty = np.zeros(2 * (outputs["keypoints"].shape[1],))
+    return PredictedVideo.of(video, outputs["keypoints"], outputs["scores"], empty, viewport)

@@ -1,0 +1,128 @@
+"""Linear regression from keypoints to joints on labelled videos: what is fitted on which frames, and all figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from training.evaluation import landmarks
+from training.evaluation.predicted import PredictedVideo
+
+LABEL_COUNTS = (1, 10, 100, 1000)
+"""The curve by number of labelled examples has these points, as far as there are so many, and all."""
+DRAWS = 5
+"""Each point of the curve is the mean over so many draws of its examples."""
+CORRECT_BELOW = 0.1
+"""Threshold of the share of correct joints, [-1, 1] units: a twentieth of the picture's side."""
+
+
+class Labels(NamedTuple):
+    """Frames of one variant, in two parts that share no frame."""
+
+    train: np.ndarray
+    """(T, K, 2) keypoints to fit on, normalised, and"""
+    train_joints: np.ndarray
+    """(T, N, 2) their joints, NaN where not annotated."""
+    test: np.ndarray
+    """(S, K, 2) keypoints to measure on, and"""
+    test_joints: np.ndarray
+    """(S, N, 2) their joints."""
+
+    def fitted(self, *, bias: bool = False) -> np.ndarray:
+        """(S, N, 2) what a regression says about the test frames."""
+        return landmarks.Regressor.fit(self.train, self.train_joints, bias=bias).predict(self.test)
+
+    def first(self, share: float) -> Labels:
+        """With that share of the frames to fit on, the first of them."""
+        kept = max(1, round(share * len(self.train)))
+        return self._replace(train=self.train[:kept], train_joints=self.train_joints[:kept])
+
+
+def fit_frames(videos: Sequence[PredictedVideo]) -> list[np.ndarray]:
+    """For each video of one variant (T,) bool: whether a frame is fitted on, or measured on.
+
+    As the data says where it does; else the first half of the videos; of a single video the first half of its frames.
+    """
+    if any(video.video.fit is not None for video in videos):
+        return [np.zeros(len(v.points), bool) if v.video.fit is None else v.video.fit for v in videos]
+    if len(videos) == 1:
+        count = len(videos[0].points)
+        return [np.arange(count) < count // 2]
+    return [np.full(len(v.points), number < len(videos) // 2) for number, v in enumerate(videos)]
+
+
+def variants(videos: Sequence[PredictedVideo]) -> list[list[PredictedVideo]]:
+    """The videos of each variant, in order of its name."""
+    names = sorted({video.video.variant for video in videos})
+    return [[video for video in videos if video.video.variant == name] for name in names]
+
+
+def corner_joints(video: PredictedVideo) -> np.ndarray:
+    """(T, N, 2) true joints in [-1, 1] units from the top-left corner, the keypoints' origin in a regression."""
+    return video.joints + 1
+
+
+def labels(
+    videos: Sequence[PredictedVideo], joints_of: Callable[[PredictedVideo], np.ndarray] = corner_joints
+) -> Iterator[Labels]:
+    """The labels of each variant that has some to fit and some to measure. `joints_of` gives them in any unit."""
+    for same in variants(videos):
+        points = np.concatenate([video.points for video in same])
+        joints = np.concatenate([joints_of(video) for video in same])
+        usable = ~np.isnan(joints).all(axis=(1, 2))
+        fit = np.concatenate(fit_frames(same))
+        train, test = usable & fit, usable & ~fit
+        if train.any() and test.any():
+            yield Labels(points[train], joints[train], points[test], joints[test])
+
+
+def regression(videos: Sequence[PredictedVideo]) -> dict[str, float | None]:
+    """Fitted on one part of each variant's frames and measured on the other, as means over variants, [-1, 1] units.
+
+    error (no bias), error_with_bias and baseline_mean_pose are mean distances; pck (no bias) is the share of joints
+    nearer than CORRECT_BELOW; mean_absolute and rmse (no bias) are over coordinates.
+    """
+    rows = []
+    for part in labels(videos):
+        fitted, truth = part.fitted(), part.test_joints
+        rows.append(
+            {
+                "error": landmarks.mean_error(fitted, truth),
+                "error_with_bias": landmarks.mean_error(part.fitted(bias=True), truth),
+                "baseline_mean_pose": landmarks.mean_pose_error(part.train_joints, truth),
+                "pck": landmarks.correct_share(fitted, truth, CORRECT_BELOW),
+                "mean_absolute": landmarks.mean_absolute_error(fitted, truth),
+                "rmse": landmarks.root_mean_square_error(fitted, truth),
+            }
+        )
+    names = ("error", "error_with_bias", "baseline_mean_pose", "pck", "mean_absolute", "rmse")
+    return {name: mean_or_none([row[name] for row in rows]) for name in names}
+
+
+def label_efficiency(videos: Sequence[PredictedVideo], seed: int = 0) -> dict[str, float | None]:
+    """Error of the regression without bias by the number of labelled frames of each variant, and with "all".
+
+    Mean distances in [-1, 1] units, means over DRAWS draws of the frames and over variants.
+    """
+    rng = np.random.default_rng(seed)
+    parts = list(labels(videos))
+    fewest = min((len(part.train) for part in parts), default=0)
+    curve: dict[str, float | None] = {}
+    for count in [count for count in LABEL_COUNTS if count < fewest]:
+        errors = []
+        for part in parts:
+            for _ in range(DRAWS):
+                drawn = rng.choice(len(part.train), count, replace=False)
+                few = part._replace(train=part.train[drawn], train_joints=part.train_joints[drawn])
+                errors.append(landmarks.mean_error(few.fitted(), part.test_joints))
+        curve[str(count)] = mean_or_none(errors)
+    curve["all"] = mean_or_none([landmarks.mean_error(part.fitted(), part.test_joints) for part in parts])
+    return curve
+
+
+def mean_or_none(values: Sequence[float]) -> float | None:
+    """The mean of what is known, None where nothing is."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else None
