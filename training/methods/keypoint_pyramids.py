@@ -36,6 +36,7 @@ from training.method import Batch, Detection, Method, OptimizerConfig, require_m
 from training.methods.feature_pyramid import FeaturePyramid
 from training.methods.transporter import CombineName, check_power_of_two, one_map
 from training.networks import Decoder, Encoder, NormName, conv_block
+from training.regularisation import Regularisation
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ class KeypointPyramidsConfig:
     """λ_l of Eq. 3; all 0 is the ablation No-Transport."""
     spring: float = 1.0
     """λ_s of Eq. 4; 0 is the ablation No-Spring."""
+    regularisation: Regularisation = field(default_factory=Regularisation)
+    """Not in the paper: terms of every level for small objects and short runs; off by default."""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-4))
 
     def __post_init__(self) -> None:
@@ -118,8 +121,10 @@ class Level(NamedTuple):
     """f_l, (B, pyramid_width, H_l, W_l)."""
     keypoints: Tensor
     """K_l, (B, N_l, 2)."""
-    scores: Tensor
-    """(B, N_l) in [0, 1]."""
+    column: Tensor
+    """(B, N_l, W_l) marginal of the heatmaps over their rows."""
+    row: Tensor
+    """(B, N_l, H_l)."""
 
 
 def transported(reference: Tensor, reference_map: Tensor, target: Tensor, target_map: Tensor, mask: str) -> Tensor:
@@ -212,8 +217,7 @@ class KeypointPyramids(Method):
                 seen = torch.cat((self._maps(levels[-1].keypoints, features).to(features.dtype), features), dim=1)
             heat = spatial_softmax(encoder(seen))
             keypoints = expected_position(heat)
-            scores = concentration(heat.sum(dim=-2), heat.sum(dim=-1), keypoints, 2 * self.config.sigma)
-            levels.append(Level(features, keypoints, scores))
+            levels.append(Level(features, keypoints, heat.sum(dim=-2), heat.sum(dim=-1)))
         return levels
 
     def _maps(self, keypoints: Tensor, like: Tensor) -> Tensor:
@@ -227,7 +231,7 @@ class KeypointPyramids(Method):
         batch = image.shape[0]
         return Detection(
             torch.cat([level.keypoints for level in levels], dim=1),
-            torch.cat([level.scores for level in levels], dim=1),
+            torch.cat([concentration(x.column, x.row, x.keypoints, 2 * self.config.sigma) for x in levels], dim=1),
             self.adjacency.expand(batch, -1, -1),
             self.parent.expand(batch, -1),
             self.level.expand(batch, -1),
@@ -270,6 +274,9 @@ class KeypointPyramids(Method):
         for index, (weight, reconstruction) in enumerate(zip(config.transport, reconstructions, strict=True)):
             terms[f"transport_{index}"] = weight * difference(reconstruction, target, mask=mask)
         terms["spring"] = config.spring * spring_energy(keypoints) / batch["image"][0].numel()
+        for index, level in enumerate(levels):
+            extra = config.regularisation.terms(level.column, level.row, level.keypoints, batch)
+            terms |= {f"{name}_{index}": value for name, value in extra.items()}
         return terms
 
     @torch.no_grad()
