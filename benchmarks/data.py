@@ -22,7 +22,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import cv2
@@ -75,7 +75,7 @@ def image_fields(frame: np.ndarray, encoding: str) -> dict[str, object]:
     }  # fmt: skip
 
 
-def write_bag(path: Path, frames: list[np.ndarray], encoding: str, kind: str) -> Path:
+def write_bag(path: Path, frames: Iterable[np.ndarray], encoding: str, kind: str) -> Path:
     """A rosbag2 (mcap, mcap-zstd, sqlite3) or a ROS 1 bag."""
     store = get_typestore(Stores.ROS1_NOETIC if kind == "ros1" else Stores.ROS2_JAZZY)
     writer: Writer1 | Writer2

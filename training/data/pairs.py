@@ -4,6 +4,7 @@ and split over processes without any state.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from keypoint_perception.errors import UserError
 from training.data.config import Drawing
@@ -38,10 +40,22 @@ class Frames:
 
     def gather(self, stores: np.ndarray, indices: np.ndarray) -> Tensor:
         """Frames (B, 3, H, W) in [0, 1] at (B,) indices of (B,) stores."""
-        images = np.empty((len(indices), *self.stores[0].shape), np.uint8)
+        images = _empty((len(indices), *self.stores[0].shape))
+        rows = images.numpy()
         for row, (store, index) in enumerate(zip(stores.tolist(), indices.tolist(), strict=True)):
-            images[row] = self.stores[store].frames[index]
-        return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)
+            rows[row] = self.stores[store].frames[index]
+        return images.div_(255).permute(0, 3, 1, 2)
+
+
+def _empty(shape: tuple[int, ...]) -> Tensor:
+    """A float32 tensor to be filled; a loader's worker has it in memory that the process that trains sees too.
+
+    Otherwise it would be copied there, and freed memory of that size would fragment the worker's heap to gigabytes.
+    """
+    if get_worker_info() is None:
+        return torch.empty(shape)
+    shared = torch.UntypedStorage._new_shared(math.prod(shape) * torch.float32.itemsize)
+    return torch.empty(0).set_(shared, 0, shape)
 
 
 class Sampler(ABC):
