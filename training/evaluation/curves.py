@@ -10,7 +10,7 @@ from typing import NamedTuple
 Curve = Mapping[str, float | None]
 """Number of labelled examples, or "all", to error."""
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2")
-_LEVEL_COLOUR = "#777"
+_LEVEL_COLOURS = ("#999999", "#222222")
 _WIDTH, _HEIGHT = 560, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 150, 16, 44
 """Margins, pixels; the legend stands in the right one."""
@@ -39,9 +39,9 @@ def label_curve(curves: Mapping[str, Curve], levels: Mapping[str, float | None])
     for number, (name, curve) in enumerate(curves.items()):
         points = [(places[count], _y(curve[count] / top)) for count in places if curve.get(count) is not None]
         lines.append(_Line(name, COLOURS[number % len(COLOURS)], points, False))
-    for name, level in levels.items():
+    for number, (name, level) in enumerate(levels.items()):
         if level is not None:
-            lines.append(_Line(name, _LEVEL_COLOUR, _across(_y(level / top)), True))
+            lines.append(_Line(name, _LEVEL_COLOURS[number % len(_LEVEL_COLOURS)], _across(_y(level / top)), True))
     drawn = [_drawn(line) + _legend(line, row) for row, line in enumerate(lines)]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" font-family="sans-serif" '
