@@ -7,9 +7,8 @@ from torch import nn
 
 from keypoint_perception.errors import UserError
 from training.heatmaps import around_mode
-from training.methods.npt import (
-    Npt,
-    NptConfig,
+from training.methods.npt import Npt, NptConfig
+from training.methods.npt_losses import (
     as_matrix,
     blur,
     contiguity_loss,
@@ -203,7 +202,7 @@ def test_whether_a_link_has_gaps_has_no_gradient_to_the_points():
 
 
 def test_points_learn_alone_first_then_the_graph_s_terms_grow():
-    method, batch = build(points_steps=10, ramp_steps=10, near_ramps=True, power=1.0), moving_dots(2)
+    method, batch = build(points_steps=10, ramp_steps=10, power=1.0), moving_dots(2)
     assert set(method.loss(batch, "main")) == {"reconstruction", "contiguity"}
     values = []
     for step in (10, 14, 19, 40):
@@ -215,13 +214,11 @@ def test_points_learn_alone_first_then_the_graph_s_terms_grow():
     assert values[2] == pytest.approx(values[3], rel=0.1)
 
 
-def test_bounded_logits_leave_every_link_undecided():
-    method = build(logit_bound=2.0)
-    with torch.no_grad():
-        method.skeleton.head[1].weight.mul_(1e3)
-    strength = method.eval().detect(torch.rand(2, 3, 32, 32)).adjacency
-    links = strength[:, method.pairs[0], method.pairs[1]]
-    assert links.min() >= 0.119 and links.max() <= 0.881
+def test_the_searched_skeleton_trains_psi_alone():
+    method, batch = build(search=True, near_contrast=0.1), moving_dots(2)
+    terms = method.loss(batch, "main")
+    assert set(terms) == {"reconstruction", "contiguity", "skeleton"}
+    assert touched(method, [terms["skeleton"]]) == {"skeleton"}
 
 
 @pytest.mark.parametrize("position", ["categorical", "expectation"])

@@ -12,9 +12,10 @@ What the paper leaves open is an option with a note in `NptConfig`. Deviations, 
   text defines; as [δ < α] has no gradient, Eq. 7's reason for avoiding coordinates does not apply, and P² H W is slow.
 - The sums over links and joints (Eq. 4, 8) are divided by the number of pairs and of points, so that weights survive a
   change of P.
-- With every loss on from the first step ψ freezes to one graph: linking everything explains everything, and later all
-  links die at once. `points_steps` lets the points settle first and `near` and `sparse` come in together after it,
-  `logit_bound` keeps ψ's sigmoids from saturating and `psi_lr_multiplier` slows it. 0, None and 1 are the paper's.
+- Descending the skeleton's losses has two dead ends: linking everything explains everything, and then all links die at
+  once. With `search`, Eq. 3, 4, 5 and 8 are minimised over binary S of each pair of frames by a greedy search, and ψ
+  learns the links found; the points, which settle in the first `points_steps`, are not moved by them. Eq. 3 then is an
+  expectation over the points' places, and `near_contrast` keeps it to points that a picture needs.
 """
 
 from __future__ import annotations
@@ -28,11 +29,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from keypoint_perception.errors import UserError
-from training.heatmaps import around_mode, expected_position, gaussian_maps, points_to_segments, spatial_softmax
+from training.heatmaps import around_mode, expected_position, gaussian_maps, spatial_softmax
 from training.losses import pyramid_mse
 from training.method import Batch, Detection, Method, OptimizerConfig
+from training.methods.npt_losses import (
+    as_matrix,
+    blur,
+    contiguity_loss,
+    foreground_share,
+    length_loss,
+    near_loss,
+    sparse_losses,
+    transport,
+    uniform_loss,
+)
 from training.methods.npt_networks import PSI_KERNELS, BackgroundNetwork, SkeletonPredictor
+from training.methods.skeleton_search import contrast, explained, greedy_skeleton, link_costs
 from training.networks import UNet
+
+SEARCHED_WEIGHT = 10.0
+"""Of the cross-entropy with the links that the search finds; most links of most images are none."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,13 @@ class NptConfig:
     """p of Eq. 4, 0 < p <= 1. Not given."""
     length_range: tuple[float, float] = (0.1, 1.2)
     """l_min and l_max of Eq. 8 in [-1, 1] units. Not given."""
+    search: bool = False
+    """S is searched for instead of descended to, see above. The weights below are then costs of one link or joint."""
+    rigid: float = 0.0
+    """In the search, the cost of a link whose length differs by 1 between the frames. Not in the paper."""
+    near_contrast: float | None = None
+    """A point counts in the search by 1 - exp(-c / near_contrast), c being how far, in [0, 1] units, the image is from
+    its background there; from a half on it may be a joint. None counts all by 1, as the paper does."""
     reconstruction: float = 10.0
     contiguity: float = 0.001
     near: float = 10.0
@@ -88,10 +111,6 @@ class NptConfig:
     """`uniform`, `joints` and `links` grow linearly from 0 over so many steps after `points_steps`."""
     points_steps: int = 0
     """Steps in which only the points learn. The paper has none, see above."""
-    near_ramps: bool = False
-    """`near` grows with the others. The paper has it on from the start, see above."""
-    logit_bound: float | None = None
-    """ψ's logits are squashed into ± this. The paper's are free, see above."""
     psi_lr_multiplier: float = 1.0
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig("adam", 5e-3, (0.9, 0.999), clip_norm=1.0, clip_value=1.0)
@@ -113,98 +132,16 @@ class NptConfig:
         for name in ("temperature", "final_temperature", "near_scale", "near_temperature", "background_weight"):
             if not getattr(self, name) > 0:
                 raise UserError(f"npt: {name} is {getattr(self, name)}: give a number above 0")
-        for name in ("reconstruction", "contiguity", "near", "joints", "links", "uniform", "length", "ramp_steps"):
+        weights = ("reconstruction", "contiguity", "near", "joints", "links", "uniform", "length", "rigid")
+        for name in (*weights, "ramp_steps", "points_steps"):
             if getattr(self, name) < 0:
                 raise UserError(f"npt: {name} is {getattr(self, name)}: give 0 or more")
+        if self.near_contrast is not None and not self.near_contrast > 0:
+            raise UserError(f"npt: near_contrast is {self.near_contrast}: give a number above 0, or null")
         if not 0 < self.power <= 1:
             raise UserError(f"npt: power is {self.power}: give 0 < power <= 1")
         if not 0 <= self.length_range[0] < self.length_range[1]:
             raise UserError(f"npt: length_range is {self.length_range}: give 0 <= shortest < longest")
-
-
-def blur(maps: Tensor) -> Tensor:
-    """(B, P, H, W) convolved with the 3 x 3 binomial Gaussian of peak 1, so that a sure point keeps the height 1."""
-    taps = maps.new_tensor((0.5, 1.0, 0.5))
-    kernel = (taps[:, None] * taps).expand(maps.shape[1], 1, 3, 3)
-    return F.conv2d(maps, kernel, padding=1, groups=maps.shape[1])
-
-
-def transport(
-    source: Tensor, source_maps: Tensor, target_maps: Tensor, background: Tensor, background_weight: float
-) -> Tensor:
-    """NPT(x_source, π(x_source), π(x_target)): (B, 3, H, W), section III-A.
-
-    c_p is the mean source colour under point p's smoothed map; each point's splat of that colour and the background
-    are mixed in proportion to splat height and `background_weight`: the weighted softmax over layers of equal depth.
-    """
-    under = blur(source_maps)
-    colours = torch.einsum("bphw,bchw->bpc", under, source) / under.sum((2, 3)).clamp_min(1e-6)[..., None]
-    splat = blur(target_maps)
-    painted = torch.einsum("bphw,bpc->bchw", splat, colours) + background_weight * background
-    return painted / (splat.sum(dim=1, keepdim=True) + background_weight)
-
-
-def neighbours(maps: Tensor, pool: int) -> Tensor:
-    """N of Eq. 6, (B, P, P): max over ω of the product of two dilated maps.
-
-    ω steps over half a window: windows still overlap, so that a pair within β of each other shares one.
-    """
-    dilated = F.max_pool2d(maps, pool, stride=max(1, pool // 2), padding=pool // 2).flatten(2)
-    return (dilated[:, :, None] * dilated[:, None]).amax(dim=-1)
-
-
-def contiguity_loss(source_maps: Tensor, target_maps: Tensor, pool: int) -> Tensor:
-    """Eq. 2: -Σ_p max_{q≠p} N_pq^source N_pq^target, mean over the batch."""
-    together = neighbours(source_maps, pool) * neighbours(target_maps, pool)
-    itself = torch.eye(together.shape[1], dtype=torch.bool, device=together.device)
-    return -together.masked_fill(itself, 0).amax(dim=-1).sum(dim=-1).mean()
-
-
-def near_loss(strength: Tensor, points: Tensor, pairs: Tensor, scale: float, temperature: float) -> Tensor:
-    """Eq. 3 for one frame: -Σ_p max_ij S_ij exp(-d[p‖i,j] / scale), mean over the batch.
-
-    strength S (B, E), points γ (B, P, 2), pairs (2, E). The maximum is Σ_ij x_ij softmax(x / temperature)_ij.
-    """
-    distance = points_to_segments(points[:, :, None], points[:, None, pairs[0]], points[:, None, pairs[1]])
-    explained = strength[:, None] * torch.exp(-(distance + 1e-8).sqrt() / scale)  # (B, P, E)
-    return -(explained * (explained / temperature).softmax(dim=-1)).sum(dim=(1, 2)).mean()
-
-
-def sparse_losses(strength: Tensor, pairs: Tensor, points: int, power: float) -> tuple[Tensor, Tensor]:
-    """Eq. 4: (Σ_ij S_ij^p)^1/p over pairs and (Σ_i max_j S_ij^p)^1/p over points, each divided by its count."""
-    raised = (strength + 1e-8) ** power
-    links = raised.mean(dim=-1) ** (1 / power)
-    joints = as_matrix(raised, pairs, points).amax(dim=-1).mean(dim=-1) ** (1 / power)
-    return links.mean(), joints.mean()
-
-
-@torch.no_grad()
-def foreground_share(maps: Tensor, points: Tensor, pairs: Tensor, pool: int, samples: int) -> Tensor:
-    """δ, (B, E): the mean over positions on the line between two points of π̄ = max_p of the dilated maps (Eq. 7)."""
-    foreground = F.max_pool2d(maps, pool, stride=1, padding=pool // 2).amax(dim=1, keepdim=True)
-    t = torch.linspace(0, 1, samples, dtype=points.dtype, device=points.device)[:, None]
-    start, end = points[:, pairs[0], None], points[:, pairs[1], None]  # (B, E, 1, 2)
-    return F.grid_sample(foreground, start + t * (end - start), align_corners=True).mean(dim=-1)[:, 0]
-
-
-def uniform_loss(strength: Tensor, share: Tensor, least: float) -> Tensor:
-    """Eq. 5 for one frame: Σ S_ij [δ_ij < α] / Σ [δ_ij < α], mean over the batch."""
-    gap = (share < least).to(strength)
-    return ((strength * gap).sum(dim=-1) / gap.sum(dim=-1).clamp_min(1)).mean()
-
-
-def length_loss(strength: Tensor, points: Tensor, pairs: Tensor, length_range: tuple[float, float]) -> Tensor:
-    """Eq. 8 for one frame: Σ S_ij (max(0, l_min - l_ij) + max(0, l_ij - l_max)), mean over pairs and batch."""
-    length = ((points[:, pairs[0]] - points[:, pairs[1]]) ** 2).sum(dim=-1).add(1e-8).sqrt()
-    shortest, longest = length_range
-    return (strength * ((shortest - length).clamp_min(0) + (length - longest).clamp_min(0))).mean()
-
-
-def as_matrix(values: Tensor, pairs: Tensor, points: int) -> Tensor:
-    """(B, E) values of unordered pairs to a symmetric (B, P, P) with a zero diagonal."""
-    matrix = values.new_zeros(values.shape[0], points * points)
-    index = torch.cat((pairs[0] * points + pairs[1], pairs[1] * points + pairs[0]))
-    return matrix.index_copy(1, index, torch.cat((values, values), dim=1)).view(-1, points, points)
 
 
 class Npt(Method):
@@ -230,11 +167,7 @@ class Npt(Method):
 
     def detect(self, image: Tensor) -> Detection:
         """Points at the modes of π, links S of ψ; a point's score is its strongest link: how sure it is a joint."""
-        maps = spatial_softmax(self.points(image))
-        position = around_mode(maps)
-        if self.config.position == "expectation":
-            position = expected_position(maps)
-            maps = self._gaussians(position, maps)
+        maps, position = self._locate(self.points(image))
         strength = self.skeleton(image, maps).sigmoid()
         adjacency = as_matrix(strength, self.pairs, self.keypoint_count)
         root = torch.full_like(position[..., 0], -1, dtype=torch.long)
@@ -250,14 +183,18 @@ class Npt(Method):
         """Eq. 1 and 2, and Eq. 3 to 5 and 8 with their warm-ups."""
         config = self.config
         source, target = batch["reference"], batch["image"]
-        source_maps, target_maps = self.sample(torch.cat((source, target))).chunk(2)
+        logits = self.points(torch.cat((source, target)))
+        source_maps, target_maps = self.sample(logits).chunk(2)
         painted = transport(source, source_maps, target_maps, self.background(target), config.background_weight)
         terms = {
             "reconstruction": config.reconstruction * pyramid_mse(painted, target, levels=config.pyramid_levels),
             "contiguity": config.contiguity * contiguity_loss(source_maps, target_maps, config.contiguity_pool),
         }
         if self.step >= config.points_steps:
-            terms |= self._skeleton_terms(source, source_maps, target_maps)
+            if config.search:
+                terms["skeleton"] = SEARCHED_WEIGHT * self._searched(source, target, logits.detach())
+            else:
+                terms |= self._skeleton_terms(source, source_maps, target_maps)
         return terms
 
     def _skeleton_terms(self, source: Tensor, source_maps: Tensor, target_maps: Tensor) -> dict[str, Tensor]:
@@ -274,16 +211,38 @@ class Npt(Method):
             length = length + length_loss(strength, points, pairs, config.length_range)
         links, joints = sparse_losses(strength, pairs, config.points, config.power)
         return {
-            "near": config.near * (ramp if config.near_ramps else 1.0) * near,
+            "near": config.near * near,
             "links": config.links * ramp * links,
             "joints": config.joints * ramp * joints,
             "uniform": config.uniform * ramp * uniform,
             "length": config.length * length,
         }
 
-    def sample(self, image: Tensor) -> Tensor:
-        """π(x): (B, P, H, W) maps that sum to 1, Gumbel-softmax samples while training."""
-        config, logits = self.config, self.points(image)
+    def _searched(self, source: Tensor, target: Tensor, logits: Tensor) -> Tensor:
+        """Cross-entropy of ψ's links of the source with the links that explain the points of both frames best."""
+        config, frames = self.config, torch.cat((source, target))
+        maps, points = self._locate(logits)
+        with torch.no_grad():
+            needed = maps.new_ones(maps.shape[:2])
+            if config.near_contrast is not None:
+                needed = 1 - torch.exp(-contrast(frames, self.background(frames), maps) / config.near_contrast)
+            cover = explained(maps, needed, points, self.pairs, config)
+            cost = link_costs(maps, needed, points, self.pairs, config)
+            found = greedy_skeleton(cover, cost, config.joints, self.pairs, config.points)
+        strength = self.skeleton(source, maps[: len(source)])
+        return F.binary_cross_entropy_with_logits(strength, found.to(strength))
+
+    def _locate(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """π (B, P, H, W) without sampling, and its modes (B, P, 2); or the ablation's Gaussians and means."""
+        maps = spatial_softmax(logits)
+        if self.config.position == "categorical":
+            return maps, around_mode(maps)
+        position = expected_position(maps)
+        return self._gaussians(position, maps), position
+
+    def sample(self, logits: Tensor) -> Tensor:
+        """π(x) of its logits: (B, P, H, W) maps that sum to 1, Gumbel-softmax samples while training."""
+        config = self.config
         if config.position == "expectation":
             return self._gaussians(expected_position(spatial_softmax(logits)), logits)
         if not self.training:
@@ -303,7 +262,7 @@ class Npt(Method):
     @torch.no_grad()
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         """The reconstruction, the background and where the points are."""
-        source_maps, target_maps = self.sample(torch.cat((batch["reference"], batch["image"]))).chunk(2)
+        source_maps, target_maps = self.sample(self.points(torch.cat((batch["reference"], batch["image"])))).chunk(2)
         background = self.background(batch["image"])
         painted = transport(batch["reference"], source_maps, target_maps, background, self.config.background_weight)
         points = blur(target_maps).amax(dim=1, keepdim=True).clamp(0, 1).expand(-1, 3, -1, -1)

@@ -33,12 +33,10 @@ class SkeletonPredictor(nn.Module):
             width, height = -(-width // stride), -(-height // stride)
         features = channels * width * height
         self.head = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, config.points * (config.points - 1) // 2))
-        self.bound = config.logit_bound
 
     def forward(self, image: Tensor, maps: Tensor) -> Tensor:
         """image (B, 3, H, W) and π (B, P, H, W) to logits (B, E)."""
-        logits = self.head(self.convolutions(torch.cat((image, maps), dim=1)).flatten(1))
-        return logits if self.bound is None else self.bound * torch.tanh(logits / self.bound)
+        return self.head(self.convolutions(torch.cat((image, maps), dim=1)).flatten(1))
 
 
 class BackgroundNetwork(nn.Module):

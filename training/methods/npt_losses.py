@@ -1,0 +1,94 @@
+"""NPT's equations: point transport (section III-A) and the losses of points and skeleton (section III-B)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.heatmaps import points_to_segments
+
+
+def blur(maps: Tensor) -> Tensor:
+    """(B, P, H, W) convolved with the 3 x 3 binomial Gaussian of peak 1, so that a sure point keeps the height 1."""
+    taps = maps.new_tensor((0.5, 1.0, 0.5))
+    kernel = (taps[:, None] * taps).expand(maps.shape[1], 1, 3, 3)
+    return F.conv2d(maps, kernel, padding=1, groups=maps.shape[1])
+
+
+def transport(
+    source: Tensor, source_maps: Tensor, target_maps: Tensor, background: Tensor, background_weight: float
+) -> Tensor:
+    """NPT(x_source, π(x_source), π(x_target)): (B, 3, H, W), section III-A.
+
+    c_p is the mean source colour under point p's smoothed map; each point's splat of that colour and the background
+    are mixed in proportion to splat height and `background_weight`: the weighted softmax over layers of equal depth.
+    """
+    under = blur(source_maps)
+    colours = torch.einsum("bphw,bchw->bpc", under, source) / under.sum((2, 3)).clamp_min(1e-6)[..., None]
+    splat = blur(target_maps)
+    painted = torch.einsum("bphw,bpc->bchw", splat, colours) + background_weight * background
+    return painted / (splat.sum(dim=1, keepdim=True) + background_weight)
+
+
+def neighbours(maps: Tensor, pool: int) -> Tensor:
+    """N of Eq. 6, (B, P, P): max over ω of the product of two dilated maps.
+
+    ω steps over half a window: windows still overlap, so that a pair within β of each other shares one.
+    """
+    dilated = F.max_pool2d(maps, pool, stride=max(1, pool // 2), padding=pool // 2).flatten(2)
+    return (dilated[:, :, None] * dilated[:, None]).amax(dim=-1)
+
+
+def contiguity_loss(source_maps: Tensor, target_maps: Tensor, pool: int) -> Tensor:
+    """Eq. 2: -Σ_p max_{q≠p} N_pq^source N_pq^target, mean over the batch."""
+    together = neighbours(source_maps, pool) * neighbours(target_maps, pool)
+    itself = torch.eye(together.shape[1], dtype=torch.bool, device=together.device)
+    return -together.masked_fill(itself, 0).amax(dim=-1).sum(dim=-1).mean()
+
+
+def near_loss(strength: Tensor, points: Tensor, pairs: Tensor, scale: float, temperature: float) -> Tensor:
+    """Eq. 3 for one frame: -Σ_p max_ij S_ij exp(-d[p‖i,j] / scale), mean over the batch.
+
+    strength S (B, E), points γ (B, P, 2), pairs (2, E). The maximum is Σ_ij x_ij softmax(x / temperature)_ij.
+    """
+    distance = points_to_segments(points[:, :, None], points[:, None, pairs[0]], points[:, None, pairs[1]])
+    explained = strength[:, None] * torch.exp(-(distance + 1e-8).sqrt() / scale)  # (B, P, E)
+    return -(explained * (explained / temperature).softmax(dim=-1)).sum(dim=(1, 2)).mean()
+
+
+def sparse_losses(strength: Tensor, pairs: Tensor, points: int, power: float) -> tuple[Tensor, Tensor]:
+    """Eq. 4: (Σ_ij S_ij^p)^1/p over pairs and (Σ_i max_j S_ij^p)^1/p over points, each divided by its count."""
+    raised = (strength + 1e-8) ** power
+    links = raised.mean(dim=-1) ** (1 / power)
+    joints = as_matrix(raised, pairs, points).amax(dim=-1).mean(dim=-1) ** (1 / power)
+    return links.mean(), joints.mean()
+
+
+@torch.no_grad()
+def foreground_share(maps: Tensor, points: Tensor, pairs: Tensor, pool: int, samples: int) -> Tensor:
+    """δ, (B, E): the mean over positions on the line between two points of π̄, the dilated maps' maximum (Eq. 7)."""
+    foreground = F.max_pool2d(maps.amax(dim=1, keepdim=True), pool, stride=1, padding=pool // 2)
+    t = torch.linspace(0, 1, samples, dtype=points.dtype, device=points.device)[:, None]
+    start, end = points[:, pairs[0], None], points[:, pairs[1], None]  # (B, E, 1, 2)
+    return F.grid_sample(foreground, start + t * (end - start), align_corners=True).mean(dim=-1)[:, 0]
+
+
+def uniform_loss(strength: Tensor, share: Tensor, least: float) -> Tensor:
+    """Eq. 5 for one frame: Σ S_ij [δ_ij < α] / Σ [δ_ij < α], mean over the batch."""
+    gap = (share < least).to(strength)
+    return ((strength * gap).sum(dim=-1) / gap.sum(dim=-1).clamp_min(1)).mean()
+
+
+def length_loss(strength: Tensor, points: Tensor, pairs: Tensor, length_range: tuple[float, float]) -> Tensor:
+    """Eq. 8 for one frame: Σ S_ij (max(0, l_min - l_ij) + max(0, l_ij - l_max)), mean over pairs and batch."""
+    length = ((points[:, pairs[0]] - points[:, pairs[1]]) ** 2).sum(dim=-1).add(1e-8).sqrt()
+    shortest, longest = length_range
+    return (strength * ((shortest - length).clamp_min(0) + (length - longest).clamp_min(0))).mean()
+
+
+def as_matrix(values: Tensor, pairs: Tensor, points: int) -> Tensor:
+    """(B, E) values of unordered pairs to a symmetric (B, P, P) with a zero diagonal."""
+    matrix = values.new_zeros(values.shape[0], points * points)
+    index = torch.cat((pairs[0] * points + pairs[1], pairs[1] * points + pairs[0]))
+    return matrix.index_copy(1, index, torch.cat((values, values), dim=1)).view(-1, points, points)
