@@ -125,7 +125,7 @@ class CameraInput:
     def fetch(self) -> None:
         """Takes what has come, as the executor would in its next turns; an image only where none is pending.
 
-        A turn of rclpy's executor serves one message, and takes as long as a small part of an inference.
+        A turn of rclpy's executor serves one message, and takes a fifth as long as a small model's inference.
         """
         for name, subscription in self._subscriptions.items():
             if name != "image" or self.pending is None:
