@@ -6,7 +6,6 @@ from keypoint_perception.errors import UserError
 from training.evaluation.benchmark import parse_minutes
 from training.evaluation.curves import label_curve
 from training.evaluation.report import markdown, page
-from training.evaluation.scenes import SCENES, config_file
 
 
 def cell(seed, f1, error, **families):
@@ -75,30 +74,3 @@ def test_budgets(text, minutes):
 def test_bad_budgets_say_what_is_allowed(text):
     with pytest.raises(UserError, match="90s, 30min or 2h"):
         parse_minutes(text)
-
-
-def test_a_missing_config_is_named():
-    with pytest.raises(UserError, match=r"nothing_moon\.yaml"):
-        config_file("nothing", "moon")
-
-
-def test_scenes_bring_their_own_sizes_and_topics():
-    small = SCENES["cartpoles"].fit_options("imm")  # imm_small.yaml is for 128 x 128 pixels, the sets have 64
-    assert small[1].endswith("imm_small.yaml") and "--data.input_size=[64,64]" in small
-    assert SCENES["tabletop"].fit_options("transporter")[2:] == [
-        "--data.input_size=[64,48]", "--topic", "/table/image_raw/compressed",
-    ]  # fmt: skip
-    own = SCENES["tabletop"].fit_options("imm")  # imm_tabletop.yaml knows its size
-    assert own[1].endswith("imm_tabletop.yaml") and own[2] == "--topic"
-
-
-def test_sets_of_the_same_animals_share_their_config():
-    assert config_file("limbs", "spiders0shot").name == "limbs_spiders.yaml"
-
-
-def test_a_shorter_run_has_shorter_stages():
-    options = SCENES["cartpoles"].schedule_options(
-        "npt", 600
-    )  # npt_small.yaml: 6000 steps, points first 1500, ramp 2000
-    assert options[0] == "--steps=600"
-    assert "--method.points_steps=150" in options and "--method.ramp_steps=200" in options
