@@ -1,9 +1,5 @@
 from xml.etree import ElementTree
 
-import pytest
-
-from keypoint_perception.errors import UserError
-from training.evaluation.benchmark import parse_minutes
 from training.evaluation.curves import label_curve
 from training.evaluation.report import markdown, page
 
@@ -63,14 +59,3 @@ def test_curves_fall_from_left_to_right_as_errors_do():
     places = [(float(c.get("cx")), float(c.get("cy"))) for c in circles]
     assert places == sorted(places) and len(places) == 3  # to the right and, as y counts downwards, lower errors
     assert "mean pose" in picture
-
-
-@pytest.mark.parametrize(("text", "minutes"), [("90s", 1.5), ("30min", 30), ("2h", 120), ("0.5h", 30)])
-def test_budgets(text, minutes):
-    assert parse_minutes(text) == minutes
-
-
-@pytest.mark.parametrize("text", ["", "30", "-1min", "0s", "5 days"])
-def test_bad_budgets_say_what_is_allowed(text):
-    with pytest.raises(UserError, match="90s, 30min or 2h"):
-        parse_minutes(text)
