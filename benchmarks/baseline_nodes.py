@@ -7,6 +7,7 @@ python benchmarks/baseline_nodes.py naive MODEL
 from __future__ import annotations
 
 import sys
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,12 @@ class Naive(Node):
         info = read_model(path).info
         method: Any = METHODS[info.method]
         self._cv2, self._torch, self._size = cv2, torch, info.input_size
-        options = {k: tuple(v) if isinstance(v, list) else v for k, v in info.training.get("options", {}).items()}
+        known = {f.name for f in fields(method.Config)}  # a model may be older than its method's present options
+        options = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in info.training.get("options", {}).items()
+            if name in known
+        }
         self._network = method(method.Config(**options), input_size=info.input_size).eval()
         self._publisher = self.create_publisher(KeypointArray, "/detector/keypoints", 10)
         self.create_subscription(Image, "/image", self._detect, qos_profile_sensor_data)
