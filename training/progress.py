@@ -29,6 +29,7 @@ class Progress:
         self.log_steps = log_steps
         self.waited = 0.0
         self.started = time.perf_counter()
+        self._opening = True
 
     def waiting(self, seconds: float) -> None:
         """Adds time that the loop stood still for data."""
@@ -36,11 +37,13 @@ class Progress:
 
     @property
     def wait_share(self) -> float:
-        """Share of the time so far that went into waiting for data, in [0, 1]."""
+        """Share of the time after the first step, which opens files, that went into waiting for data, in [0, 1]."""
         return self.waited / max(time.perf_counter() - self.started, 1e-9)
 
     def step(self, step: int, terms: dict[str, float], rates: dict[str, float]) -> None:
         """One step is done: its loss terms and learning rates."""
+        if self._opening:
+            self._opening, self.waited, self.started = False, 0.0, time.perf_counter()
         losses = " ".join(f"{name} {value:.4g}" for name, value in terms.items())
         self.bar.set_postfix_str(f"{losses} wait {self.wait_share:.0%}", refresh=False)
         self.bar.update()

@@ -30,11 +30,17 @@ def test_no_deviation_is_no_warp() -> None:
 def test_a_spline_is_its_formula() -> None:
     spline = Spline(SplineConfig(rotation_degrees=10.0, scale=0.1, warp_half=0.01), 1, generator())
     point = torch.tensor([0.3, -0.7])
-    expected = spline.affine[0] @ point + spline.translation[0, 0]
+    expected = spline.affine[0] @ point + spline.translation[0, :, 0]
     for weight, centre in zip(spline.weights[0], pixel_grid(10, 10), strict=True):
         r = (point - centre).norm()
         expected = expected + weight * r**2 * (r**2).log()
     torch.testing.assert_close(spline(point.view(1, 1, 2))[0, 0], expected, atol=5e-4, rtol=0)
+
+
+def test_a_spline_at_all_pixels_is_the_spline_at_each() -> None:
+    spline = Spline(SplineConfig(rotation_degrees=30.0, scale=0.2, warp_half=0.05), 3, generator())
+    expected = spline(pixel_grid(20, 30).expand(3, -1, -1))
+    torch.testing.assert_close(spline.of_pixels(20, 30), expected, atol=1e-5, rtol=0)
 
 
 def test_half_of_the_centres_get_more_weight() -> None:

@@ -55,12 +55,11 @@ def warped_pair(still: Tensor, config: WarpConfig, generator: torch.Generator) -
     """
     batch, _, height, width = still.shape
     target, source = (Spline(part, batch, generator) for part in (config.target, config.source))
-    cells = pixel_grid(height, width)
-    to_still = target(cells.expand(batch, -1, -1))
+    to_still = target.of_pixels(height, width)
     mask = border_mask(height, width).expand(batch, 1, -1, -1)
     image = _sample(still, to_still, "reflection")
     loss_mask = _sample(mask, to_still, "zeros")
-    reference = _sample(still, target(source(cells.expand(batch, -1, -1))), "reflection")
+    reference = _sample(still, target(source.of_pixels(height, width)), "reflection")
     return image, reference, loss_mask
 
 
@@ -75,17 +74,26 @@ class Spline:
         scale = 1 + normal(config.scale, batch)
         cos, sin = scale * angle.cos(), scale * angle.sin()
         self.affine = torch.stack((cos, -sin, sin, cos), dim=-1).view(batch, 2, 2)
-        self.translation = normal(config.translation, batch, 1, 2)
+        self.translation = normal(config.translation, batch, 2, 1)
         half = (torch.rand(batch, GRID**2, 1, generator=generator) < 0.5).float()
         self.weights = normal(config.warp_all, batch, GRID**2, 2) + half * normal(config.warp_half, batch, GRID**2, 2)
 
-        bend = (_bend_of_lattice() @ self.weights).view(batch, LATTICE, LATTICE, 2)
-        self._bend = bend.permute(0, 3, 1, 2).contiguous()  # (B, 2, LATTICE, LATTICE)
+        weights = self.weights.transpose(0, 1).reshape(GRID**2, -1)  # one product for all: (GRID², B · 2)
+        bend = (_bend_of_lattice() @ weights).view(LATTICE, LATTICE, batch, 2)
+        self._bend = bend.permute(2, 3, 0, 1).contiguous()  # (B, 2, LATTICE, LATTICE)
 
     def __call__(self, points: Tensor) -> Tensor:
         """(B, P, 2) points to (B, P, 2), normalised. Outside the image the bend is that of the nearest border point."""
         bend = F.grid_sample(self._bend, points[:, None], padding_mode="border", align_corners=True)[:, :, 0]
-        return points @ self.affine.transpose(1, 2) + self.translation + bend.transpose(1, 2)
+        x, y = points.transpose(1, 2).split(1, dim=1)  # (B, 1, P)
+        linear = self.affine[:, :, :1] * x + self.affine[:, :, 1:] * y  # a product of matrices takes longer
+        return (linear + self.translation + bend).transpose(1, 2)
+
+    def of_pixels(self, height: int, width: int) -> Tensor:
+        """The spline at `pixel_grid(height, width)`, (B, H · W, 2), faster."""
+        bend = F.interpolate(self._bend, (height, width), mode="bilinear", align_corners=True).flatten(2)
+        linear = (self.affine.view(-1, 2) @ pixel_grid(height, width).T).view_as(bend)
+        return (linear + self.translation + bend).transpose(1, 2)
 
 
 @lru_cache(maxsize=1)
