@@ -1,10 +1,11 @@
 """How fast the simulated sets are made, and what writing their episodes costs.
 
-    python benchmarks/simulation.py [--size 64] [--episodes 5]
+    python -m benchmarks.simulation [--size 64] [--episodes 3]
 
 For each object annotated frames a second of one core (physics, antialiased picture, depth, joints, visibility, mask) in
-processor time, which other programs disturb little, and in wall time; then size and time of several packings of an
-episode; then a whole run by one and by two processes, which wants two idle cores. Nothing is kept.
+processor time, which other programs disturb little, and in wall time; then what a picture of the table costs; then size
+and time of several packings of an episode; then a whole run by one and by two processes, start and files included. It
+wants two idle cores. Nothing is kept.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-import sys
 import tempfile
 import time
 import zlib
@@ -21,21 +21,26 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+from benchmarks.data import processor_time
+from training.data.salvage import zstd
 from training.simulation.articulated import FRAMES, Actor
 from training.simulation.episode import Episode, read_episode, write_episode
 from training.simulation.episodes import SCENES, simulate
+from training.simulation.tabletop import TABLE_CAMERA, Tabletop, TabletopConfig
+
+NEEDED = 400
+"""Annotated frames a second of one core, at 64x64, so that a set of 10,000 episodes takes a few hours at most."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=64, help="side of the pictures, pixels")
-    parser.add_argument("--episodes", type=int, default=5, help="episodes of each object")
+    parser.add_argument("--size", type=int, default=64, help="side of the pictures, pixels [64]")
+    parser.add_argument("--episodes", type=int, default=3, help="episodes of each object [3]")
     arguments = parser.parse_args()
     print(f"annotated frames/s of one core at {arguments.size}x{arguments.size}, median (best) of {arguments.episodes}")
     print(f"{'object':<14}{'processor time':>20}{'wall time':>20}")
     kept: list[Episode] = []
+    medians: dict[str, float] = {}
     for scene in ("spiders", "cartpoles", "swimmers", "whcm"):
         for name, build in SCENES[scene]["train"].items():
             with Actor(build(), (arguments.size, arguments.size)) as actor:
@@ -44,6 +49,10 @@ def main() -> None:
                 kept.append(actor.episode(scene, 0, np.random.default_rng(0)))
             cpu, wall = np.array(rates).T
             print(f"{name:<14}{np.median(cpu):>12.0f} ({cpu.max():.0f}){np.median(wall):>13.0f} ({wall.max():.0f})")
+            medians[name] = float(np.median(cpu))
+    slowest = min(medians, key=lambda name: medians[name])
+    print(f"slowest: {slowest}, {medians[slowest]:.0f} frames/s of one core; needed at 64x64: {NEEDED}")
+    _table()
     _formats(kept)
     _scaling(arguments.size)
 
@@ -61,12 +70,7 @@ def _formats(episodes: list[Episode]) -> None:
     packings: dict[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
         f"deflate {level}": (functools.partial(zlib.compress, level=level), zlib.decompress) for level in (1, 6)
     }
-    try:
-        import zstandard
-
-        packings["zstd 1"] = (zstandard.ZstdCompressor(level=1).compress, zstandard.ZstdDecompressor().decompress)
-    except ImportError:
-        print("zstd: not installed, skipped")
+    packings["zstd 1"] = (functools.partial(zstd.compress, level=1), zstd.decompress)
     for how in ("plain", "differences"):
         for name, (pack, unpack) in packings.items():
             results = [_packed(e.frames, how == "differences", pack, unpack) for e in episodes]
@@ -85,14 +89,36 @@ def _formats(episodes: list[Episode]) -> None:
     print(f"{'write_episode, read_episode':<32}{kilobytes:>15.0f}{writing:>12.1f}{reading:>14.1f}")
 
 
+def _table(size: tuple[int, int] = (320, 240), frames: int = 8) -> None:
+    """Where the time of a picture of the table goes."""
+    with Tabletop(TabletopConfig(size=size)) as table:
+        parts: dict[str, Callable[[], object]] = {
+            "physics of 0.1 s": lambda: table.act(0.1),
+            "colour, with shadows": lambda: table.render(TABLE_CAMERA),
+            "depth, for visibility": lambda: table.visible(TABLE_CAMERA),
+        }
+        print(f"\ntabletop at {size[0]}x{size[1]}, processor ms a frame, median of {frames}")
+        for name, part in parts.items():
+            print(f"{name:<32}{1e3 * np.median([_seconds(part) for _ in range(frames)]):>8.1f}")
+
+
+def _seconds(part: Callable[[], object]) -> float:
+    """Processor time."""
+    started = time.process_time()
+    part()
+    return time.process_time() - started
+
+
 def _scaling(size: int, episodes: int = 40) -> None:
-    """Wall time of a whole run, start and files included, by one process and by two."""
+    """A whole run by one process and by two."""
+    print(f"\n{'simulate spiders':<20}{'frames/s':>10}{'frames/processor s':>20}{'cores kept busy':>18}")
     with tempfile.TemporaryDirectory() as folder:
         for workers in (1, 2):
-            start = time.perf_counter()
+            started, busy = time.perf_counter(), processor_time()
             simulate("spiders", Path(folder) / str(workers), episodes, size=size, workers=workers)
-            seconds = time.perf_counter() - start
-            print(f"simulate spiders, {workers} workers: {episodes * FRAMES / seconds:.0f} frames/s, files included")
+            wall, busy = time.perf_counter() - started, processor_time() - busy
+            frames = episodes * FRAMES
+            print(f"{f'{workers} process(es)':<20}{frames / wall:>10.0f}{frames / busy:>20.0f}{busy / wall:>18.2f}")
 
 
 def _packed(

@@ -121,8 +121,8 @@ class Actor:
             colour, depth = self.world.render_with_depth(CAMERA)
             pictures[t] = cv2.resize(colour, self.size, interpolation=cv2.INTER_AREA)
             mask[t] = self._covered(depth < 0.999 * background)
-            visible[t] = self.world.visible(CAMERA, depth)
             pixels, points[t] = self.world.project(CAMERA)
+            visible[t] = self.world.visible(CAMERA, depth, (pixels, points[t]))
             keypoints[t] = rescale_pixels(pixels, self.world.size, self.size)
         return Episode(
             scene=scene,

@@ -224,13 +224,18 @@ class World:
         points = view.to_optical(self.positions())
         return view.to_pixels(points).astype(np.float32), points.astype(np.float32)
 
-    def visible(self, camera: str, depth: np.ndarray | None = None) -> np.ndarray:
+    def visible(
+        self,
+        camera: str,
+        depth: np.ndarray | None = None,
+        projected: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> np.ndarray:
         """Which nodes are seen, (J,) bool: inside the picture, and nothing nearer than their own body before them.
 
-        `depth` is this camera's present `depth`, where it is at hand already.
+        `depth` and `projected` are this camera's present `depth` and `project`, where they are at hand already.
         """
         depth = self.depth(camera) if depth is None else depth
-        pixels, points = self.project(camera)
+        pixels, points = self.project(camera) if projected is None else projected
         width, height = self.size
         inside = (points[:, 2] > 0) & (
             np.abs(pixels - (width / 2 - 0.5, height / 2 - 0.5)) < (width / 2, height / 2)
