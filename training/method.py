@@ -85,6 +85,8 @@ class Method(nn.Module, ABC):
     required_keys: ClassVar[frozenset[str]] = frozenset({"image", "reference"})
     static_fields: ClassVar[frozenset[str]] = frozenset({"adjacency", "parent", "level"})
     """The Detection fields that do not depend on the image."""
+    uses_prior: ClassVar[bool] = False
+    """Whether unpaired poses (`--data.prior`) change what is learned."""
     step: int = 0
     """The running training step, for schedules inside the losses; set by the loop."""
     optimizer: OptimizerConfig

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from keypoint_perception.errors import UserError
-from training.methods.figures import Figure, background, draw, random_figure
-from training.methods.limbs import Limbs, LimbsConfig, tree
+from training.data.prior import Poses
+from training.methods.figures import Figure, background, draw, posed_figure, random_figure
+from training.methods.limbs import Limbs, LimbsConfig, rooted, tree
 
 CHAIN = LimbsConfig(links=(1, 3), width=8, drawn=8)
 SPIDER = LimbsConfig(limbs=(2, 4), links=(3, 3), hip=0.5, width=8, drawn=8)
@@ -138,3 +139,47 @@ def test_learns_to_find_the_joints_of_drawn_figures():
 def test_bad_values_are_refused(key, value):
     with pytest.raises(UserError, match=key):
         replace(CHAIN, **{key: value})
+
+
+def test_the_prior_s_edges_become_a_tree_from_the_first_joint():
+    assert rooted(np.array([[1, 2], [0, 1], [1, 3]]), 4) == (-1, 0, 1, 1)
+    for edges in ([[0, 1]], [[0, 1], [1, 2], [0, 2]], [[0, 1], [0, 1]]):
+        with pytest.raises(UserError, match="one tree"):
+            rooted(np.array(edges), 3)
+
+
+def test_a_pose_gives_a_figure_of_its_shape_without_what_it_lacks():
+    above, rng = np.array([-1, 0, 1, 2]), np.random.default_rng(0)
+    pose = np.array([[0.0, 0.0], [0.4, 0.0], [0.4, 0.3], [0.4, 0.3]])
+    for _ in range(20):
+        figure = posed_figure(pose, above, LimbsConfig(body=1.0), rng)
+        assert np.isfinite(figure.joints).all(axis=1).tolist() == [True, True, True, False]
+        steps = np.diff(figure.joints[:3], axis=0)
+        scale = steps[0, 0] / 0.4
+        assert 0.9 <= scale <= 1.1
+        np.testing.assert_allclose(steps, scale * np.array([[0.4, 0.0], [0.0, 0.3]]), atol=1e-9)
+
+
+def test_limbs_that_look_alike_are_told_apart_by_their_hue():
+    above, rng = np.array([-1, 0, 1, 0, 3, 0, 5]), np.random.default_rng(0)
+    pose = np.array([[0, 0], [0.2, 0], [0.4, 0], [0, 0.2], [0, 0.4], [0, 0], [0, 0]], float)  # the third is missing
+    firsts = set()
+    for _ in range(20):
+        figure = posed_figure(pose, above, LimbsConfig(limbs=(1, 3), links=(2, 2), one_hue=0.0), rng)
+        assert np.isfinite(figure.joints).all(axis=1).tolist() == [True] * 5 + [False] * 2
+        step = figure.joints[1] - figure.joints[0]
+        firsts.add(bool(abs(step[0]) > abs(step[1])))
+    assert firsts == {True, False}
+
+
+def test_poses_of_a_file_are_what_is_learned():
+    prior = Poses(np.zeros((1, 3, 2), np.float32), np.array([[0, 1], [1, 2]]))
+    config = Limbs.completed(LimbsConfig(drawn=4, width=4), prior)
+    method = Limbs(config, (32, 32))
+    assert method.parent.tolist() == [-1, 0, 1] and method.level.tolist() == [0, 1, 2]
+    frames = torch.full((2, 3, 32, 32), 0.4)
+    poses = torch.tensor([[[0.0, 0.0], [0.4, 0.0], [0.4, 0.0]]]).repeat(2, 1, 1)
+    _, joints = method.figures({"image": frames, "reference": frames, "prior_keypoints": poses})
+    assert joints[:, :2].isfinite().all() and joints[:, 2].isnan().all()
+    with pytest.raises(UserError, match="no `edges`"):
+        Limbs.completed(LimbsConfig(), Poses(np.zeros((1, 3, 2), np.float32)))

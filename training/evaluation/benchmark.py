@@ -168,7 +168,7 @@ def train(plan: Plan, scene: Scene, method: str, seed: int, data: Path, folder: 
         _training("fit", method, "-o", str(folder), "--resume")
         return
     common = [method, *scene.fit_options(method), "--data", *scene.sources(data / "train"), "--seed", str(seed)]
-    if "prior_keypoints" in METHODS[method].required_keys:
+    if METHODS[method].uses_prior:
         poses = data / "poses.npz"
         if not poses.is_file():
             _training(*scene.poses(poses))

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 NEAR = 60
 """Pixels whose three differences in grey levels sum up to less are alike."""
 
+ABSENT = 1e-4
+"""A link of a pose that is not longer than this, in [-1, 1] units, is not there."""
+
 
 @dataclass
 class Figure:
@@ -65,6 +68,64 @@ def random_figure(config: LimbsConfig, rng: np.random.Generator) -> Figure:
     room = np.maximum(1.9 - (high - low), 0)
     return Figure(joints - low - 0.95 + rng.uniform(0, 1, 2) * room - np.maximum(high - low - 1.9, 0) / 2, colours,
                   radii, body)  # fmt: skip
+
+
+def posed_figure(pose: np.ndarray, above: np.ndarray, config: LimbsConfig, rng: np.random.Generator) -> Figure:
+    """A figure in a given pose (K, 2), a little moved and resized, with colours and widths of its own.
+
+    A joint that lies on the one above it is not there. Limbs that look alike are given to the slots by their hue.
+    """
+    limbs = limbs_of(above)
+    alike = len({len(limb) for limb in limbs}) == 1 and len(limbs) > 1
+    steps = np.where(above[:, None] >= 0, pose - pose[above], 0)
+    present = (np.linalg.norm(steps, axis=1) > ABSENT) | (above < 0)
+    if alike:
+        shown = np.array([limb for limb in limbs if present[limb[0]]])
+        shuffled = rng.permutation(shown)
+        steps[shown], present[shown] = steps[shuffled], present[shuffled]
+    joints = _follow(steps, above)
+    joints[~present] = np.nan
+    colours = _colours(limbs, alike, config, rng)
+    size = np.hypot(*np.ptp(joints[present], axis=0))
+    radii = size * rng.uniform(*config.thickness) * rng.uniform(0.85, 1.15, len(above))
+    radii[0] = radii[1:].max() * rng.uniform(1.5, 5.5)
+    body = rng.uniform() < config.body
+    if not body and (np.diff(above) == 1).all():
+        _brighter_end_first(joints, colours, radii, int(present.sum()) - 1)
+    centre = np.nanmean(joints, axis=0)
+    joints = centre + (joints - centre) * rng.uniform(0.9, 1.1) + pose[0] + rng.uniform(-0.1, 0.1, 2)
+    return Figure(joints, colours, radii, body)
+
+
+def limbs_of(above: np.ndarray) -> list[list[int]]:
+    """The slots of each limb that leaves the root, each in an order in which a slot comes after the one above it."""
+    limbs = [[int(first)] for first in np.flatnonzero(above == 0)]
+    for limb in limbs:
+        for slot in limb:  # grows as it goes
+            limb += [int(below) for below in np.flatnonzero(above == slot)]
+    return limbs
+
+
+def _follow(steps: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """(K, 2) joints from each joint's step from the one above it; the root is at 0."""
+    joints = np.zeros_like(steps)
+    for limb in limbs_of(above):
+        for slot in limb:
+            joints[slot] = joints[above[slot]] + steps[slot]
+    return joints
+
+
+def _colours(limbs: list[list[int]], alike: bool, config: LimbsConfig, rng: np.random.Generator) -> np.ndarray:
+    """(K, 3): shades of one hue, or a hue for each link; for limbs that are alike one for each limb, in their order."""
+    hue, spread = rng.uniform(), rng.uniform(0, 0.1) if rng.uniform() < config.one_hue else 1.0
+    colours = np.zeros((1 + sum(map(len, limbs)), 3))
+    colours[0] = _hsv(rng.uniform() if rng.uniform() < 0.5 else hue, rng)
+    hues = np.sort((hue + rng.uniform(-spread, spread, len(limbs))) % 1)
+    for limb, of_limb in zip(limbs, hues, strict=True):
+        for slot in limb:
+            shift = 0.02 if alike else spread
+            colours[slot] = _hsv((of_limb if alike else hue) + rng.uniform(-shift, shift), rng)
+    return colours
 
 
 def _hsv(hue: float, rng: np.random.Generator) -> np.ndarray:

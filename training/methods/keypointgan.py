@@ -166,6 +166,7 @@ class KeypointGAN(Method):
 
     Config = KeypointGANConfig
     required_keys: ClassVar[frozenset[str]] = frozenset({"image", "reference", "prior_keypoints"})
+    uses_prior: ClassVar[bool] = True
     adjacency: Tensor
 
     @classmethod

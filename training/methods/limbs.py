@@ -5,28 +5,30 @@ and lie on no joint, and skeletons that freeze to one graph. As SuperPoint learn
 sees photographs, a network learns here what a joint is from stick figures, whose joints are known: a root, limbs that
 leave it, links that follow one another. They are drawn onto the backgrounds of the recording's images (of two frames,
 what is left without thin things), so that nothing of the real background is taken for a limb. No label of the recording
-is used; what is put in instead is the prior in `LimbsConfig`: how many limbs, of how many links, how long, how wide.
-KeypointGAN's unpaired poses play the same part.
+is used; what is put in instead is a prior: either the numbers in `LimbsConfig` (how many limbs, of how many links, how
+long, how wide) or, as for KeypointGAN, a file of unpaired poses (`--data.prior`), which the figures then take.
 
-A slot is a place in the tree "root, limb, link": slot 0 is the root, slot 1 + limb · links + i the end of the limb's
-link i. A figure uses some of the slots; the presence of a joint is that of the link above it, and S its tree.
+A slot is a joint of one tree that all figures share. Of the numbers' tree "root, limb, link" slot 0 is the root, slot
+1 + limb · links + i the end of the limb's link i; a file's tree is its own. A figure uses some of the slots, a pose
+lacks those whose link has no length; the presence of a joint is that of the link above it, and S the tree of them.
 - Which end of a single limb is the root must be visible: the end with a body, or, without one, the brighter end link.
 - Which of several limbs is which: limbs are sorted by the hue of their first link, which no rotation changes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from keypoint_perception.errors import UserError
+from training.data.prior import Poses
 from training.heatmaps import around_mode, gaussian_maps, spatial_softmax
 from training.method import Batch, Detection, Method, OptimizerConfig
-from training.methods.figures import background, draw, random_figure
+from training.methods.figures import background, draw, posed_figure, random_figure
 from training.networks import ResidualBlock, conv_block, upsample
 
 
@@ -34,6 +36,9 @@ from training.networks import ResidualBlock, conv_block, upsample
 class LimbsConfig:
     """The prior on figures, the network and the losses. Lengths are in [-1, 1] units."""
 
+    above: tuple[int, ...] | None = None
+    """The joint above each joint, -1 for the root, of the poses in a file; None for the tree of the next two numbers.
+    With poses, of the prior's numbers only body, thickness and one_hue count."""
     limbs: tuple[int, int] = (1, 1)
     """Fewest and most limbs that leave the root."""
     links: tuple[int, int] = (1, 7)
@@ -84,16 +89,45 @@ class LimbsConfig:
     @property
     def joints(self) -> int:
         """Number of slots."""
-        return 1 + self.limbs[1] * self.links[1]
+        return len(tree(self))
 
 
 def tree(config: LimbsConfig) -> np.ndarray:
     """(K,) the slot above each slot, -1 for the root."""
+    if config.above is not None:
+        return np.array(config.above)
     above = [-1]
     for limb in range(config.limbs[1]):
         first = 1 + limb * config.links[1]
         above += [0, *range(first, first + config.links[1] - 1)]
     return np.array(above)
+
+
+def rooted(edges: np.ndarray, joints: int) -> tuple[int, ...]:
+    """The joint above each of `joints` joints in the tree of edges (E, 2) whose root is joint 0. Raises UserError."""
+    above = {0: -1}
+    reached = [0]
+    for joint in reached:  # grows as it goes
+        neighbours = [int(other) for edge in edges if joint in edge for other in edge if other not in above]
+        above |= dict.fromkeys(neighbours, joint)
+        reached += neighbours
+    if len(above) < joints or len(edges) != joints - 1:
+        raise UserError(
+            f"limbs: the prior has {len(edges)} edges, which join {len(above)} of its {joints} joints to the first: "
+            "give edges that are one tree"
+        )
+    return tuple(above[joint] for joint in range(joints))
+
+
+def depths(above: np.ndarray) -> list[int]:
+    """How many links each joint is away from the root."""
+    found = []
+    for joint in range(len(above)):
+        depth = 0
+        while above[joint] >= 0:
+            joint, depth = int(above[joint]), depth + 1
+        found.append(depth)
+    return found
 
 
 class LimbNetwork(nn.Module):
@@ -131,8 +165,20 @@ class Limbs(Method):
     Config = LimbsConfig
     required_keys: ClassVar[frozenset[str]] = frozenset({"image", "reference"})
     static_fields: ClassVar[frozenset[str]] = frozenset({"parent", "level"})
+    uses_prior: ClassVar[bool] = True
     parent: Tensor
     level: Tensor
+
+    @classmethod
+    def completed(cls, options: Any, prior: Poses | None) -> LimbsConfig:
+        """The tree of the prior poses. Raises UserError where they have none."""
+        if prior is None or options.above is not None:
+            return options
+        if prior.edges is None:
+            raise UserError(
+                "limbs: the file of --data.prior has no `edges` (E, 2): add them, they are the tree to find"
+            )
+        return replace(options, above=rooted(prior.edges, prior.keypoints.shape[1]))
 
     def __init__(self, config: LimbsConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
@@ -143,18 +189,16 @@ class Limbs(Method):
         self.keypoint_count = config.joints
         self.network = LimbNetwork(config.joints, config.width, input_size)
         self.above = tree(config)
-        depth = [0]
-        for above in self.above[1:]:
-            depth.append(depth[above] + 1)
         self.register_buffer("parent", torch.tensor(self.above), persistent=False)
-        self.register_buffer("level", torch.tensor(depth), persistent=False)
+        self.register_buffer("level", torch.tensor(depths(self.above)), persistent=False)
+        self.deepest = int(self.level.max())
 
     def detect(self, image: Tensor) -> Detection:
         """A joint's score is the probability that the object has it and all above it; so is that of the link above."""
         heat, presence = self.network(image)
         scores = presence.sigmoid()
         above = self.parent.clamp_min(0)
-        for _ in range(self.config.links[1]):
+        for _ in range(self.deepest):
             scores = torch.minimum(scores, scores[:, above])
         child = nn.functional.one_hot(above, self.keypoint_count).to(scores) * (self.parent >= 0)[:, None]
         link = scores[:, :, None] * child  # (B, slot, the slot above)
@@ -191,8 +235,12 @@ class Limbs(Method):
         pairs = zip(*frames, strict=True)
         grounds = [background(image, reference, self.config.background_window) for image, reference in pairs]
         images, joints = [], []
+        poses = batch["prior_keypoints"].cpu().numpy() if self.config.above is not None else None
         for index in range(self.config.drawn):
-            figure = random_figure(self.config, rng)
+            if poses is None:
+                figure = random_figure(self.config, rng)
+            else:
+                figure = posed_figure(poses[index % len(poses)], self.above, self.config, rng)
             images.append(draw(figure, grounds[index % len(grounds)], self.above, rng))
             joints.append(figure.joints)
         like = batch["image"]
