@@ -95,32 +95,31 @@ class StateTracker:
         if not 0 < time - self._time <= self._max_gap or len(points) != len(self._seen):
             self._start(len(points))
         self._time = time
-        inside = _inside(points, size)
-        observed = inside & (scores >= threshold)
-        self._remember(points, observed, time)
         with np.errstate(invalid="ignore"):
-            elapsed = np.minimum(time - self._seen_time, self._max_gap)[:, None]
-            expected = self._seen + self._speed * elapsed
-        self._left |= ~observed & np.isfinite(expected).all(axis=1) & ~_inside(expected, size)
-        states = np.where(self._left | ~inside, State.OUT_OF_IMAGE, State.OCCLUDED)
-        return np.where(observed, State.OBSERVED, states).astype(np.uint8)
+            inside = _inside(points, size)
+            observed = inside & (scores >= threshold)
+            elapsed = (time - self._seen_time)[:, None]
+            expected = self._seen + self._speed * np.minimum(elapsed, self._max_gap)
+            self._left = ~observed & (self._left | ~_inside(expected, size))
+            self._remember(points, observed, elapsed)
+        self._seen_time[observed] = time
+        states = np.full(len(points), State.OCCLUDED, np.uint8)
+        states[self._left | ~inside] = State.OUT_OF_IMAGE
+        states[observed] = State.OBSERVED
+        return states
 
     def _start(self, count: int) -> None:
         """Nothing is known of `count` keypoints."""
-        self._seen: np.ndarray = np.full((count, 2), np.nan)
+        self._seen: np.ndarray = np.zeros((count, 2))  # which lies in every picture
         self._speed: np.ndarray = np.zeros((count, 2))
         self._seen_time: np.ndarray = np.full(count, -math.inf)
         self._left: np.ndarray = np.zeros(count, bool)
 
-    def _remember(self, points: np.ndarray, observed: np.ndarray, time: float) -> None:
-        elapsed = (time - self._seen_time)[:, None]
-        with np.errstate(invalid="ignore"):
-            speed = np.where(elapsed <= self._max_gap, (points - self._seen) / elapsed, 0)
+    def _remember(self, points: np.ndarray, observed: np.ndarray, elapsed: np.ndarray) -> None:
+        """Where the observed of points (K, 2) are and how fast they move; elapsed: (K, 1) s since each was seen."""
         rows = observed[:, None]
-        self._speed = np.where(rows, np.where(np.isfinite(speed), speed, 0), self._speed)
-        self._seen = np.where(rows, points, self._seen)
-        self._seen_time = np.where(observed, time, self._seen_time)
-        self._left &= ~observed
+        np.copyto(self._speed, np.where(elapsed <= self._max_gap, (points - self._seen) / elapsed, 0), where=rows)
+        np.copyto(self._seen, points, where=rows)
 
 
 class Follower:
@@ -147,5 +146,5 @@ def _smoothing_factor(cutoff: float | np.ndarray, elapsed: float) -> float | np.
 
 def _inside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(K,) whether points (K, 2), pixels, lie in a picture of `size`, borders included."""
-    with np.errstate(invalid="ignore"):
-        return np.all((points >= -0.5) & (points <= np.asarray(size) - 0.5), axis=1)
+    u, v = points.T
+    return (u >= -0.5) & (u <= size[0] - 0.5) & (v >= -0.5) & (v <= size[1] - 0.5)
