@@ -100,7 +100,8 @@ class StateTracker:
             observed = inside & (scores >= threshold)
             elapsed = (time - self._seen_time)[:, None]
             expected = self._seen + self._speed * np.minimum(elapsed, self._max_gap)
-            self._left = ~observed & (self._left | ~_inside(expected, size))
+            self._left |= ~_inside(expected, size)
+            self._left &= ~observed
             self._remember(points, observed, elapsed)
         self._seen_time[observed] = time
         states = np.full(len(points), State.OCCLUDED, np.uint8)
