@@ -68,16 +68,20 @@ def write_bag(path: str | os.PathLike[str]) -> Iterator[Writer]:
     path = Path(path)
     if path.exists() and not (path / "metadata.yaml").exists():
         raise UserError(f"{path} exists and is no bag: give another name for the output")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    workplace = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(workplace, ignore_errors=True)
     try:
-        with Writer(temporary, version=BAG_VERSION, storage_plugin=StoragePlugin.MCAP) as writer:
+        workplace.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}): name a folder that can be made") from error
+    try:
+        # The files in a bag are named after its folder, so the folder has its final name from the start.
+        with Writer(workplace / path.name, version=BAG_VERSION, storage_plugin=StoragePlugin.MCAP) as writer:
             yield writer
-        _rename_storage(temporary, path.name)
         shutil.rmtree(path, ignore_errors=True)
-        os.replace(temporary, path)
+        os.replace(workplace / path.name, path)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(workplace, ignore_errors=True)
 
 
 @cache
@@ -145,15 +149,6 @@ def _message_folders() -> Iterator[Path]:
         if (folder / "msg").is_dir():
             yield folder
             return
-
-
-def _rename_storage(bag: Path, name: str) -> None:
-    """The files in a bag are called after its folder, which had a temporary name."""
-    metadata = bag / "metadata.yaml"
-    for file in bag.glob(f"{bag.name}*"):
-        renamed = file.name.replace(bag.name, name)
-        metadata.write_text(metadata.read_text().replace(file.name, renamed))
-        file.rename(bag / renamed)
 
 
 def _is_ours(error: Exception) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import Writer
 
-from keypoint_perception.bags import message_store
+from keypoint_perception.bags import message_store, write_bag
 from keypoint_perception.errors import UserError
 
 _FOREVER = QosTime(9223372036, 854775807)
@@ -63,26 +62,14 @@ class Bag:
 
 @contextmanager
 def new_bag(path: str | os.PathLike[str]) -> Iterator[Bag]:
-    """A bag folder (mcap, version 9) that takes the name `path` when the block ends well, and is removed otherwise.
+    """A bag folder that takes the name `path` when the block ends well, and is removed otherwise; see `write_bag`.
 
     Raises UserError where `path` exists or cannot be made.
     """
-    path = Path(path)
-    if path.exists():
+    if Path(path).exists():
         raise UserError(f"{path} exists already: name a new folder for the recording, or remove this one")
-    workplace = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    shutil.rmtree(workplace, ignore_errors=True)
-    try:
-        workplace.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}): name a folder that can be made") from error
-    try:
-        # The files in a bag are named after its folder, so the folder has its final name from the start.
-        with Writer(workplace / path.name, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-            yield Bag(writer)
-        os.rename(workplace / path.name, path)
-    finally:
-        shutil.rmtree(workplace, ignore_errors=True)
+    with write_bag(path) as writer:
+        yield Bag(writer)
 
 
 def _reliable(latched: bool) -> Qos:

@@ -96,7 +96,7 @@ def record(
     rate: float,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Writes a bag folder (mcap, version 9) of `world` while `act(dt)` moves it; returns the number of ticks.
+    """Writes a bag folder of `world` while `act(dt)` moves it; returns the number of ticks.
 
     `rate` is in ticks per second. `progress(done, total)` is called after each. Raises UserError where `path` exists;
     an interrupted recording leaves nothing behind.
@@ -183,7 +183,7 @@ class _Recorder:
     def _truth(self, stream: CameraStream, depth: np.ndarray | None, stamp: int) -> None:
         header, topic = self._bag.header(stamp, stream.frame), f"{stream.topic}/ground_truth"
         pixels, points = self._world.project(stream.camera)
-        visible = self._world.visible(stream.camera, depth)
+        visible = self._world.visible(stream.camera, depth, (pixels, points))
         (width, height), keypoints = self._world.size, []
         for index, name in enumerate(self._world.names):
             (u, v), (x, y, z) = pixels[index].tolist(), points[index].astype(float).tolist()
