@@ -31,7 +31,7 @@ class _Camera:
         self.frames: dict[Stamp, np.ndarray] = {}
         self.truths: dict[Stamp, Any] = {}
         self.depths: dict[Stamp, np.ndarray] = {}
-        self.edges = np.empty((0, 2), int)
+        self.edges: np.ndarray = np.empty((0, 2), int)
         self.intrinsics: Intrinsics | None = None
 
     def take(self, topic: str, message: Any) -> None:

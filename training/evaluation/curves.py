@@ -37,7 +37,7 @@ def label_curve(curves: Mapping[str, Curve], levels: Mapping[str, float | None])
     top = 1.05 * max(known, default=0.0) or 1.0
     lines = []
     for number, (name, curve) in enumerate(curves.items()):
-        points = [(places[count], _y(curve[count] / top)) for count in places if curve.get(count) is not None]
+        points = [(x, _y(error / top)) for count, x in places.items() if (error := curve.get(count)) is not None]
         lines.append(_Line(name, COLOURS[number % len(COLOURS)], points, False))
     for number, (name, level) in enumerate(levels.items()):
         if level is not None:

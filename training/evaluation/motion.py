@@ -10,6 +10,7 @@ the last state of which goes through one linear layer, trained for 150 full-batc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -69,15 +70,23 @@ def motion_recognition(videos: Sequence[PredictedVideo], seed: int = 0) -> dict[
                     half += _clips(video, np.flatnonzero(chosen))
     if min(map(len, halves)) < FEWEST_CLIPS:
         return dict.fromkeys(("accuracy", "chance", "true_joints"))
-    train, test = (torch.tensor([clip[2] for clip in half]) for half in halves)
-    inputs = [[_padded([clip[index] for clip in half]) for half in halves] for index in (0, 1)]
-    from_keypoints, from_joints = (_accuracy(*sequences, train, test, seed) for sequences in inputs)
-    chance = float(torch.bincount(test).max() / len(test))
-    return {"accuracy": from_keypoints, "chance": chance, "true_joints": from_joints}
+    train, test = (torch.tensor([clip.motion for clip in half]) for half in halves)
+    points = [_padded([clip.points for clip in half]) for half in halves]
+    joints = [_padded([clip.joints for clip in half]) for half in halves]
+    return {
+        "accuracy": _accuracy(points[0], points[1], train, test, seed),
+        "chance": float(torch.bincount(test).max() / len(test)),
+        "true_joints": _accuracy(joints[0], joints[1], train, test, seed),
+    }
 
 
-_Clip = tuple[np.ndarray, np.ndarray, int]
-"""Keypoints (T, 2K), joints (T, 2N) and the class."""
+class _Clip(NamedTuple):
+    points: np.ndarray
+    """(T, 2K)."""
+    joints: np.ndarray
+    """(T, 2N)."""
+    motion: int
+    """Index in CLASSES."""
 
 
 def _clips(video: PredictedVideo, frames: np.ndarray) -> list[_Clip]:
@@ -87,8 +96,8 @@ def _clips(video: PredictedVideo, frames: np.ndarray) -> list[_Clip]:
         rows = frames[first : first + CLIP_FRAMES]
         joints = video.joints[rows]
         if rows[-1] - rows[0] == CLIP_FRAMES - 1 and not np.isnan(joints).any():
-            flat = (values.reshape(CLIP_FRAMES, -1) for values in (video.points[rows], joints))
-            clips.append((*flat, motion_class(joints)))
+            points = video.points[rows].reshape(CLIP_FRAMES, -1)
+            clips.append(_Clip(points, joints.reshape(CLIP_FRAMES, -1), motion_class(joints)))
     return clips
 
 

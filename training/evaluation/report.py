@@ -129,8 +129,8 @@ def page(results: dict[str, Any]) -> str:
             parts.append("<table><tr>" + "".join(f"<th>{html.escape(title)}</th>" for title in header) + "</tr>")
             for name, *values in rows:
                 kind = "" if name in methods else ' class="reference"'
-                cells = "".join(f"<td>{html.escape(value)}</td>" for value in values)
-                parts.append(f"<tr{kind}><th>{html.escape(name)}</th>{cells}</tr>")
+                figures = "".join(f"<td>{html.escape(value)}</td>" for value in values)
+                parts.append(f"<tr{kind}><th>{html.escape(name)}</th>{figures}</tr>")
             parts.append("</table>")
         parts.append(_curve(methods))
         for method, cells in methods.items():
