@@ -140,10 +140,11 @@ class Episodes(Source):
                     yield Damage(path.name, str(error))
                 number += 1
                 continue
+            name, recording = path.name, path.stem
             for index, frame in enumerate(episode.frames):
                 if number >= start:
                     stamp = round(index * 1e9 / episode.fps)
-                    yield Item(path.stem, stamp, f"{path.name}, frame {index}", "rgb8", partial(np.asarray, frame))
+                    yield Item(recording, stamp, f"{name}, frame {index}", "rgb8", partial(np.asarray, frame))
                 number += 1
 
 
