@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import training.fit
 from keypoint_perception.errors import UserError
-from training.data.prior import Poses
+from training.config import RunConfig, config_from_dict
+from training.data.prior import Poses, write_poses
 from training.methods.keypointgan import KeypointGAN, KeypointGANConfig, render
 from training.methods.keypointgan_networks import (
     Discriminator,
@@ -22,6 +25,7 @@ from training.methods.keypointgan_networks import (
 )
 
 EDGES = ((0, 1), (1, 2))
+CONFIG = Path(__file__).parents[2] / "config" / "train" / "keypointgan_small.yaml"
 PAPER = KeypointGANConfig(keypoints=3, edges=EDGES)
 SMALL = replace(
     PAPER, width=4, code_stride=4, heatmap_stride=4, discriminator_width=4, discriminator_halvings=1, scales=2, pool=4,
@@ -290,3 +294,22 @@ def test_edges_without_length_change_no_drawing_and_give_no_nan(line: str) -> No
     assert torch.allclose(drawn, render(pose[None], replace(PAPER, line=line), 16, 16), atol=1e-6)
     drawn.sum().backward()
     assert torch.isfinite(padded.grad).all()
+
+
+def fitted_config(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> RunConfig:
+    """The config that `fit keypointgan ARGUMENTS` would train."""
+    seen: list[RunConfig] = []
+    monkeypatch.setattr(training.fit, "load_data", lambda config, progress: None)
+    monkeypatch.setattr(training.fit, "train", lambda config, *rest: seen.append(config))
+    training.fit.main(["keypointgan", "--accelerator", "cpu", "--data", "nowhere", "--no-export", *arguments])
+    return seen[0]
+
+
+def test_fit_takes_the_skeleton_from_the_file_of_poses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_poses(tmp_path / "poses.npz", Poses(np.zeros((2, 4, 2), np.float32), np.array([[0, 1], [0, 2], [2, 3]])))
+    arguments = ["-o", str(tmp_path / "run"), "--config", str(CONFIG)]
+    config = fitted_config(monkeypatch, *arguments, "--data.prior", str(tmp_path / "poses.npz"))
+    assert (config.options.keypoints, config.options.edges) == (4, ((0, 1), (0, 2), (2, 3)))
+    assert config_from_dict("keypointgan", config.to_dict()) == config
+    with pytest.raises(UserError, match=r"--data\.prior"):
+        fitted_config(monkeypatch, *arguments)

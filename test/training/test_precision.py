@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from tiny_run import tiny_config
 
+import training.fit
 import training.precision
 from training.config import RunConfig
 from training.fit import make_fabric
@@ -54,3 +55,16 @@ def test_emulated_bf16_is_warned_about_with_the_remedy(monkeypatch, capsys) -> N
         assert settled(config_of("bf16")) == config_of("bf16")
         assert settled(config_of("fp32")) == config_of("fp32")
         assert ("--precision auto" in capsys.readouterr().err) is not native
+
+
+def test_fit_settles_the_precision_and_resumes_with_it(tmp_path, monkeypatch) -> None:
+    seen: list[RunConfig] = []
+    monkeypatch.setattr(training.fit, "load_data", lambda config, progress: None)
+    monkeypatch.setattr(training.fit, "train", lambda config, *rest: seen.append(config))
+    arguments = ["imm", "--accelerator", "cpu", "--data", "x", "-o", str(tmp_path), "--no-export", "--precision=auto"]
+    for native, before, expected in ((False, None, "fp32"), (True, None, "bf16"), (True, "fp32", "fp32")):
+        monkeypatch.setattr(training.precision, "has_bf16", lambda accelerator, native=native: native)
+        if before:
+            (tmp_path / "config.yaml").write_text(config_of(before).to_yaml())
+        training.fit.main([*arguments, *(["--resume"] if before else [])])
+        assert seen[-1].loop.precision == expected
