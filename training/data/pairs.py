@@ -55,7 +55,7 @@ def _empty(shape: tuple[int, ...]) -> Tensor:
     if get_worker_info() is None:
         return torch.empty(shape)
     shared = torch.UntypedStorage._new_shared(math.prod(shape) * torch.float32.itemsize)
-    return torch.empty(0).set_(shared, 0, shape)
+    return torch.empty(0).set_(shared).view(shape)
 
 
 class Sampler(ABC):
