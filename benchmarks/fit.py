@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from training.checkpoint import CHECKPOINT_NAME, read_checkpoint  # noqa: E402
-from training.data.prior import Poses, write_poses  # noqa: E402
 from training.methods import METHODS  # noqa: E402
+from training.prior import Poses, write_poses  # noqa: E402
 
 CONFIGS = ROOT / "config" / "train"
 

@@ -22,9 +22,9 @@ from keypoint_perception.errors import UserError
 from training.checkpoint import CHECKPOINT_NAME, read_checkpoint
 from training.config import RunConfig, config_parser, method_class, parse_config
 from training.data import load_data
-from training.data.prior import read_poses
 from training.methods import METHODS
 from training.precision import settled
+from training.prior import read_poses
 from training.trainer import Trainer
 
 CONFIG_NAME = "config.yaml"

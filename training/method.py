@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from keypoint_perception.errors import UserError
 
 if TYPE_CHECKING:
-    from training.data.prior import Poses
+    from training.prior import Poses
 
 
 class Batch(TypedDict, total=False):

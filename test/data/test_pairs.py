@@ -14,8 +14,8 @@ from recording_files import PERIOD, START, TOPIC, Message, encode, messages, pic
 from keypoint_perception.errors import UserError
 from training.data import Data, DataConfig, load_data, loader
 from training.data.config import SAMPLINGS
-from training.data.prior import Poses, read_poses, write_poses
 from training.method import Batch
+from training.prior import Poses, read_poses, write_poses
 
 INPUT = (16, 12)
 OTHER = "/wrist/image_raw"

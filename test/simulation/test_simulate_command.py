@@ -4,7 +4,7 @@ import pytest
 
 from keypoint_perception.bags import message_store
 from training.__main__ import main
-from training.data.prior import read_poses
+from training.prior import read_poses
 from training.simulation.episodes import episode_paths, read_episode
 from training.simulation.poses import sample_poses
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 import training.fit
 from keypoint_perception.errors import UserError
 from training.config import RunConfig, config_from_dict
-from training.data.prior import Poses, write_poses
 from training.methods.keypointgan import KeypointGAN, KeypointGANConfig, render
 from training.methods.keypointgan_networks import (
     Discriminator,
@@ -23,6 +22,7 @@ from training.methods.keypointgan_networks import (
     SkeletonEncoder,
     SkeletonPool,
 )
+from training.prior import Poses, write_poses
 
 EDGES = ((0, 1), (1, 2))
 CONFIG = Path(__file__).parents[2] / "config" / "train" / "keypointgan_small.yaml"

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from keypoint_perception.errors import UserError
-from training.data.prior import Poses
 from training.methods.figures import Figure, background, draw, posed_figure, random_figure
 from training.methods.limbs import Limbs, LimbsConfig, rooted, tree
+from training.prior import Poses
 
 CHAIN = LimbsConfig(links=(1, 3), width=8, drawn=8)
 SPIDER = LimbsConfig(limbs=(2, 4), links=(3, 3), hip=0.5, width=8, drawn=8)

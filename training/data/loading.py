@@ -18,10 +18,10 @@ from training.data.build import build_store, report
 from training.data.config import DataConfig
 from training.data.opening import open_sources
 from training.data.pairs import CameraPairs, Frames, Sampler, Stills, TimePairs, Track, WarpPairs
-from training.data.prior import read_poses
 from training.data.sources import Source
 from training.data.store import FrameStore, View
 from training.method import Batch
+from training.prior import read_poses
 
 BATCHES_AHEAD = 4
 """That each worker prepares."""

@@ -35,7 +35,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from keypoint_perception.errors import UserError
-from training.data.prior import PRIOR_REMEDY, Poses
 from training.heatmaps import gaussian_maps, segment_distance
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, OptimizerConfig
@@ -48,6 +47,7 @@ from training.methods.keypointgan_networks import (
 )
 from training.networks import NormName, initialise_normal
 from training.perceptual import VGG_LAYERS, FeatureName, perceptual_features
+from training.prior import PRIOR_REMEDY, Poses
 
 PRETRAIN_DECAY = 0.1
 """η's learning rate in the last quarter of its pre-training, relative to before."""

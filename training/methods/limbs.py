@@ -25,11 +25,11 @@ import torch
 from torch import Tensor, nn
 
 from keypoint_perception.errors import UserError
-from training.data.prior import Poses
 from training.heatmaps import around_mode, gaussian_maps, spatial_softmax
 from training.method import Batch, Detection, Method, OptimizerConfig
 from training.methods.figures import background, draw, posed_figure, random_figure
 from training.networks import ResidualBlock, conv_block, upsample
+from training.prior import Poses
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from keypoint_perception.errors import UserError
-from training.data.prior import write_poses
+from training.prior import write_poses
 from training.simulation.episodes import SCENES, SPLITS, Settings, episode_paths, simulate, variants
 from training.simulation.poses import sample_poses, sample_table_poses
 from training.simulation.rooms import ROOMS, add_options, run

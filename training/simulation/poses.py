@@ -14,7 +14,7 @@ import numpy as np
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.geometry import pixels_to_normalised
-from training.data.prior import Poses
+from training.prior import Poses
 from training.simulation.articulated import FRAMES, Actor
 from training.simulation.episodes import Settings, generator, variants
 from training.simulation.tabletop import TABLE_CAMERA, Tabletop, TabletopConfig
