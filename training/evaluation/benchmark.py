@@ -87,7 +87,7 @@ def report(out: Path) -> None:
     """Writes results.json, the table and the page of all cells in `out`. Raises UserError where there is none."""
     results = collect(out)
     if not results["cells"]:
-        raise UserError(f"{out} has no measured cell: choose --methods that have a config for the --scenes")
+        raise UserError(f"{out} has no measured cell: choose --methods with a config for the --scenes")
     with written_whole(out / "results.json") as file:
         file.write_text(json.dumps(results, indent=1) + "\n")
     write_report(results, out)
