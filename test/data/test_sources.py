@@ -202,6 +202,12 @@ def test_a_folder_may_hold_several_recordings(tmp_path: Path) -> None:
     assert [source.kind for source in sources] == ["rosbag2", "video", "folder of images"]
 
 
+def test_pictures_beside_recordings_are_no_recording(tmp_path: Path) -> None:
+    write_rosbag2(tmp_path / "bag", messages(3))
+    write_images(tmp_path, [picture(0)])
+    assert [source.kind for source in open_source(tmp_path)] == ["rosbag2"]
+
+
 def test_bag_files_in_a_folder_are_one_recording_only_if_they_are_called_so(tmp_path: Path) -> None:
     split = without_metadata(split_bag(tmp_path / "run", messages(COUNT), MCAP))
     assert [source.path for source in open_source(split)] == [split]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -48,12 +49,24 @@ def _source(path: Path) -> Source | None:
             return Bag(path)
         if any(re.fullmatch(r"episode_\d+\.npz", name) for name in names):
             return Episodes(path)
-        return ImageFolder(path) if any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names) else None
+        has_pictures = any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
+        return ImageFolder(path) if has_pictures and not _has_recordings(path) else None
     if path.suffix in BAG_SUFFIXES:
         return Bag(path)
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return Video(path)
     return Episodes(path) if path.suffix == ".npz" else None
+
+
+def _has_recordings(path: Path) -> bool:
+    """Whether a folder holds bags or videos; pictures beside them are of them."""
+    with os.scandir(path) as entries:
+        return any(
+            os.path.exists(os.path.join(entry, "metadata.yaml"))
+            if entry.is_dir()
+            else Path(entry.name).suffix.lower() in BAG_SUFFIXES | VIDEO_SUFFIXES
+            for entry in entries
+        )
 
 
 def _is_one_recording(names: list[str]) -> bool:
