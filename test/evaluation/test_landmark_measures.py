@@ -3,6 +3,7 @@ import pytest
 
 from keypoint_perception.errors import UserError
 from training.evaluation.landmarks import (
+    PENALTIES,
     Regressor,
     correct_share,
     direct_error,
@@ -13,6 +14,7 @@ from training.evaluation.landmarks import (
     mean_pose,
     mean_pose_error,
     mirror_of,
+    ridge,
     root_mean_square_error,
     summed_absolute_error,
     torso_length,
@@ -121,3 +123,38 @@ def test_normalisers_measure_the_pose_itself():
     assert interocular_distance(joints, names).tolist() == [5] and torso_length(joints, names).tolist() == [10]
     with pytest.raises(UserError, match="right and eye in its name: the joints are left_eye, nose"):
         interocular_distance(joints[:, :2], ("left_eye", "nose"))
+
+
+def test_ridge_finds_a_linear_map_and_falls_back_to_the_mean_pose():
+    rng = np.random.default_rng(0)
+    keypoints, weight = rng.normal(size=(40, 3, 2)), rng.normal(size=(6, 4))
+    joints = (keypoints.reshape(40, 6) @ weight + 0.5).reshape(40, 2, 2)
+    joints[:10, 0] = np.nan
+    exact = ridge(keypoints[:30], joints[:30], keypoints[30:])
+    np.testing.assert_allclose(exact, joints[30:], atol=1e-3)
+    noise = rng.normal(size=(30, 2, 2)) + 7
+    unrelated = ridge(keypoints[:30], noise, keypoints[30:])
+    plain = Regressor.fit(keypoints[:30], noise, bias=True).predict(keypoints[30:])
+    centre = noise.mean(axis=0)
+    assert np.abs(unrelated - centre).mean() < 0.5 * np.abs(plain - centre).mean()
+    assert np.isnan(ridge(keypoints, np.full((40, 1, 2), np.nan), keypoints)).all()
+
+
+def test_ridge_takes_the_penalty_with_the_least_leave_one_out_error():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(12, 2, 2)), rng.normal(size=(12, 1, 2))
+    inputs, targets = x.reshape(12, 4), y[:, 0]
+
+    def fit(rows, penalty):
+        centre, mean = inputs[rows].mean(axis=0), targets[rows].mean(axis=0)
+        a = inputs[rows] - centre
+        weight = np.linalg.solve(a.T @ a + penalty * np.eye(4), a.T @ (targets[rows] - mean))
+        return lambda row: mean + (row - centre) @ weight
+
+    def left_out(penalty):
+        rows = np.arange(12)
+        return sum(((fit(rows != i, penalty)(inputs[i]) - targets[i]) ** 2).sum() for i in rows)
+
+    best = min(PENALTIES, key=left_out)
+    expected = np.stack([fit(np.arange(12), best)(row) for row in inputs])
+    np.testing.assert_allclose(ridge(x, y, x)[:, 0], expected, atol=1e-6)

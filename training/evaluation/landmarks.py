@@ -15,6 +15,7 @@ from keypoint_perception.errors import UserError
 
 RANK_TOLERANCE = 1e-4
 """Directions in which keypoints vary less than this share of the most are left out: noise must not be amplified."""
+PENALTIES = tuple(10.0**power for power in range(-4, 6))
 _OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 
@@ -45,6 +46,33 @@ class Regressor:
     def predict(self, keypoints: np.ndarray) -> np.ndarray:
         """(T, K, 2) to (T, N, 2) in the unit of the joints it was fitted to."""
         return (_design(keypoints, self.bias) @ self.weight).reshape(len(keypoints), -1, 2)
+
+
+def ridge(keypoints: np.ndarray, joints: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """(S, N, 2) joints of `asked` (S, K, 2) by ridge regression with bias on (T, K, 2) and (T, N, 2).
+
+    argmin ‖(X - x̄) W - (Y - ȳ)‖² + λ ‖W‖² of each joint, λ from PENALTIES by the leave-one-out error on the frames in
+    which it is annotated. Where labels are few, plain least squares follows every error of the keypoints instead.
+    """
+    found = np.full((len(asked), *joints.shape[1:]), np.nan)
+    for joint in range(joints.shape[1]):
+        known = ~np.isnan(joints[:, joint]).any(axis=1)
+        if not known.any():
+            continue
+        inputs, targets = keypoints[known].reshape(known.sum(), -1), joints[known, joint]
+        centre, mean = inputs.mean(axis=0), targets.mean(axis=0)
+        left, spread, right = np.linalg.svd(inputs - centre, full_matrices=False)
+        coordinates = left.T @ (targets - mean)
+        best, weight = np.inf, np.zeros((inputs.shape[1], 2))
+        for penalty in PENALTIES:
+            shrink = spread**2 / (spread**2 + penalty)
+            leverage = 1 / len(inputs) + left**2 @ shrink
+            left_out = (targets - mean - left @ (shrink[:, None] * coordinates)) / (1 - leverage[:, None]).clip(1e-9)
+            if (error := float((left_out**2).sum())) < best:
+                best = error
+                weight = right.T @ ((spread / (spread**2 + penalty))[:, None] * coordinates)
+        found[:, joint] = mean + (asked.reshape(len(asked), -1) - centre) @ weight
+    return found
 
 
 def mean_pose(joints: np.ndarray) -> np.ndarray:

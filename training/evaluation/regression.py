@@ -81,8 +81,8 @@ def labels(
 def regression(videos: Sequence[PredictedVideo]) -> dict[str, float | None]:
     """Fitted on one part of each variant's frames and measured on the other, as means over variants, [-1, 1] units.
 
-    error (no bias), error_with_bias and baseline_mean_pose are mean distances; pck (no bias) is the share of joints
-    nearer than CORRECT_BELOW; mean_absolute and rmse (no bias) are over coordinates.
+    error (no bias), error_with_bias, error_ridge and baseline_mean_pose are mean distances; pck (no bias) is the share
+    of joints nearer than CORRECT_BELOW; mean_absolute and rmse (no bias) are over coordinates.
     """
     rows = []
     for part in labels(videos):
@@ -91,13 +91,14 @@ def regression(videos: Sequence[PredictedVideo]) -> dict[str, float | None]:
             {
                 "error": landmarks.mean_error(fitted, truth),
                 "error_with_bias": landmarks.mean_error(part.fitted(bias=True), truth),
+                "error_ridge": landmarks.mean_error(landmarks.ridge(part.train, part.train_joints, part.test), truth),
                 "baseline_mean_pose": landmarks.mean_pose_error(part.train_joints, truth),
                 "pck": landmarks.correct_share(fitted, truth, CORRECT_BELOW),
                 "mean_absolute": landmarks.mean_absolute_error(fitted, truth),
                 "rmse": landmarks.root_mean_square_error(fitted, truth),
             }
         )
-    names = ("error", "error_with_bias", "baseline_mean_pose", "pck", "mean_absolute", "rmse")
+    names = ("error", "error_with_bias", "error_ridge", "baseline_mean_pose", "pck", "mean_absolute", "rmse")
     return {name: mean_or_none([row[name] for row in rows]) for name in names}
 
 
