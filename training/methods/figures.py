@@ -83,7 +83,7 @@ def posed_figure(pose: np.ndarray, above: np.ndarray, config: LimbsConfig, rng: 
         shown = np.array([limb for limb in limbs if present[limb[0]]])
         shuffled = rng.permutation(shown)
         steps[shown], present[shown] = steps[shuffled], present[shuffled]
-    joints = _follow(steps, above)
+    joints = _follow(steps, above, limbs)
     joints[~present] = np.nan
     colours = _colours(limbs, alike, config, rng)
     size = np.hypot(*np.ptp(joints[present], axis=0))
@@ -106,10 +106,10 @@ def limbs_of(above: np.ndarray) -> list[list[int]]:
     return limbs
 
 
-def _follow(steps: np.ndarray, above: np.ndarray) -> np.ndarray:
-    """(K, 2) joints from each joint's step from the one above it; the root is at 0."""
+def _follow(steps: np.ndarray, above: np.ndarray, limbs: list[list[int]]) -> np.ndarray:
+    """(K, 2) joints from each joint's step from the one above it, limb by limb; the root is at 0."""
     joints = np.zeros_like(steps)
-    for limb in limbs_of(above):
+    for limb in limbs:
         for slot in limb:
             joints[slot] = joints[above[slot]] + steps[slot]
     return joints

@@ -83,8 +83,13 @@ def uniform_loss(strength: Tensor, share: Tensor, least: float) -> Tensor:
 def length_loss(strength: Tensor, points: Tensor, pairs: Tensor, length_range: tuple[float, float]) -> Tensor:
     """Eq. 8 for one frame: Σ S_ij (max(0, l_min - l_ij) + max(0, l_ij - l_max)), mean over pairs and batch."""
     length = ((points[:, pairs[0]] - points[:, pairs[1]]) ** 2).sum(dim=-1).add(1e-8).sqrt()
+    return (strength * outside(length, length_range)).mean()
+
+
+def outside(length: Tensor, length_range: tuple[float, float]) -> Tensor:
+    """max(0, l_min - l) + max(0, l - l_max) of Eq. 8, of each length."""
     shortest, longest = length_range
-    return (strength * ((shortest - length).clamp_min(0) + (length - longest).clamp_min(0))).mean()
+    return (shortest - length).clamp_min(0) + (length - longest).clamp_min(0)
 
 
 def as_matrix(values: Tensor, pairs: Tensor, points: int) -> Tensor:

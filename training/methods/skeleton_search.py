@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from training.heatmaps import grid, points_to_segments
-from training.methods.npt_losses import foreground_share
+from training.methods.npt_losses import foreground_share, outside
 
 if TYPE_CHECKING:
     from training.methods.npt import NptConfig
@@ -45,9 +45,8 @@ def explained(maps: Tensor, needed: Tensor, points: Tensor, pairs: Tensor, confi
 
 def link_costs(maps: Tensor, needed: Tensor, points: Tensor, pairs: Tensor, config: NptConfig) -> Tensor:
     """(B, E) of Eq. 4, 5 and 8 over both frames; infinite where a picture does not need one of a link's ends."""
-    shortest, longest = config.length_range
     length = (points[:, pairs[0]] - points[:, pairs[1]]).norm(dim=-1)
-    excess = (shortest - length).clamp_min(0) + (length - longest).clamp_min(0)
+    excess = outside(length, config.length_range)
     share = foreground_share(maps, points, pairs, config.uniform_pool, config.line_samples)
     gap = (1 - share / config.uniform_share).clamp_min(0)
     unneeded = (needed < NEEDED)[:, pairs].any(dim=1)
