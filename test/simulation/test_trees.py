@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from training.simulation.trees import Tree, from_the_left, tell_apart, unite
+from training.simulation.trees import Tree, from_the_left, numbered_by_place, place_matters, tell_apart, unite
 
 
 def tree(**parents):
@@ -79,3 +79,16 @@ def test_legs_of_a_body_with_a_head_are_numbered_from_the_head_however_it_turns(
 def test_a_chain_begins_at_its_left_end():
     pose = np.array([[(3.0, 0.0), (2.0, 9.0), (1.0, 4.0)], [(1.0, 0.0), (2.0, 9.0), (3.0, 4.0)]])
     assert from_the_left(pose)[..., 0].tolist() == [[1, 2, 3], [1, 2, 3]]
+
+
+def test_only_objects_with_limbs_that_look_alike_are_numbered_by_place():
+    chain = np.eye(3, k=1, dtype=bool) | np.eye(3, k=-1, dtype=bool)
+    pose = np.array([[(3.0, 0.0), (2.0, 9.0), (1.0, 4.0)]])
+    names = ("a", "b", "c")
+    assert place_matters("swimmer2", names, chain) and not place_matters("cartpole2", names, chain)
+    assert numbered_by_place("swimmer2", names, chain, pose)[0, :, 0].tolist() == [1, 2, 3]
+    assert numbered_by_place("cartpole2", names, chain, pose) is pose
+    knees = ("left_knee", "hips", "right_knee")
+    assert place_matters("walker", knees, chain)
+    assert not place_matters("walker", names, chain)  # somebody else's walker
+    assert not place_matters("walker", knees, chain & False)  # without a skeleton

@@ -6,7 +6,6 @@ Where the objects of a set differ in their joints, poses of all of them have one
 
 from __future__ import annotations
 
-import re
 import zlib
 from contextlib import ExitStack
 
@@ -18,17 +17,13 @@ from training.prior import Poses
 from training.simulation.articulated import FRAMES, Actor
 from training.simulation.episodes import Settings, generator, variants
 from training.simulation.tabletop import TABLE_CAMERA, Tabletop, TabletopConfig
-from training.simulation.trees import Tree, from_the_left, tell_apart, unite
+from training.simulation.trees import Tree, numbered_by_place, unite
 
 _POSE_FRAMES = 5
 """Every so many frames of an episode a pose is taken,"""
 _TABLE_SECONDS = 0.5
 """and at the table after so long."""
 _SIZE = (64, 64)
-_ALIKE = {"spider": r"hip\d", "walker": r"(left|right)_knee"}
-"""Objects with limbs that only their place tells apart, and the names of the limbs' first joints."""
-_REVERSIBLE = ("swimmer",)
-"""Chains whose ends look alike."""
 
 
 def sample_poses(scene: str, variant: str = "", count: int = 10_000, seed: int = 0) -> Poses:
@@ -48,7 +43,9 @@ def sample_poses(scene: str, variant: str = "", count: int = 10_000, seed: int =
             rng = generator(settings, "poses", number)
             chosen = int(rng.integers(len(actors))) if len(actors) > 1 else 0
             pixels = actors[chosen].poses(rng)[::_POSE_FRAMES]
-            sampled.append(_recognisable(actors[chosen].variant.name, trees[chosen], pixels)[:, stand_ins[chosen]])
+            world = actors[chosen].world
+            numbered = numbered_by_place(actors[chosen].variant.name, world.names, world.adjacency, pixels)
+            sampled.append(numbered[:, stand_ins[chosen]])
     keypoints = pixels_to_normalised(np.concatenate(sampled)[:count], _SIZE).astype(np.float32)
     return Poses(keypoints, union.edges, union.names, scene, variant)
 
@@ -74,14 +71,3 @@ def sample_table_poses(count: int = 10_000, seed: int = 0, size: tuple[int, int]
 def _check_count(count: int) -> None:
     if count < 1:
         raise UserError(f"{count} poses: give a number from 1")
-
-
-def _recognisable(name: str, tree: Tree, pixels: np.ndarray) -> np.ndarray:
-    """Poses (T, J, 2) of an object, numbered so that its drawing tells which joint is which."""
-    kind = name.rstrip("0123456789")
-    if kind in _REVERSIBLE:
-        return from_the_left(pixels)
-    if kind in _ALIKE:
-        alike = [joint for joint, other in enumerate(tree.names) if re.fullmatch(_ALIKE[kind], other)]
-        return tell_apart(tree, pixels, alike)
-    return pixels

@@ -7,16 +7,22 @@ body becomes a pose of the union by putting each joint it lacks on that joint's 
 shorter, on the root for a limb that is not there. The edges that come with it have no length, so no drawing shows
 them.
 
-`tell_apart` numbers limbs that only their place distinguishes by that place, as a drawing shows it: whoever reads
-joints off a drawing could otherwise do no better than the mean of all that might be meant.
+`numbered_by_place` numbers limbs that only their place distinguishes by that place, as a drawing shows it: whoever
+reads joints off a drawing or a picture could otherwise do no better than the mean of all that might be meant.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+_ALIKE = {"spider": r"hip\d", "walker": r"(left|right)_knee"}
+"""Objects with limbs that only their place tells apart, and the names of the limbs' first joints."""
+_REVERSIBLE = ("swimmer",)
+"""Chains whose ends look alike."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,40 @@ def unite(trees: Sequence[Tree]) -> tuple[Tree, list[np.ndarray]]:
             found.setdefault(place, found[parents[place]] if place else 0)
         stand_ins.append(np.array([found[place] for place in range(len(parents))]))
     return Tree(tuple("/".join(parts) for parts in names), tuple(parents)), stand_ins
+
+
+def place_matters(variant: str, names: Sequence[str], adjacency: np.ndarray) -> bool:
+    """Whether an object, such as spider5, has limbs or ends that only their place tells apart.
+
+    names (J,) and adjacency (J, J) bool are its own: another object of the same name, in data that somebody labelled,
+    need not be a tree with such limbs.
+    """
+    kind = _kind(variant)
+    is_tree = np.count_nonzero(adjacency) == 2 * (len(names) - 1)
+    return is_tree and (kind in _REVERSIBLE or len(_alike(kind, names)) > 1)
+
+
+def numbered_by_place(variant: str, names: Sequence[str], adjacency: np.ndarray, poses: np.ndarray) -> np.ndarray:
+    """Poses (T, J, 2), numbered so that a picture tells which joint is which.
+
+    Limbs that look alike are numbered clockwise, chains from the left; the poses of an object whose place does not
+    matter are returned as they are.
+    """
+    if not place_matters(variant, names, adjacency):
+        return poses
+    kind = _kind(variant)
+    if kind in _REVERSIBLE:
+        return from_the_left(poses)
+    return tell_apart(Tree.of(names, adjacency), poses, _alike(kind, names))
+
+
+def _kind(variant: str) -> str:
+    return variant.rstrip("0123456789")
+
+
+def _alike(kind: str, names: Sequence[str]) -> list[int]:
+    """The first joints of limbs that look alike."""
+    return [joint for joint, name in enumerate(names) if kind in _ALIKE and re.fullmatch(_ALIKE[kind], name)]
 
 
 def tell_apart(tree: Tree, poses: np.ndarray, alike: Sequence[int]) -> np.ndarray:
