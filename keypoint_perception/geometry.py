@@ -6,12 +6,16 @@ input. Pixel (0, 0) is the centre of an image's top-left pixel. Always (x, y).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from keypoint_perception.errors import UserError
+
+_WORTH_A_CALL = 4096
+"""Values for which a call of OpenCV from Python is worth its time, about a microsecond."""
 
 
 def normalised_to_pixels(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -32,12 +36,48 @@ def rescale_pixels(points: np.ndarray, size: tuple[int, int], to_size: tuple[int
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """An image (H, W[, C]) resized to `size` (width, height), alike in training and on the robot.
 
-    Area averaging where the image shrinks in both directions (no aliasing), bilinear otherwise.
+    Area averaging where the image shrinks in both directions (no aliasing), bilinear otherwise. An image that has the
+    size already is returned itself.
     """
-    if image.shape[1::-1] == tuple(size):
+    height, width = image.shape[:2]
+    if (width, height) == tuple(size):
         return image
-    shrinks = size[0] <= image.shape[1] and size[1] <= image.shape[0]
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    if width < size[0] or height < size[1]:
+        return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    if not _averages_rows_faster(image, size):
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    # The same averages two to three times faster than by OpenCV alone, which goes through the columns pixel by pixel.
+    return cv2.convertScaleAbs(cv2.resize(_average_rows(image, size[1]), size, interpolation=cv2.INTER_AREA))
+
+
+def _averages_rows_faster(image: np.ndarray, size: tuple[int, int]) -> bool:
+    """Whether `_average_rows` gains: each of its calls has enough to do, and OpenCV knows no better for this size."""
+    height, width = image.shape[:2]
+    if image.dtype != np.uint8 or (width, height) == (2 * size[0], 2 * size[1]):
+        return False
+    return math.gcd(height, size[1]) * image[0].size >= _WORTH_A_CALL
+
+
+def _average_rows(image: np.ndarray, rows: int) -> np.ndarray:
+    """An image (H, W[, C]) uint8 to (rows, W[, C]) float32, each row the average of those that it covers.
+
+    Rows of input and output have their edges in common every `period` input rows; what is done to the first rows of all
+    periods is done in one call.
+    """
+    periods = math.gcd(len(image), rows)
+    period, row_count = len(image) // periods, rows // periods
+    averages = np.empty((periods, row_count, *image.shape[1:]), np.float32)
+    for row in range(row_count):
+        average, weights = averages[:, row], 0
+        start, stop = row * period, (row + 1) * period  # in units of 1 / row_count input rows
+        for covered in range(start // row_count, -(-stop // row_count)):
+            weight = min(stop, (covered + 1) * row_count) - max(start, covered * row_count)
+            weights += weight
+            if weights == weight:
+                np.copyto(average, image[covered::period])
+            else:
+                cv2.accumulateWeighted(image[covered::period], average, weight / weights)
+    return averages.reshape(rows, *image.shape[1:])
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,48 @@ def test_viewport_finds_a_blob_where_it_is():
     assert viewport.to_pixels(pixels_to_normalised(centre, (128, 96))) == pytest.approx([300, 200], abs=0.1)
 
 
+def exact_areas(image, size):
+    """Averages over areas, (h, w, C) float64, by the definition: each pixel weighs as much as it is covered."""
+
+    def covered(length, parts):
+        edges = np.arange(parts + 1) * length / parts
+        pixels = np.arange(length)
+        overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+        return overlap.clip(0) * parts / length
+
+    (height, width), (w, h) = image.shape[:2], size
+    rows = np.tensordot(covered(height, h), image.astype(np.float64), 1)
+    return np.moveaxis(np.tensordot(covered(width, w), rows, (1, 1)), 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "size"),
+    [
+        ((640, 480), (128, 128)),  # 5 and 3.75 pixels: edges meet every 15 rows
+        ((640, 480), (128, 96)),  # whole pixels
+        ((640, 480), (320, 240)),  # halved
+        ((848, 480), (256, 144)),
+        ((1280, 720), (96, 64)),
+        ((613, 479), (128, 128)),  # edges never meet
+        ((640, 480), (640, 300)),  # one direction only
+        ((200, 97), (199, 96)),
+    ],
+)
+def test_shrinking_averages_over_exact_areas(image_size, size):
+    image = np.random.default_rng(0).integers(0, 256, (*image_size[::-1], 3), np.uint8)
+    assert np.abs(resize(image, size) - exact_areas(image, size)).max() <= 0.51
+
+
+def test_shrinking_takes_crops_grey_and_read_only_images():
+    image = np.random.default_rng(0).integers(0, 256, (500, 700, 3), np.uint8)
+    crop = image[7:487, 11:651]
+    crop.flags.writeable = False
+    resized = resize(crop, (128, 128))
+    assert (resized == resize(crop.copy(), (128, 128))).all()
+    assert (resize(crop[..., 1], (128, 128)) == resized[..., 1]).all()
+    assert (resize(crop[..., ::-1], (128, 128)) == resized[..., ::-1]).all()
+
+
 def test_an_image_of_the_right_size_is_not_copied():
     image = np.zeros((48, 64, 3), np.uint8)
     assert resize(image, (64, 48)) is image
