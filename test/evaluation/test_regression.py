@@ -59,3 +59,14 @@ def test_more_labels_help_until_the_map_is_known():
 
 def test_the_curve_ends_with_what_there_is():
     assert list(label_efficiency([moving(0, frames=8)])) == ["1", "all"]  # 4 frames to fit on
+
+
+def test_ends_that_look_alike_are_numbered_by_their_place():
+    """A swimmer's left end is fitted, whichever of its ends that is in a video."""
+    ends = np.random.default_rng(0).uniform(0.1, 0.9, (8, 2, 2)) * [[-1, 1], [1, 1]]
+    chain = ~np.eye(2, dtype=bool)
+    named = {"adjacency": chain, "names": ("joint0", "joint1"), "variant": "swimmer1"}
+    videos = [video(ends, ends, name="a", **named), video(ends, ends[:, ::-1], name="b", **named)]
+    assert regression(videos)["error"] == pytest.approx(0, abs=1e-9)
+    others = [v.__class__(**{**vars(v), "video": v.video._replace(variant="rod")}) for v in videos]
+    assert regression(others)["error"] > 0.5

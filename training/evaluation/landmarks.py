@@ -16,6 +16,8 @@ from keypoint_perception.errors import UserError
 RANK_TOLERANCE = 1e-4
 """Directions in which keypoints vary less than this share of the most are left out: noise must not be amplified."""
 PENALTIES = tuple(10.0**power for power in range(-4, 6))
+_SINGULAR = 1e-9
+"""Frames without which nothing could be fitted are predicted infinitely wrong; nearly so is enough."""
 _OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 
@@ -48,31 +50,54 @@ class Regressor:
         return (_design(keypoints, self.bias) @ self.weight).reshape(len(keypoints), -1, 2)
 
 
-def ridge(keypoints: np.ndarray, joints: np.ndarray, asked: np.ndarray) -> np.ndarray:
+def ridge(keypoints: np.ndarray, joints: np.ndarray, asked: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
     """(S, N, 2) joints of `asked` (S, K, 2) by ridge regression with bias on (T, K, 2) and (T, N, 2).
 
-    argmin ‖(X - x̄) W - (Y - ȳ)‖² + λ ‖W‖² of each joint, λ from PENALTIES by the leave-one-out error on the frames in
-    which it is annotated. Where labels are few, plain least squares follows every error of the keypoints instead.
+    argmin ‖(X - x̄) W - (Y - ȳ)‖² + λ ‖W‖² of each joint, λ from PENALTIES by what is predicted of frames that are left
+    out, as far as the joint is annotated. groups (T,) numbers: frames of one number are left out together, as those of
+    a video must be, which resemble one another; None leaves out each on its own. Where labels are few, plain least
+    squares follows every error of the keypoints instead.
     """
     found = np.full((len(asked), *joints.shape[1:]), np.nan)
-    for joint in range(joints.shape[1]):
-        known = ~np.isnan(joints[:, joint]).any(axis=1)
-        if not known.any():
-            continue
-        inputs, targets = keypoints[known].reshape(known.sum(), -1), joints[known, joint]
-        centre, mean = inputs.mean(axis=0), targets.mean(axis=0)
-        left, spread, right = np.linalg.svd(inputs - centre, full_matrices=False)
-        coordinates = left.T @ (targets - mean)
-        best, weight = np.inf, np.zeros((inputs.shape[1], 2))
-        for penalty in PENALTIES:
-            shrink = spread**2 / (spread**2 + penalty)
-            leverage = 1 / len(inputs) + left**2 @ shrink
-            left_out = (targets - mean - left @ (shrink[:, None] * coordinates)) / (1 - leverage[:, None]).clip(1e-9)
-            if (error := float((left_out**2).sum())) < best:
-                best = error
-                weight = right.T @ ((spread / (spread**2 + penalty))[:, None] * coordinates)
-        found[:, joint] = mean + (asked.reshape(len(asked), -1) - centre) @ weight
+    groups = np.arange(len(keypoints)) if groups is None else groups
+    known = ~np.isnan(joints).any(axis=2)  # (T, N)
+    patterns, kind = np.unique(known, axis=1, return_inverse=True)
+    for index, rows in enumerate(patterns.T):
+        if rows.any():
+            columns = kind.ravel() == index
+            inputs, targets = keypoints[rows].reshape(rows.sum(), -1), joints[rows][:, columns]
+            found[:, columns] = _ridge_of_known(inputs, targets, asked.reshape(len(asked), -1), groups[rows])
     return found
+
+
+def _ridge_of_known(inputs: np.ndarray, joints: np.ndarray, asked: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(S, N, 2) for inputs (T, C), joints (T, N, 2) that are all known, and asked (S, C).
+
+    With H = 1/T + U diag(s² / (s² + λ)) Uᵀ of X - x̄ = U diag(s) Vᵀ, the frames g left out are predicted wrong by
+    (1 - H_gg)⁻¹ (Y - H Y)_g: no fit is repeated.
+    """
+    targets = joints.reshape(len(joints), -1)
+    centre, mean = inputs.mean(axis=0), targets.mean(axis=0)
+    left, spread, right = np.linalg.svd(inputs - centre, full_matrices=False)
+    coordinates = left.T @ (targets - mean)
+    shrinks = [spread**2 / (spread**2 + penalty) for penalty in PENALTIES]
+    errors = [_left_out_error(left, shrink, targets - mean, groups) for shrink in shrinks]
+    best = np.argmin(np.reshape(errors, (len(PENALTIES), -1, 2)).sum(axis=2), axis=0)  # (N,)
+    penalties = np.repeat(np.take(PENALTIES, best), 2)  # of each column of the targets
+    weight = right.T @ (spread[:, None] / (spread[:, None] ** 2 + penalties) * coordinates)
+    return (mean + (asked - centre) @ weight).reshape(len(asked), -1, 2)
+
+
+def _left_out_error(left: np.ndarray, shrink: np.ndarray, targets: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(2N,) summed squared errors of the centred targets (T, 2N) of each group, fitted on all others."""
+    residual = targets - left @ (shrink[:, None] * (left.T @ targets))
+    total = np.zeros(targets.shape[1])
+    for group in np.unique(groups):
+        rows = groups == group
+        hat = 1 / len(left) + (left[rows] * shrink) @ left[rows].T
+        kept = np.eye(len(hat)) * (1 + _SINGULAR) - hat
+        total += (np.linalg.solve(kept, residual[rows]) ** 2).sum(axis=0)
+    return total
 
 
 def mean_pose(joints: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from keypoint_perception.backends import Backend
 from keypoint_perception.geometry import pixels_to_normalised
+from training.evaluation.regression import told_apart
 from training.evaluation.videos import LabelledVideo
 from training.method import Method
 from training.methods.imm import IMM, IMMConfig
@@ -63,7 +64,7 @@ def train_for(make: Callable[[], Method], videos: Sequence[LabelledVideo], secon
 def train_supervised(
     network: Method, videos: Sequence[LabelledVideo], *, steps: int, seed: int, batch_size: int = 32, lr: float = 2e-3
 ) -> Method:
-    """Trains a network to put keypoint n on joint n, by squared distance.
+    """Trains a network to put keypoint n on joint n, by squared distance; limbs that look alike by `told_apart`.
 
     videos: all of one frame size, the network's input; each joint counts where it is annotated. The network's keypoints
     are at least as many as the joints. Returns the network, in evaluation mode.
@@ -91,7 +92,7 @@ def _padded_joints(videos: Sequence[LabelledVideo], count: int) -> Tensor:
     for video in videos:
         height, width = video.frames.shape[1:3]
         padded = np.full((len(video.joints), count, 2), np.nan, np.float32)
-        padded[:, : video.joints.shape[1]] = pixels_to_normalised(video.joints, (width, height))
+        padded[:, : video.joints.shape[1]] = told_apart(video, pixels_to_normalised(video.joints, (width, height)))
         parts.append(padded)
     return torch.from_numpy(np.concatenate(parts))
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from training.evaluation import landmarks
 from training.evaluation.predicted import PredictedVideo
+from training.evaluation.videos import LabelledVideo
+from training.simulation.trees import numbered_by_place
 
 LABEL_COUNTS = (1, 10, 100, 1000)
 """The curve by number of labelled examples has these points, as far as there are so many, and all."""
@@ -29,15 +31,26 @@ class Labels(NamedTuple):
     """(S, K, 2) keypoints to measure on, and"""
     test_joints: np.ndarray
     """(S, N, 2) their joints."""
+    train_groups: np.ndarray
+    """(T,) int; frames to fit on that resemble one another, since they are of one video, have one number."""
 
     def fitted(self, *, bias: bool = False) -> np.ndarray:
         """(S, N, 2) what a regression says about the test frames."""
         return landmarks.Regressor.fit(self.train, self.train_joints, bias=bias).predict(self.test)
 
+    def ridge(self) -> np.ndarray:
+        """(S, N, 2) what a regression with a penalty says about the test frames."""
+        return landmarks.ridge(self.train, self.train_joints, self.test, self.train_groups)
+
     def first(self, share: float) -> Labels:
         """With that share of the frames to fit on, the first of them."""
-        kept = max(1, round(share * len(self.train)))
-        return self._replace(train=self.train[:kept], train_joints=self.train_joints[:kept])
+        return self.only(np.arange(max(1, round(share * len(self.train)))))
+
+    def only(self, rows: np.ndarray) -> Labels:
+        """With those of the frames to fit on, by their numbers."""
+        return self._replace(
+            train=self.train[rows], train_joints=self.train_joints[rows], train_groups=self.train_groups[rows]
+        )
 
 
 def fit_frames(videos: Sequence[PredictedVideo]) -> list[np.ndarray]:
@@ -59,9 +72,17 @@ def variants(videos: Sequence[PredictedVideo]) -> list[list[PredictedVideo]]:
     return [[video for video in videos if video.video.variant == name] for name in names]
 
 
+def told_apart(video: LabelledVideo, joints: np.ndarray) -> np.ndarray:
+    """A video's true joints (T, N, 2), where limbs that look alike are numbered by their place in the picture.
+
+    Which of them a label means, nobody could tell from the picture otherwise.
+    """
+    return numbered_by_place(video.variant, video.names, video.adjacency, joints)
+
+
 def corner_joints(video: PredictedVideo) -> np.ndarray:
     """(T, N, 2) true joints in [-1, 1] units from the top-left corner, the keypoints' origin in a regression."""
-    return video.joints + 1
+    return told_apart(video.video, video.joints) + 1
 
 
 def labels(
@@ -74,8 +95,11 @@ def labels(
         usable = ~np.isnan(joints).all(axis=(1, 2))
         fit = np.concatenate(fit_frames(same))
         train, test = usable & fit, usable & ~fit
+        groups = np.repeat(np.arange(len(same)), [len(video.points) for video in same])[train]
         if train.any() and test.any():
-            yield Labels(points[train], joints[train], points[test], joints[test])
+            alone = len(np.unique(groups)) == 1  # a single video: its frames stand for themselves
+            groups = np.arange(len(groups)) if alone else groups
+            yield Labels(points[train], joints[train], points[test], joints[test], groups)
 
 
 def regression(videos: Sequence[PredictedVideo]) -> dict[str, float | None]:
@@ -91,7 +115,7 @@ def regression(videos: Sequence[PredictedVideo]) -> dict[str, float | None]:
             {
                 "error": landmarks.mean_error(fitted, truth),
                 "error_with_bias": landmarks.mean_error(part.fitted(bias=True), truth),
-                "error_ridge": landmarks.mean_error(landmarks.ridge(part.train, part.train_joints, part.test), truth),
+                "error_ridge": landmarks.mean_error(part.ridge(), truth),
                 "baseline_mean_pose": landmarks.mean_pose_error(part.train_joints, truth),
                 "pck": landmarks.correct_share(fitted, truth, CORRECT_BELOW),
                 "mean_absolute": landmarks.mean_absolute_error(fitted, truth),
@@ -116,8 +140,7 @@ def label_efficiency(videos: Sequence[PredictedVideo], seed: int = 0) -> dict[st
         for part in parts:
             for _ in range(DRAWS):
                 drawn = rng.choice(len(part.train), count, replace=False)
-                few = part._replace(train=part.train[drawn], train_joints=part.train_joints[drawn])
-                errors.append(landmarks.mean_error(few.fitted(), part.test_joints))
+                errors.append(landmarks.mean_error(part.only(drawn).fitted(), part.test_joints))
         curve[str(count)] = mean_or_none(errors)
     curve["all"] = mean_or_none([landmarks.mean_error(part.fitted(), part.test_joints) for part in parts])
     return curve
