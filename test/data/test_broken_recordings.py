@@ -233,8 +233,11 @@ def test_a_bad_episode(tmp_path: Path) -> None:
 
     write_episode(tmp_path / "episode_00000.npz", episode(0))
     (tmp_path / "episode_00001.npz").write_bytes(b"no zip")
+    np.savez(tmp_path / "episode_00002.npz", frame_differences=np.zeros((6, 8), np.uint8), fps=0.0)
+    write_episode(tmp_path / "episode_00003.npz", episode(3))
     found, lines = built(tmp_path, "")
-    assert len(used(found)) == 6 and "episode_00001.npz" in lines[0]
+    assert len(used(found)) == 12
+    assert "episode_00001.npz" in lines[0] and "(6, 8) uint8, 0.0 a second" in lines[1]
 
 
 def test_nothing_usable_says_what_there_is(tmp_path: Path) -> None:

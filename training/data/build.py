@@ -34,7 +34,7 @@ SAVE_SECONDS = 5.0
 """An interrupted run loses at most this much."""
 RESTART_SECONDS = 1.0
 """A stamp that goes back by less is out of order and skipped; one that goes back further begins a new sequence."""
-CHUNK = 4
+CHUNK = 2
 """Images that a thread takes at a time: threads that wake one another for each image spend their time on that. Not more
 than this for each thread and twice over are in memory."""
 

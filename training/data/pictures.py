@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -13,13 +16,14 @@ import numpy as np
 from keypoint_perception.errors import UserError
 from training.data.salvage import Damage
 from training.data.sources import Item, Source, Topic, natural
-from training.simulation.episode import read_episode
+from training.simulation.episode import read_frames
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 IMAGE_RATE = 30.0
 """Files in a folder have no time: they are taken to be this many to the second."""
 _ENDS_EARLY = 0.02
 """Containers only estimate their number of frames; a video this much shorter than it says is cut off."""
+_Read = TypeVar("_Read")
 
 
 class Video(Source):
@@ -120,7 +124,7 @@ class Episodes(Source):
     def _first(self) -> int:
         for path in self._files:
             try:
-                return len(read_episode(path).frames)
+                return len(read_frames(path)[0])
             except UserError:
                 continue
         raise UserError(f"none of the {len(self._files)} episodes in {self.path} can be read: simulate them again")
@@ -130,22 +134,38 @@ class Episodes(Source):
         return [Topic("", "episodes", len(self._files) * self._first, True)]
 
     def items(self, topic: str, start: int = 0) -> Iterator[Item | Damage]:
-        """See Source."""
+        """See Source. While an episode is used the next is read."""
         number = 0
-        for path in self._files:
-            try:
-                episode = read_episode(path)
-            except UserError as error:
+        for path, found in zip(self._files, _one_ahead(_read_frames, self._files), strict=True):
+            if isinstance(found, Damage):
                 if number >= start:
-                    yield Damage(path.name, str(error))
+                    yield found
                 number += 1
                 continue
-            name, recording = path.name, path.stem
-            for index, frame in enumerate(episode.frames):
-                if number >= start:
-                    stamp = round(index * 1e9 / episode.fps)
-                    yield Item(recording, stamp, f"{name}, frame {index}", "rgb8", partial(np.asarray, frame))
-                number += 1
+            frames, fps = found
+            for index in range(max(start - number, 0), len(frames)):
+                where, decode = f"{path.name}, frame {index}", partial(np.asarray, frames[index])
+                yield Item(path.stem, round(index * 1e9 / fps), where, "rgb8", decode)
+            number += len(frames)
+
+
+def _read_frames(path: Path) -> tuple[np.ndarray, float] | Damage:
+    try:
+        return read_frames(path)
+    except UserError as error:
+        return Damage(path.name, str(error))
+
+
+def _one_ahead(read: Callable[[Path], _Read], paths: list[Path]) -> Iterator[_Read]:
+    """What `read` gives for each path, in order; one more is read in a thread of its own meanwhile."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting: deque[Future[_Read]] = deque()
+        for path in paths:
+            waiting.append(reader.submit(read, path))
+            if len(waiting) > 1:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _read_image(path: Path) -> np.ndarray:

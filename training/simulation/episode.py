@@ -11,7 +11,10 @@ import itertools
 import os
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -74,17 +77,32 @@ def write_episode(path: str | os.PathLike[str], episode: Episode) -> None:
 
 def read_episode(path: str | os.PathLike[str]) -> Episode:
     """Reads what `write_episode` wrote. Raises UserError for anything else."""
+    with _opened(path) as archive:
+        arrays: dict[str, Any] = {name: archive[name] for name in _ARRAYS}
+        scalars: dict[str, Any] = {name: kind(archive[name].item()) for name, kind in _SCALARS.items()}
+        names = tuple(archive["names"].tolist())
+        return Episode(frames=_summed(archive[_DIFFERENCES]), names=names, **arrays, **scalars)
+
+
+def read_frames(path: str | os.PathLike[str]) -> tuple[np.ndarray, float]:
+    """The frames (T, H, W, 3) uint8 RGB alone and how many there are a second. Raises UserError for anything else."""
+    with _opened(path) as archive:
+        differences, fps = archive[_DIFFERENCES], float(archive["fps"].item())
+        if differences.ndim != 4 or differences.shape[3] != 3 or differences.dtype != np.uint8 or not fps > 0:
+            raise ValueError(f"frames {differences.shape} {differences.dtype}, {fps} a second")
+        return _summed(differences), fps
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Mapping[str, np.ndarray]]:
+    """The members of an episode's file. What goes wrong with them becomes a UserError."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in _ARRAYS}
-            scalars = {name: kind(archive[name].item()) for name, kind in _SCALARS.items()}
-            names = tuple(archive["names"].tolist())
-            frames = _summed(archive[_DIFFERENCES])
+            yield archive
     except KeyError as error:
         raise UserError(f"{path} is no simulated episode: it has no {error.args[0]!r}") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError, TypeError) as error:
         raise UserError(f"cannot read the episode {path}: {error}; delete it and run simulate again") from error
-    return Episode(frames=frames, names=names, **arrays, **scalars)
 
 
 def _summed(differences: np.ndarray) -> np.ndarray:
