@@ -101,6 +101,22 @@ def test_colour_and_depth_of_one_pass_are_those_of_two(world):
     np.testing.assert_allclose(depth, apart, rtol=1e-3)
 
 
+def test_a_picture_over_its_backdrop_is_the_whole_picture():
+    still = '<geom type="plane" size="3 3 1" rgba=".2 .5 .3 1"/><geom type="box" size=".1 .1 .1" pos=".2 -.3 .9"/>'
+    model = mujoco.MjModel.from_xml_string(BALL.replace('<body name="ball"', still + '<body name="ball"'))
+    with World(model, [Node("ball", 1, (0.0, 0.0, 0.0))], [], (96, 72), antialiasing=0) as world:
+        backdrop = world.backdrop("front")
+        assert not world.is_moving("front")
+        for x in (-0.4, 0.1, 0.2, 0.3, 9.0):  # beside the box, behind it, out of sight; the screen stands in the floor
+            place(world, x, 0.0, 0.9)
+            world.data.mocap_pos[1] = (x, 0.0, 0.0)
+            world.refresh()
+            for over, whole in zip(
+                world.render_with_depth("front", backdrop), world.render_with_depth("front"), strict=True
+            ):
+                np.testing.assert_array_equal(over, whole)
+
+
 def test_missing_egl_is_named_with_the_line_that_installs_it():
     script = (
         "from training.simulation.scene import World, mujoco\n"

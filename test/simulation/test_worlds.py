@@ -1,5 +1,6 @@
 """What is written down as true of the simulated objects, held against the pictures."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -86,6 +87,13 @@ def test_the_mask_is_the_moving_bodies(actor):
     shown = actor.world.segmentation(CAMERA) > 0
     expected = shown.reshape(64, SUPERSAMPLING, 64, SUPERSAMPLING).mean(axis=(1, 3)) >= 0.5
     assert (mask & expected).sum() > 0.97 * (mask | expected).sum()
+
+
+def test_frames_drawn_over_a_backdrop_are_frames_drawn_whole(actor):
+    episode = play(actor)
+    colour, _ = actor.world.render_with_depth(CAMERA)
+    whole = cv2.resize(colour, actor.size, interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(episode.frames[-1], whole)
 
 
 def test_a_hidden_joint_has_a_limb_in_front_of_it(actor):

@@ -93,6 +93,7 @@ class Actor:
             (width * supersampling, height * supersampling),
             antialiasing=0 if supersampling > 1 else 4,
         )
+        self._camera_moves = self.world.is_moving(CAMERA)
 
     def __enter__(self) -> Actor:
         return self
@@ -114,11 +115,13 @@ class Actor:
         keypoints = np.empty((frames, joints, 2), np.float32)
         points = np.empty((frames, joints, 3), np.float32)
         self._begin(rng)
-        background = self._background()
         self._colour(rng)
+        backdrop = self.world.backdrop(CAMERA)
+        # As far as the camera stays at its distance, where it follows the object.
+        background = np.where(np.isnan(backdrop.depth), np.inf, backdrop.depth)
         for t in range(frames):
             self._move(t, rng)
-            colour, depth = self.world.render_with_depth(CAMERA)
+            colour, depth = self.world.render_with_depth(CAMERA, None if self._camera_moves else backdrop)
             pictures[t] = cv2.resize(colour, self.size, interpolation=cv2.INTER_AREA)
             mask[t] = self._covered(depth < 0.999 * background)
             pixels, points[t] = self.world.project(CAMERA)
@@ -177,12 +180,6 @@ class Actor:
         if frame % ACTION_FRAMES == 0:
             self.world.data.ctrl[:] = rng.uniform(self._low, self._high)
         self.world.advance(self.variant.period)
-
-    def _background(self) -> np.ndarray:
-        """Depth of what does not move, as far as the camera stays at its distance: (H, W) metres, inf for none."""
-        self.world.model.geom_rgba[self._limbs, 3] = 0
-        depth = self.world.render_with_depth(CAMERA)[1]
-        return np.where(np.isnan(depth), np.inf, depth)
 
     def _covered(self, fine: np.ndarray) -> np.ndarray:
         """Which pixels have at least half of their samples set."""

@@ -222,7 +222,7 @@ class _Recorder:
 
     def _transforms(self, stamp: int) -> None:
         data = self._world.data
-        moving = [stream for stream in self._streams if self._is_moving(stream)]
+        moving = [stream for stream in self._streams if self._world.is_moving(stream.camera)]
         transforms = [
             self._transform(stamp, self._world.model.body(b).name, data.xpos[b], data.xquat[b]) for b in self._bodies
         ]
@@ -230,16 +230,10 @@ class _Recorder:
         self._bag.send("/tf", "tf2_msgs/msg/TFMessage", stamp, transforms=transforms)
 
     def _static_transforms(self, stamp: int) -> None:
-        fixed = [stream for stream in self._streams if not self._is_moving(stream)]
+        fixed = [stream for stream in self._streams if not self._world.is_moving(stream.camera)]
         if fixed:
             transforms = [self._camera_transform(stamp, stream) for stream in fixed]
             self._bag.send("/tf_static", "tf2_msgs/msg/TFMessage", stamp, latched=True, transforms=transforms)
-
-    def _is_moving(self, stream: CameraStream) -> bool:
-        model = self._world.model
-        index = model.camera(stream.camera).id
-        tracks = int(model.cam_mode[index]) != int(mujoco.mjtCamLight.mjCAMLIGHT_FIXED)
-        return tracks or int(model.cam_bodyid[index]) > 0
 
     def _camera_transform(self, stamp: int, stream: CameraStream) -> Any:
         view = self._world.camera(stream.camera)

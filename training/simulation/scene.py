@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
+import cv2
 import numpy as np
 
 from keypoint_perception.errors import UserError
@@ -72,6 +73,15 @@ class CameraModel:
         """Optical points (N, 3) to pixels (N, 2); NaN behind the camera."""
         z = np.where(points[:, 2:] > 0, points[:, 2:], np.nan)
         return points[:, :2] / z * self.K[[0, 1], [0, 1]] + self.K[:2, 2]
+
+
+class Picture(NamedTuple):
+    """What a camera sees."""
+
+    colour: np.ndarray
+    """(H, W, 3) uint8 RGB."""
+    depth: np.ndarray
+    """Distance along the optical axis: (H, W) float32 metres, NaN where nothing is hit."""
 
 
 def check_setting(seed: int, size: tuple[int, int]) -> None:
@@ -166,8 +176,7 @@ class World:
 
     def render(self, camera: str) -> np.ndarray:
         """Colour: (H, W, 3) uint8 RGB."""
-        self._renderer.disable_depth_rendering()
-        self._renderer.disable_segmentation_rendering()
+        self._for_colour()
         return self._draw(camera, shadows=self._shadows)
 
     def depth(self, camera: str) -> np.ndarray:
@@ -177,15 +186,21 @@ class World:
         far = self.model.vis.map.zfar * self.model.stat.extent
         return np.where(metres < 0.999 * far, metres, np.float32(np.nan))
 
-    def render_with_depth(self, camera: str) -> tuple[np.ndarray, np.ndarray]:
-        """`render` and `depth` of it from a single pass, which costs no more than `render`."""
-        colour = self.render(camera)
-        reversed_z = np.empty(colour.shape[:2], np.float32)
-        corner = mujoco.MjrRect(0, 0, *self.size)
-        mujoco.mjr_readPixels(None, reversed_z, corner, self._renderer._mjr_context)  # still holds what was drawn
-        near, far = (plane * self.model.stat.extent for plane in (self.model.vis.map.znear, self.model.vis.map.zfar))
-        metres = near * far / (near + np.flipud(reversed_z) * np.float32(far - near))
-        return colour, np.where(metres < 0.999 * far, metres, np.float32(np.nan))
+    def render_with_depth(self, camera: str, backdrop: Picture | None = None) -> Picture:
+        """`render` and `depth` of it from a single pass, which costs no more than `render`.
+
+        `backdrop`, what `backdrop` gave since this camera last moved, makes it cheaper: the same picture, of which only
+        what moves is drawn.
+        """
+        if backdrop is None:
+            return self._picture(camera, mujoco.mjtCatBit.mjCAT_ALL, self._shadows)
+        colour, depth = self._picture(camera, mujoco.mjtCatBit.mjCAT_DYNAMIC)
+        behind = (np.isnan(depth) | (depth >= backdrop.depth)).view(np.uint8)
+        return Picture(cv2.copyTo(backdrop.colour, behind, colour), cv2.copyTo(backdrop.depth, behind, depth))
+
+    def backdrop(self, camera: str) -> Picture:
+        """`render_with_depth`, without shadows, of what never moves."""
+        return self._picture(camera, mujoco.mjtCatBit.mjCAT_STATIC)
 
     def segmentation(self, camera: str) -> np.ndarray:
         """Which body each pixel shows: (H, W) int32 body ids, 0 for what is fixed to the world, -1 for nothing."""
@@ -194,11 +209,28 @@ class World:
         is_geom = kinds == int(mujoco.mjtObj.mjOBJ_GEOM)
         return np.where(is_geom, self.model.geom_bodyid[np.where(is_geom, ids, 0)], -1).astype(np.int32)
 
-    def _draw(self, camera: str, *, shadows: bool = False) -> np.ndarray:
-        self._renderer.update_scene(self.data, camera, self._options)
-        flags = self._renderer.scene.flags
-        flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-        flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
+    def _picture(self, camera: str, parts: Any, shadows: bool = False) -> Picture:
+        self._for_colour()
+        colour = self._draw(camera, parts, shadows)
+        reversed_z = np.empty(colour.shape[:2], np.float32)
+        corner = mujoco.MjrRect(0, 0, *self.size)
+        mujoco.mjr_readPixels(None, reversed_z, corner, self._renderer._mjr_context)  # still holds what was drawn
+        near, far = (plane * self.model.stat.extent for plane in (self.model.vis.map.znear, self.model.vis.map.zfar))
+        metres = near * far / (near + np.flipud(reversed_z) * np.float32(far - near))
+        return Picture(colour, np.where(metres < 0.999 * far, metres, np.float32(np.nan)))
+
+    def _for_colour(self) -> None:
+        self._renderer.disable_depth_rendering()
+        self._renderer.disable_segmentation_rendering()
+
+    def _draw(self, camera: str, parts: Any = mujoco.mjtCatBit.mjCAT_ALL, shadows: bool = False) -> np.ndarray:
+        """What the renderer is set to, of all there is or of `parts` of it, mjtCatBit; the sky is no moving part."""
+        view, scene = mujoco.MjvCamera(), self._renderer.scene
+        view.type, view.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, self.model.camera(camera).id
+        mujoco.mjv_updateScene(self.model, self.data, self._options, None, view, int(parts), scene)
+        scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
+        scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = parts != mujoco.mjtCatBit.mjCAT_DYNAMIC
         return self._renderer.render()
 
     # -------------------------------------------------------------------------------------------------------- truth
@@ -211,6 +243,12 @@ class World:
         intrinsics = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
         rotation = (self.data.cam_xmat[index].reshape(3, 3) @ _TO_OPTICAL).T
         return CameraModel(intrinsics, self.size, rotation, -rotation @ self.data.cam_xpos[index])
+
+    def is_moving(self, camera: str) -> bool:
+        """Whether a camera can change its pose: it is on a body, or follows one."""
+        index = self.model.camera(camera).id
+        follows = int(self.model.cam_mode[index]) != int(mujoco.mjtCamLight.mjCAMLIGHT_FIXED)
+        return follows or int(self.model.cam_bodyid[index]) > 0
 
     def positions(self, data: Any = None) -> np.ndarray:
         """World positions of the nodes: (J, 3) float64 metres, now or in another state of the model."""
