@@ -37,7 +37,7 @@ from keypoint_perception.lifting import Lifted, lift
 from keypoint_perception.model import Model
 from keypoint_perception.recorded_images import RecordedImages
 from keypoint_perception.ros.conversions import stamp_ns
-from keypoint_perception.ros.results import LATCHED, Look, Result, ResultMessages
+from keypoint_perception.ros.results import LATCHED, TOPICS, Look, Result, ResultMessages
 from keypoint_perception.smoothing import Follower, OneEuroConfig
 from keypoint_perception.video import video_writer
 
@@ -193,14 +193,15 @@ class _Topics:
     def write(self, received_ns: int, result: Result) -> None:
         """Everything about one image."""
         for name, message in self._messages.of(result, self._model, self._look, FOR_THE_EYE.__contains__):
-            data = message_store().serialize_cdr(message, message.__msgtype__)
-            self._writer.write(self._connection(name, message.__msgtype__), received_ns, data)
+            is_serialised = isinstance(message, bytes)
+            data = message if is_serialised else message_store().serialize_cdr(message, TOPICS[name])
+            self._writer.write(self._connection(name), received_ns, data)
 
-    def _connection(self, name: str, message_type: str) -> Connection:
+    def _connection(self, name: str) -> Connection:
         if name not in self._connections:
             self._connections[name] = self._writer.add_connection(
                 f"{self._prefix}/{name}",
-                message_type,
+                TOPICS[name],
                 typestore=message_store(),
                 offered_qos_profiles=[_LATCHED] if name in LATCHED else [],
             )

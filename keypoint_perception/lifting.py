@@ -32,7 +32,12 @@ class Lifted(NamedTuple):
     positions: np.ndarray
     """(K, 3) float64, NaN where unknown."""
     stddev: np.ndarray
-    """(K,) float64, NaN where unknown."""
+    """(K,) float64, NaN where the position is unknown."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether any position is known."""
+        return bool(np.isfinite(self.stddev).any())
 
     @classmethod
     def unknown(cls, count: int) -> Lifted:
@@ -143,7 +148,8 @@ def lift(points: np.ndarray, depth: np.ndarray, intrinsics: Intrinsics, window: 
         column, row = round(x), round(y)
         patch = depth[max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1]
         distance[k], spread[k] = _nearest_surface(patch)
-    return Lifted(intrinsics.rays(points) * distance[:, None], spread)
+    positions = intrinsics.rays(points) * distance[:, None]
+    return Lifted(positions, np.where(np.isfinite(positions[:, 2]), spread, np.nan))
 
 
 def triangulate(

@@ -35,42 +35,6 @@ def stamp_ns(header: Any) -> int:
     return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
 
 
-class KeypointArrays:
-    """KeypointArray messages of one model. It is one message, filled anew for each image: that is much faster."""
-
-    def __init__(self, messages: Messages, model: Model) -> None:
-        self._keypoints = [
-            messages.make(f"{PACKAGE}/Keypoint", id=index, name=name, position=messages.make("geometry_msgs/msg/Point"))
-            for index, name in enumerate(model.info.keypoint_names)
-        ]
-        self._message = messages.make(f"{PACKAGE}/KeypointArray", model_id=model.id, keypoints=self._keypoints)
-
-    def fill(self, header: Any, observation: Observation, states: np.ndarray, lifted: Lifted) -> Any:
-        """All K, in id order, in pixels of the source image. What it returns holds until the next call.
-
-        states: (K,) values of smoothing.State. lifted: positions in the frame of `header`.
-        """
-        rows = zip(
-            self._keypoints,
-            states.tolist(),
-            observation.scores.tolist(),
-            observation.keypoints.tolist(),
-            lifted.positions.tolist(),
-            lifted.stddev.tolist(),
-            strict=True,
-        )
-        for keypoint, state, score, (u, v), (x, y, z), stddev in rows:
-            keypoint.state, keypoint.score, keypoint.u, keypoint.v = state, score, u, v
-            keypoint.position_stddev = stddev
-            position = keypoint.position
-            position.x, position.y, position.z = x, y, z
-        message = self._message
-        message.header = header
-        message.image_width, message.image_height = observation.image_size
-        message.position_frame_id = header.frame_id if np.isfinite(lifted.positions).any() else ""
-        return message
-
-
 def skeleton_graph(messages: Messages, header: Any, model: Model, observation: Observation, lifted: Lifted) -> Any:
     """A SkeletonGraph: the edges of the observation with their weights and, where both ends are known, lengths."""
     edges = observation.edges(EDGE_THRESHOLD)

@@ -16,13 +16,13 @@ from keypoint_perception.ros.annotations import TYPE as ANNOTATIONS_TYPE
 from keypoint_perception.ros.annotations import image_annotations
 from keypoint_perception.ros.conversions import (
     PACKAGE,
-    KeypointArrays,
     Messages,
     jpeg_image,
     keypoint_hierarchy,
     rgb_image,
     skeleton_graph,
 )
+from keypoint_perception.ros.keypoint_arrays import KeypointArrays
 from keypoint_perception.ros.markers import marker_positions, skeleton_markers
 
 TOPICS = {
@@ -77,20 +77,21 @@ class ResultMessages:
         self._skeleton_is_static = False
 
     def of(self, result: Result, model: Model, look: Look, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Any]]:
-        """(topic, message) of a result; a message holds until the next is asked for.
+        """(topic, message) of a result.
 
-        Keypoints come first and always; the hierarchy once a model; the skeleton whenever it may have changed.
+        Keypoints come first and always, and serialised; the hierarchy once a model; the skeleton whenever it may have
+        changed.
         wanted: whether somebody looks at a topic, asked for what is only for the eye.
         """
         messages, header, observation, lifted = self._messages, result.header, result.observation, result.lifted
         is_new = self._model_id != model.id
         if is_new:
             self._model_id, self._skeleton_is_static = model.id, False
-            self._keypoints = KeypointArrays(messages, model)
-        yield "keypoints", self._keypoints.fill(header, observation, result.states, lifted)
+            self._keypoints = KeypointArrays(model)
+        yield "keypoints", self._keypoints.serialise(header, observation, result.states, lifted)
         if is_new:
             yield "hierarchy", keypoint_hierarchy(messages, header, model)
-        static = model.info.adjacency is not None and not np.isfinite(lifted.stddev).any()  # nor are there lengths
+        static = model.info.adjacency is not None and not lifted.is_known  # nor are there lengths
         if not (static and self._skeleton_is_static):
             self._skeleton_is_static = static
             yield "skeleton", skeleton_graph(messages, header, model, observation, lifted)
