@@ -43,6 +43,8 @@ from training.simulation.episode import Episode, write_episode
 
 SIZE = (640, 480)
 INPUT = (128, 128)
+EPISODE = (64, 64)
+"""Simulated episodes have the size that they are trained on and keep it."""
 TOPIC = "/camera/image_raw"
 PERIOD = 33_333_333
 
@@ -117,15 +119,15 @@ def write_images(path: Path, frames: list[np.ndarray]) -> Path:
 
 
 def write_episodes(path: Path, count: int) -> Path:
-    """Episodes of 90 frames at 64 x 64."""
+    """Episodes of 90 frames."""
     for number in range(count):
-        frames = np.stack(films(90, (64, 64)))
+        frames = np.stack(films(90, EPISODE))
         joints = np.zeros((90, 4, 2), np.float32)
         write_episode(
             path / f"episode_{number:05d}.npz",
             Episode(
                 "benchmark", "four", number, 30.0, frames, joints, np.zeros((90, 4, 3), np.float32),
-                np.ones((90, 4), bool), np.zeros((90, 64, 64), bool), np.zeros((4, 4), bool), ("a", "b", "c", "d"),
+                np.ones((90, 4), bool), np.zeros((90, *EPISODE), bool), np.zeros((4, 4), bool), ("a", "b", "c", "d"),
             ),
         )  # fmt: skip
     return path
@@ -148,23 +150,23 @@ def make_sources(folder: Path, count: int) -> dict[str, Path]:
     return made
 
 
-def decoding(path: Path, resized: bool) -> int:
-    """Reads and decodes every frame, resizes it or not, and keeps none."""
+def decoding(path: Path, size: tuple[int, int] | None) -> int:
+    """Reads and decodes every frame, resizes it to `size`, if any, and keeps none."""
     (source,) = open_source(path)
     frames = 0
     for item in source.items(source.choose("")):
         assert isinstance(item, Item)
         image = item.decode()
-        if resized:
-            resize(image, INPUT)
+        if size:
+            resize(image, size)
         frames += 1
     return frames
 
 
-def into_store(path: Path, root: Path) -> int:
-    """Builds a store that is not there yet."""
+def into_store(path: Path, root: Path, size: tuple[int, int]) -> int:
+    """Builds a store that is not there yet, of frames of `size`."""
     (source,) = open_source(path)
-    view = View(source.choose(""), INPUT, None)
+    view = View(source.choose(""), size, None)
     return build_store(source, view, root, progress=False).items
 
 
@@ -255,11 +257,11 @@ def main() -> None:
         print(f"{'source':<22}" + "".join(f"{column:>9}" for column in columns))
         sources = make_sources(folder, given.frames)
         for kind, path in sources.items():
-            count = itertools.count()
+            count, size = itertools.count(), EPISODE if kind == "simulated episodes" else INPUT
             jobs = {
-                "store": lambda p=path, c=count: into_store(p, folder / f"stores_{p.name}_{next(c)}"),
-                "bare": lambda p=path: decoding(p, resized=False),
-                "resized": lambda p=path: decoding(p, resized=True),
+                "store": lambda p=path, c=count, s=size: into_store(p, folder / f"stores_{p.name}_{next(c)}", s),
+                "bare": lambda p=path: decoding(p, None),
+                "resized": lambda p=path, s=size: decoding(p, s),
             }
             figures[kind] = measure(jobs, given.rounds)
             print(row(kind, figures[kind]), flush=True)
