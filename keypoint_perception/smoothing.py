@@ -95,18 +95,18 @@ class StateTracker:
         if not 0 < time - self._time <= self._max_gap or len(points) != len(self._seen):
             self._start(len(points))
         self._time = time
-        with np.errstate(invalid="ignore"):
-            inside = _inside(points, size)
-            observed = inside & (scores >= threshold)
-            elapsed = (time - self._seen_time)[:, None]
+        inside = _inside(points, size)
+        observed = inside & (scores >= threshold)
+        elapsed = (time - self._seen_time)[:, None]
+        states = np.full(len(points), State.OBSERVED, np.uint8)
+        if not observed.all():
             expected = self._seen + self._speed * np.minimum(elapsed, self._max_gap)
             self._left |= ~_inside(expected, size)
-            self._left &= ~observed
-            self._remember(points, observed, elapsed)
+            states[~observed] = State.OCCLUDED
+            states[~observed & (self._left | ~inside)] = State.OUT_OF_IMAGE
+        self._left[observed] = False
+        self._remember(points, observed, elapsed)
         self._seen_time[observed] = time
-        states = np.full(len(points), State.OCCLUDED, np.uint8)
-        states[self._left | ~inside] = State.OUT_OF_IMAGE
-        states[observed] = State.OBSERVED
         return states
 
     def _start(self, count: int) -> None:
@@ -147,5 +147,4 @@ def _smoothing_factor(cutoff: float | np.ndarray, elapsed: float) -> float | np.
 
 def _inside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(K,) whether points (K, 2), pixels, lie in a picture of `size`, borders included."""
-    u, v = points.T
-    return (u >= -0.5) & (u <= size[0] - 0.5) & (v >= -0.5) & (v <= size[1] - 0.5)
+    return ((points >= -0.5) & (points <= np.subtract(size, 0.5))).all(axis=1)

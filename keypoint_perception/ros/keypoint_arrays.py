@@ -74,8 +74,8 @@ class _Layout:
 
     def filled(self, stamp: Any, observation: Observation, states: np.ndarray, lifted: Lifted) -> bytes:
         """The message with these numbers."""
-        _STAMP.pack_into(self._bytes, self._stamp, stamp.sec, stamp.nanosec)
-        _SIZE.pack_into(self._bytes, self._size, *observation.image_size)
+        _STAMP.pack_into(self._bytes.data, self._stamp, stamp.sec, stamp.nanosec)
+        _SIZE.pack_into(self._bytes.data, self._size, *observation.image_size)
         self._bytes[self._states] = states
         self._floats[self._scores] = observation.scores
         self._floats[self._pixels] = observation.keypoints
