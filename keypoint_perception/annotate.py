@@ -17,19 +17,11 @@ from typing import Any
 
 import numpy as np
 from rosbags.highlevel import AnyReader
-from rosbags.interfaces import (
-    Connection,
-    Qos,
-    QosDurability,
-    QosHistory,
-    QosLiveliness,
-    QosReliability,
-    QosTime,
-)
+from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Writer
 
 from keypoint_perception.backends import CHOICES
-from keypoint_perception.bags import IMAGE_TYPES, BagMessages, message_store, open_bag, write_bag
+from keypoint_perception.bags import IMAGE_TYPES, BagMessages, message_store, open_bag, reliable, write_bag
 from keypoint_perception.detector import DEFAULT_BACKEND, Detector, shipped_model
 from keypoint_perception.drawing import SCORE_THRESHOLD, Style, draw
 from keypoint_perception.errors import UserError
@@ -45,11 +37,6 @@ BATCH = 8
 MAX_GAP_S = 0.5
 FOR_THE_EYE = frozenset({"markers", "overlay/compressed"})
 """What a bag gets beside the keypoints and their structure."""
-_NEVER = QosTime(9223372036, 854775807)
-_LATCHED = Qos(
-    QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL, _NEVER, _NEVER,
-    QosLiveliness.AUTOMATIC, _NEVER, False,
-)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -203,7 +190,7 @@ class _Topics:
                 f"{self._prefix}/{name}",
                 TOPICS[name],
                 typestore=message_store(),
-                offered_qos_profiles=[_LATCHED] if name in LATCHED else [],
+                offered_qos_profiles=[reliable(latched=True)] if name in LATCHED else [],
             )
         return self._connections[name]
 

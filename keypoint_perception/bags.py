@@ -14,7 +14,16 @@ from typing import Any, Literal
 
 import numpy as np
 from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection, Nodetype
+from rosbags.interfaces import (
+    Connection,
+    Nodetype,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
@@ -26,6 +35,8 @@ IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 BAG_VERSION: Literal[8, 9] = 8
 """What every distribution from Humble on reads."""
 _MESSAGES = "keypoint_perception_msgs"
+_FOREVER = QosTime(9223372036, 854775807)
+"""What ROS writes for an unlimited duration."""
 _HEADER_AT = 4
 """A serialised message begins with four bytes of encapsulation; a header's stamp, sec and nanosec, comes first."""
 
@@ -84,6 +95,21 @@ def write_bag(path: str | os.PathLike[str]) -> Iterator[Writer]:
         shutil.rmtree(workplace, ignore_errors=True)
 
 
+def reliable(*, latched: bool = False) -> Qos:
+    """The quality of service that a topic of a bag is offered with when it is played; latched is transient local."""
+    return Qos(
+        QosHistory.KEEP_LAST,
+        1 if latched else 10,
+        QosReliability.RELIABLE,
+        QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
+        deadline=_FOREVER,
+        lifespan=_FOREVER,
+        liveliness=QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=_FOREVER,
+        avoid_ros_namespace_conventions=False,
+    )
+
+
 @cache
 def message_store() -> Typestore:
     """The types of ROS 2 and of keypoint_perception_msgs."""
@@ -100,7 +126,7 @@ class BagMessages:
     """Messages for bags; see ros.conversions.Messages."""
 
     def make(self, type_name: str, **fields: Any) -> Any:
-        """See Messages.make."""
+        """A message; fields that are not given are zero or empty. See Messages.make."""
         _, definitions = message_store().fielddefs[type_name]
         missing = {name: self._default(kind) for name, kind in definitions if name not in fields}
         return message_store().types[type_name](**fields, **missing)

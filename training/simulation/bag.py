@@ -9,14 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import Writer
 
-from keypoint_perception.bags import message_store, write_bag
+from keypoint_perception.bags import BagMessages, message_store, reliable, write_bag
 from keypoint_perception.errors import UserError
-
-_FOREVER = QosTime(9223372036, 854775807)
-"""What ROS writes for an unlimited duration."""
 
 
 class Bag:
@@ -25,11 +21,12 @@ class Bag:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._store = message_store()
+        self._messages = BagMessages()
         self._connections: dict[str, Any] = {}
 
     def make(self, kind: str, **fields: Any) -> Any:
-        """A message, for example of `kind` "geometry_msgs/msg/Point"; every field must be given."""
-        return self._store.types[kind](**fields)
+        """A message, for example of `kind` "geometry_msgs/msg/Point"; what is not given is zero or empty."""
+        return self._messages.make(kind, **fields)
 
     def header(self, stamp: int, frame: str) -> Any:
         """A std_msgs Header."""
@@ -40,7 +37,7 @@ class Bag:
         """Writes one message; `latched` offers it to whoever subscribes later (transient local)."""
         if topic not in self._connections:
             self._connections[topic] = self._writer.add_connection(
-                topic, kind, typestore=self._store, offered_qos_profiles=[_reliable(latched)]
+                topic, kind, typestore=self._store, offered_qos_profiles=[reliable(latched=latched)]
             )
         message = self._store.serialize_cdr(self.make(kind, **fields), kind)
         self._writer.write(self._connections[topic], stamp, message)
@@ -70,17 +67,3 @@ def new_bag(path: str | os.PathLike[str]) -> Iterator[Bag]:
         raise UserError(f"{path} exists already: name a new folder for the recording, or remove this one")
     with write_bag(path) as writer:
         yield Bag(writer)
-
-
-def _reliable(latched: bool) -> Qos:
-    return Qos(
-        QosHistory.KEEP_LAST,
-        10,
-        QosReliability.RELIABLE,
-        QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
-        deadline=_FOREVER,
-        lifespan=_FOREVER,
-        liveliness=QosLiveliness.AUTOMATIC,
-        liveliness_lease_duration=_FOREVER,
-        avoid_ros_namespace_conventions=False,
-    )

@@ -169,13 +169,10 @@ class _Recorder:
     def _camera_info(self, stream: CameraStream, header: Any, stamp: int) -> None:
         view = self._world.camera(stream.camera)
         projection = np.hstack([view.K, np.zeros((3, 1))])
-        roi = self._bag.make(
-            "sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
-        )
         self._bag.send(
             f"{stream.topic}/camera_info", "sensor_msgs/msg/CameraInfo", stamp,
             header=header, height=view.size[1], width=view.size[0], distortion_model="plumb_bob", d=np.zeros(5),
-            k=view.K.ravel(), r=np.eye(3).ravel(), p=projection.ravel(), binning_x=0, binning_y=0, roi=roi,
+            k=view.K.ravel(), r=np.eye(3).ravel(), p=projection.ravel(),
         )  # fmt: skip
 
     # -------------------------------------------------------------------------------------------------------- truth
