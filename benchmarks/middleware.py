@@ -61,12 +61,15 @@ class Bench:
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
 
+        from keypoint_perception.ros.process import spare_collections
+
         self._node, self._executor = rclpy.create_node("bench"), SingleThreadedExecutor()
         self._executor.add_node(self._node)
         self._publishers: dict[str, Any] = {}
         self._subscriptions: dict[str, Any] = {}
         self._run = Run()
         self._image = _serialised_picture()
+        spare_collections()
 
     def close(self) -> None:
         """Ends the node."""

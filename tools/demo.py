@@ -84,6 +84,8 @@ def _play_and_listen(options: argparse.Namespace, total: int, there: set[str]) -
     """Runs the detector and the player until the last image has been served. there: the bag's topics."""
     import rclpy
 
+    from keypoint_perception.ros.process import spare_collections
+
     topics = {"image": options.topic} | {name: topic for name, topic in BESIDE.items() if topic in there}
     parameters = {"model": options.model, "backend": options.backend, "image_transport": "compressed"}
     if "depth" in topics:
@@ -99,6 +101,7 @@ def _play_and_listen(options: argparse.Namespace, total: int, there: set[str]) -
             stamps = Path(folder) / "stamps.json"
             listener, heard = _listen()
             _wait_for_detector(listener, node)
+            spare_collections()
             player = [sys.executable, str(ROOT / "tools" / "play.py"), str(options.bag), "--topics", *topics.values()]
             with _process([*player, "--wait-for", options.topic, "--stamps", str(stamps)]) as playing:
                 _follow(listener, heard, playing, node, total)

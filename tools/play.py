@@ -20,6 +20,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from keypoint_perception.bags import header_stamp_ns, open_bag, with_stamp
 from keypoint_perception.errors import UserError
 from keypoint_perception.ros.messages import message_class
+from keypoint_perception.ros.process import spare_collections
 
 _QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 _PATIENCE_S = 30.0
@@ -54,6 +55,7 @@ def play(bag: Path, topics: list[str], wait_for: str | None) -> list[tuple[int, 
     publishers = {topic: node.create_publisher(cls, topic, _QOS) for topic, cls in classes.items()}
     if wait_for is not None:
         _wait_for_subscriber(node, publishers[wait_for])
+    spare_collections()
     first, start = messages[0][2], time.monotonic()
     stamp_of: dict[int, int] = {}
     played = []
