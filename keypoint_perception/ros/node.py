@@ -15,6 +15,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
+from rclpy.timer import Timer
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.ros.diagnostics import camera_status, check_name, model_status
@@ -45,7 +46,7 @@ class DetectorNode(LifecycleNode):
         self._state = "unconfigured"
         self._faults = Faults(self.get_logger())
         self._rig: Rig | None = None
-        self._starting = self._settings.autostart
+        self._starting: Timer | None = None
         self._restoring = False
         self._host = ModelHost(self, self._note_swap)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
@@ -54,8 +55,8 @@ class DetectorNode(LifecycleNode):
         # In a group of its own: a request waits for the loader, and images must not wait with it.
         group = MutuallyExclusiveCallbackGroup()
         self.create_service(LoadModel, "~/load_model", self._load_model, callback_group=group)
-        if self._starting:
-            self.create_timer(_RETRY_PERIOD_S, self._start)
+        if self._settings.autostart:
+            self._starting = self.create_timer(_RETRY_PERIOD_S, self._start)
             self._start()
 
     # Life cycle
@@ -122,8 +123,11 @@ class DetectorNode(LifecycleNode):
 
     def _start(self) -> None:
         """Configures and activates once; while that fails, such as for want of a model, it is tried again."""
-        if self._starting and self._state == "unconfigured" and self.trigger_configure() == _SUCCESS:
-            self._starting = False
+        if self._starting is None:
+            return
+        if self._state == "unconfigured" and self.trigger_configure() == _SUCCESS:
+            self.destroy_timer(self._starting)
+            self._starting = None
             self.trigger_activate()
 
     # Parameters and models
@@ -174,7 +178,7 @@ class DetectorNode(LifecycleNode):
     def _load_and_start(self, changes: dict[str, Any]) -> str:
         """For want of a model the node has not started: with this one it may."""
         self._change(changes)
-        if not self._starting:
+        if self._starting is None:
             return "noted: configure the node"
         self._start()
         if self._host.detector is None:
