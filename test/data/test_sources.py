@@ -78,7 +78,7 @@ def compressed_file_bag(path: Path, content: list[Message], storage: StoragePlug
 
 
 def one_file(bag: Path) -> Path:
-    (file,) = (f for f in bag.iterdir() if f.suffix in (".mcap", ".db3"))
+    (file,) = (f for f in bag.iterdir() if f.name != "metadata.yaml")
     return file
 
 
@@ -93,6 +93,7 @@ BAGS: dict[str, Callable[[Path, list[Message]], Path]] = {
     "mcap, chunks zstd": lambda path, m: write_rosbag2(path / "bag", m, MCAP, CompressionMode.STORAGE),
     "mcap, split": lambda path, m: split_bag(path / "bag", m, MCAP),
     "mcap, file zstd": lambda path, m: compressed_file_bag(path / "bag", m, MCAP),
+    "mcap, the file zstd": lambda path, m: one_file(compressed_file_bag(path / "bag", m, MCAP)),
     "mcap, no metadata.yaml": lambda path, m: without_metadata(write_rosbag2(path / "bag", m)),
     "mcap, the file": lambda path, m: one_file(write_rosbag2(path / "bag", m)),
     "sqlite3": lambda path, m: write_rosbag2(path / "bag", m, DB3),
@@ -205,6 +206,27 @@ def test_a_folder_may_hold_several_recordings(tmp_path: Path) -> None:
 def test_pictures_beside_recordings_are_no_recording(tmp_path: Path) -> None:
     write_rosbag2(tmp_path / "bag", messages(3))
     write_images(tmp_path, [picture(0)])
+    assert [source.kind for source in open_source(tmp_path)] == ["rosbag2"]
+
+
+def test_pictures_beside_recordings_that_were_not_ended_or_hold_episodes(tmp_path: Path) -> None:
+    without_metadata(write_rosbag2(tmp_path / "bag", messages(3)))
+    write_episode(tmp_path / "episodes" / "episode_00000.npz", episode(0))
+    write_images(tmp_path, [picture(0)])
+    assert [source.kind for source in open_source(tmp_path)] == ["rosbag2", "simulated episodes"]
+
+
+def test_what_lies_beside_pictures_and_is_no_recording(tmp_path: Path) -> None:
+    write_images(tmp_path, [picture(0)])
+    np.savez(tmp_path / "poses.npz", keypoints=np.zeros((1, 3, 2)))
+    (tmp_path / "._film.mp4").write_text("what macOS leaves on other disks")
+    (tmp_path / "notes").mkdir()
+    assert [source.kind for source in open_source(tmp_path)] == ["folder of images"]
+
+
+def test_unpaired_poses_beside_recordings_are_none(tmp_path: Path) -> None:
+    write_rosbag2(tmp_path / "bag", messages(3))
+    np.savez(tmp_path / "poses.npz", keypoints=np.zeros((1, 3, 2)))
     assert [source.kind for source in open_source(tmp_path)] == ["rosbag2"]
 
 

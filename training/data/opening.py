@@ -27,7 +27,7 @@ def open_source(path: Path) -> list[Source]:
     """The sources of one path: one, or all in a folder of bags and videos."""
     if not path.exists():
         raise UserError(f"{path} is not there: {_ALLOWED}")
-    source = _source(path)
+    source = Episodes(path) if path.suffix == ".npz" else _source(path)
     sources = [source] if source else _inside(path)
     if not sources:
         raise UserError(f"{path} holds nothing that can be trained on: {_ALLOWED}")
@@ -41,32 +41,34 @@ _ALLOWED = (
 
 
 def _source(path: Path) -> Source | None:
-    if path.is_dir():
-        if path.suffix == STORE_SUFFIX:
-            return None
-        names = [entry.name for entry in path.iterdir()]
-        if "metadata.yaml" in names or _is_one_recording(names):
-            return Bag(path)
-        if any(re.fullmatch(r"episode_\d+\.npz", name) for name in names):
-            return Episodes(path)
-        has_pictures = any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
-        return ImageFolder(path) if has_pictures and not _has_recordings(path) else None
-    if path.suffix in BAG_SUFFIXES:
-        return Bag(path)
-    if path.suffix.lower() in VIDEO_SUFFIXES:
-        return Video(path)
-    return Episodes(path) if path.suffix == ".npz" else None
+    kind = _kind(path)
+    if kind is not None:
+        return kind(path)
+    names = _names(path) if path.suffix != STORE_SUFFIX else []
+    has_pictures = any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
+    # Pictures beside recordings are of them.
+    return ImageFolder(path) if has_pictures and not any(_kind(path / name) for name in names) else None
 
 
-def _has_recordings(path: Path) -> bool:
-    """Whether a folder holds bags or videos; pictures beside them are of them."""
-    with os.scandir(path) as entries:
-        return any(
-            os.path.exists(os.path.join(entry, "metadata.yaml"))
-            if entry.is_dir()
-            else Path(entry.name).suffix.lower() in BAG_SUFFIXES | VIDEO_SUFFIXES
-            for entry in entries
-        )
+def _kind(path: Path) -> type[Source] | None:
+    """What a file or a folder is, if it is a recording and not a folder of images."""
+    suffix = Path(path.name.removesuffix(".zstd")).suffix
+    if suffix.lower() in IMAGE_SUFFIXES or path.suffix == STORE_SUFFIX:
+        return None
+    if not path.is_dir():
+        return Bag if suffix in BAG_SUFFIXES else Video if suffix.lower() in VIDEO_SUFFIXES else None
+    names = _names(path)
+    if "metadata.yaml" in names or _is_one_recording(names):
+        return Bag
+    return Episodes if any(re.fullmatch(r"episode_\d+\.npz", name) for name in names) else None
+
+
+def _names(path: Path) -> list[str]:
+    """What is in a folder, in natural order; nothing where it may not be read."""
+    try:
+        return sorted((name for name in os.listdir(path) if not name.startswith(".")), key=natural)
+    except OSError:
+        return []
 
 
 def _is_one_recording(names: list[str]) -> bool:
@@ -76,8 +78,5 @@ def _is_one_recording(names: list[str]) -> bool:
 
 
 def _inside(path: Path) -> list[Source]:
-    if not path.is_dir():
-        return []
-    entries = sorted(path.iterdir(), key=lambda entry: natural(entry.name))
-    found = [_source(entry) for entry in entries if not entry.name.startswith(".")]
+    found = [_source(path / name) for name in _names(path)]
     return [source for source in found if source is not None]
