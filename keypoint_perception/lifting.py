@@ -82,7 +82,9 @@ class Intrinsics:
                 f"camera_info has distortion model {model!r}: supported are {', '.join(DISTORTION_MODELS)}; "
                 "rectify the images first"
             )
-        if distortion.any() and distortion.size not in ((4,) if model == "equidistant" else (4, 5, 8, 12, 14)):
+        if not distortion.any():
+            distortion = np.zeros(0)
+        elif distortion.size not in ((4,) if model == "equidistant" else (4, 5, 8, 12, 14)):
             raise UserError(f"camera_info has {distortion.size} coefficients for {model}: calibrate the camera again")
         binning = max(int(info.binning_x), 1), max(int(info.binning_y), 1)
         roi = info.roi

@@ -112,7 +112,7 @@ def start(context: LaunchContext) -> list:
             namespace=value["namespace"],
             parameters=[value["params_file"], parameters(value, cameras)],
             remappings=remappings(value, cameras),
-            ros_arguments=["--log-level", f"{value['name']}:={value['log_level']}"],
+            ros_arguments=["--log-level", f"{logger(value)}:={value['log_level']}"],
             output="screen",
         )
     )
@@ -137,6 +137,11 @@ def check(value: dict) -> None:
             raise RuntimeError(
                 f"{argument}:={value[argument]} needs the package {package}: install it, or leave {argument} out"
             )
+
+
+def logger(value: dict) -> str:
+    """The name of the node's logger, which has its namespace in it."""
+    return ".".join(part for part in (*value["namespace"].split("/"), value["name"]) if part)
 
 
 def installed(package: str) -> bool:

@@ -76,6 +76,7 @@ class Camera:
         if self._is_old(pending, settings.max_age):
             self.statistics.dropped["old"] += 1
             return None
+        self.faults.clear("age")
         message = pending.message
         try:
             image = image_to_rgb(message)
@@ -108,15 +109,24 @@ class Camera:
         self.statistics.note_published(time.monotonic(), latency, result.observation.scores, settings.threshold)
 
     def _is_old(self, pending: Pending, max_age: float) -> bool:
-        """Whether the stamp is too long ago. A stamp of zero has no age, which is said once."""
+        """Whether the stamp is too long ago, which is said. Without a stamp or a clock there is no age; said, too."""
+        topic, now = self.input.image_topic, self._node.get_clock().now().nanoseconds
+        age = (now - pending.stamp_ns) / 1e9
         if pending.stamp_ns == 0:
-            self.faults.warn("stamp", f"images on {self.input.image_topic} have no stamp: their age is unknown")
+            self.faults.warn("stamp", f"images on {topic} have no stamp: their age is unknown")
             return False
-        age = (self._node.get_clock().now().nanoseconds - pending.stamp_ns) / 1e9
+        if now == 0:
+            self.faults.warn("stamp", "use_sim_time is true and nothing comes on /clock: the age of images is unknown")
+            return False
         if age < -_FUTURE_TOLERANCE_S:
-            self.faults.warn(
-                "stamp", f"an image on {self.input.image_topic} is from {-age:.1f} s ahead: set the clocks"
-            )
+            self.faults.warn("stamp", f"an image on {topic} is from {-age:.1f} s ahead: set the clocks")
         else:
             self.faults.clear("stamp")
-        return 0 < max_age < age
+        if not 0 < max_age < age:
+            return False
+        self.faults.warn(
+            "age",
+            f"images on {topic} are dropped: they are {age:.1f} s old, allowed is max_age {max_age} s; for a recording "
+            "set it to 0, or play with --clock and set use_sim_time",
+        )
+        return True

@@ -34,6 +34,10 @@ class Faults:
         """It is over."""
         self._active.pop(cause, None)
 
+    def has(self, cause: str) -> bool:
+        """Whether there is a fault of this cause at present."""
+        return cause in self._active
+
     def worst(self) -> tuple[bytes, str]:
         """The level and the texts of all faults, worst first; OK and nothing where there are none."""
         if not self._active:

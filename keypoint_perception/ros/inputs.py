@@ -10,7 +10,15 @@ from typing import Any
 
 import numpy as np
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.qos import (
+    HistoryPolicy,
+    QoSCompatibility,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+    qos_policy_name_from_kind,
+)
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -179,7 +187,10 @@ class CameraInput:
         self._faults.error("image", f"image on {self.image_topic} dropped: {error}")
 
     def check_publishers(self) -> None:
-        """Looks for a cause where no image has come for a while: nobody publishes, or something of another type."""
+        """Looks for a cause where no image has come for a while, and whether incompatible publishers are gone."""
+        for name, subscription in self._subscriptions.items():
+            if self._faults.has(f"qos {name}") and not self._is_incompatible(name, subscription):
+                self._faults.clear(f"qos {name}")
         if time.monotonic() - self._image_arrived < SILENCE_S:
             return
         wanted = _TYPES[self._topics.image_transport]
@@ -193,7 +204,18 @@ class CameraInput:
                 f"{self.image_topic} carries {', '.join(sorted(types))}, not {wanted_name}: set image_transport",
             )
         else:
-            self._faults.clear("silence")
+            self._faults.warn(
+                "silence",
+                f"{self.image_topic} has a publisher, but no image has come for {SILENCE_S:.0f} s: is the camera "
+                "running, and are both sides started with config/fastdds.xml?",
+            )
+
+    def _is_incompatible(self, name: str, subscription: Subscription) -> bool:
+        """Whether there is a publisher from which nothing comes for its QoS."""
+        return any(
+            qos_check_compatible(info.qos_profile, subscription.qos_profile)[0] == QoSCompatibility.ERROR
+            for info in self._node.get_publishers_info_by_topic(self._full_name(name))
+        )
 
     def _subscribe(self, name: str, message_type: Any) -> None:
         def receive(serialised: bytes) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -50,13 +51,15 @@ class DetectorNode(LifecycleNode):
         self._restoring = False
         self._host = ModelHost(self, self._note_swap)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
-        self.create_timer(self._settings.diagnostics_period, self._publish_diagnostics)
+        # Where there is simulated time it may stand still, and then these are needed most.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(self._settings.diagnostics_period, self._publish_diagnostics, clock=steady)
         self.add_on_set_parameters_callback(self._set_parameters)
         # In a group of its own: a request waits for the loader, and images must not wait with it.
         group = MutuallyExclusiveCallbackGroup()
         self.create_service(LoadModel, "~/load_model", self._load_model, callback_group=group)
         if self._settings.autostart:
-            self._starting = self.create_timer(_RETRY_PERIOD_S, self._start)
+            self._starting = self.create_timer(_RETRY_PERIOD_S, self._start, clock=steady)
             self._start()
 
     # Life cycle

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 
 from keypoint_perception.detector import Detector
@@ -32,7 +33,8 @@ class Rig:
         self.cameras = [self._camera(name) for name in settings.cameras]
         by_name = {camera.name: camera for camera in self.cameras}
         self._stereo = StereoPair(*(by_name[name] for name in settings.stereo)) if settings.stereo else None
-        self._wait_timer = node.create_timer(_WAIT_STEP_S, self._serve_all)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still
+        self._wait_timer = node.create_timer(_WAIT_STEP_S, self._serve_all, clock=steady)
         self._wait_timer.cancel()
         self.apply(settings)
 

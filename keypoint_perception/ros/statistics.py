@@ -36,8 +36,10 @@ class Statistics:
 
     def rate(self, now: float, horizon: float = 3.0) -> float:
         """Images a second over the last `horizon` seconds."""
-        recent = sum(1 for at in self._published_at if now - at < horizon)
-        return recent / horizon
+        recent = [at for at in self._published_at if now - at < horizon]
+        if len(recent) == WINDOW:  # there were more than are remembered
+            horizon = max(now - recent[0], 1e-9)
+        return len(recent) / horizon
 
     def latency_ms(self) -> dict[str, float]:
         """Median, 99th percentile and maximum from stamp to publication, NaN where stamps are of another clock."""

@@ -134,13 +134,17 @@ def test_an_incompatible_publisher_and_a_corrupt_jpeg_are_told(bench: Bench, col
         "model": colour_model_path,
         "image_transport": "compressed",
         "qos_overrides./jpegs.subscription.reliability": "reliable",
+        "diagnostics_period": 0.2,
     }
     node = NodeProcess(parameters, {"image": "/jpegs", "__node": "other"})
     try:
         node.wait_for("active")
         unreliable = bench.node.create_publisher(CompressedImage, "/jpegs", BEST_EFFORT)
         node.wait_for("incompatible RELIABILITY")
+        told = "offers an incompatible RELIABILITY"
+        bench.until(lambda: told in _camera_message(bench, "other"), "no diagnostic tells of it")
         bench.node.destroy_publisher(unreliable)
+        bench.until(lambda: told not in _camera_message(bench, "other"), "the diagnostic does not recover")
 
         bench.listen("/other/keypoints", KeypointArray)
         _, jpeg = cv2.imencode(".jpg", PICTURE[:, :, ::-1])
@@ -155,6 +159,57 @@ def test_an_incompatible_publisher_and_a_corrupt_jpeg_are_told(bench: Bench, col
         np.testing.assert_allclose((found.keypoints[0].u, found.keypoints[0].v), (40, 50), atol=1)
     finally:
         node.stop()
+
+
+def test_images_that_are_too_old_are_dropped_and_that_is_told(bench: Bench, colour_model_path: Path) -> None:
+    parameters = {"model": colour_model_path, "max_age": 5.0, "diagnostics_period": 0.2}
+    node = NodeProcess(parameters, {"image": "/recorded", "__node": "strict"})
+    try:
+        bench.listen("/strict/keypoints", KeypointArray)
+        publisher = bench.publisher("/recorded")
+        bench.ask("/recorded", image_message(PICTURE), "/strict/keypoints")
+        publisher.publish(image_message(PICTURE, stamp=time.time() - 100))
+        node.wait_for("allowed is max_age 5.0 s")
+        bench.until(lambda: "max_age" in _camera_message(bench, "strict"), "no diagnostic tells of it")
+        bench.ask("/recorded", image_message(PICTURE), "/strict/keypoints")
+        bench.until(lambda: "max_age" not in _camera_message(bench, "strict"), "the diagnostic does not recover")
+    finally:
+        node.stop()
+
+
+def test_simulated_time_that_stands_still_stops_nothing(bench: Bench, colour_model_path: Path) -> None:
+    """Nothing is on /clock: an image that waits for its depth is served all the same, and diagnostics come."""
+    parameters = {
+        "model": colour_model_path,
+        "use_sim_time": True,
+        "depth_transport": "raw",
+        "depth_wait": 0.3,
+        "diagnostics_period": 0.2,
+    }
+    node = NodeProcess(parameters, {"image": "/sim/image", "depth": "/sim/depth", "__node": "simulated"})
+    try:
+        bench.listen("/simulated/keypoints", KeypointArray)
+        depth_publisher = bench.publisher("/sim/depth")
+        bench.ask("/sim/image", image_message(PICTURE, stamp=10), "/simulated/keypoints")
+        for stamp in (20.0, 20.1):
+            depth_publisher.publish(image_message(PICTURE, stamp=stamp))
+            bench.spin(0.1)
+        late = image_message(PICTURE, stamp=20.2)  # for which depth is due
+        bench.publisher("/sim/image").publish(late)
+        heard = bench.heard["/simulated/keypoints"]
+        bench.until(lambda: any(m.header == late.header for m in heard), "the waiting image is not served")
+        bench.until(lambda: "/clock" in _camera_message(bench, "simulated"), "no diagnostic tells of it")
+    finally:
+        node.stop()
+
+
+def _camera_message(bench: Bench, node: str) -> str:
+    """What the last diagnostic says of the camera of a node, "" where there is none."""
+    for message in reversed(bench.heard["/diagnostics"]):
+        for status in message.status:
+            if status.name == f"{node}: camera":
+                return status.message
+    return ""
 
 
 def _camera_level(bench: Bench) -> bytes | None:

@@ -114,6 +114,7 @@ def test_arguments_reach_the_command_of_the_node(module: ModuleType, tmp_path: P
     context.launch_configurations.update(values)
     (node,) = module.start(context)
     assert node.node_package == "keypoint_perception"
+    assert module.logger(values) == "robot.eyes" and module.logger(values | {"namespace": ""}) == "eyes"
     assert node.node_executable == "detector"
     node._perform_substitutions(context)
     assert node.node_name == "/robot/eyes"

@@ -86,6 +86,13 @@ def test_a_calibration_that_cannot_be_used_is_refused(changes: dict, words: str)
         Intrinsics.from_camera_info(_info(**changes))
 
 
+@pytest.mark.parametrize("count", [0, 3, 5, 6])
+@pytest.mark.parametrize("model", ["plumb_bob", "equidistant", ""])
+def test_a_camera_without_distortion_may_say_so_in_any_number_of_zeros(model: str, count: int) -> None:
+    camera = Intrinsics.from_camera_info(_info(d=np.zeros(count), distortion_model=model))
+    np.testing.assert_allclose(camera.project(POINTS), CAMERAS["pinhole"].project(POINTS))
+
+
 def test_depth_lifts_to_the_surface_and_tells_its_spread() -> None:
     camera = CAMERAS["plumb_bob"]
     rng = np.random.default_rng(0)
