@@ -187,6 +187,37 @@ def test_no_space_is_said_before_anything_is_decoded(bag: Path, monkeypatch: pyt
         built(bag)
 
 
+def test_a_store_or_its_progress_that_lost_frames_is_made_again(bag: Path) -> None:
+    """As a power cut leaves it: files are shorter than what was written, without a word."""
+    with pytest.raises(KeyboardInterrupt):
+        build_store(Counting(source_of(bag), fail_at=21), VIEW, threads=1, progress=False)
+    folder = store.store_folder(source_of(bag), VIEW, None)
+    os.truncate(folder.with_name(f"{folder.name}.partial") / store.FRAMES, 1000)
+    whole = built(bag, root=bag.parent / "whole").frames
+    assert np.array_equal(built(bag).frames, whole)
+    for name in (store.FRAMES, store.STAMPS):
+        os.truncate(folder / name, 100)
+        assert np.array_equal(built(bag).frames, whole)
+
+
+def test_a_disk_that_fills_up_is_said_and_what_was_made_is_gone_on_with(
+    bag: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(build, "SAVE_SECONDS", 0.0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, before[1]))  # 10 of 24 frames
+    try:
+        with pytest.raises(UserError, match=r"frames of .*bag.*--data.store"):
+            built(bag)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    rest = Counting(source_of(bag))
+    resumed = build_store(rest, VIEW, threads=1, progress=False)
+    assert rest.read < COUNT
+    assert np.array_equal(resumed.frames, built(bag, root=bag.parent / "whole").frames)
+
+
 def test_two_builds_at_once_make_one_store(tmp_path: Path) -> None:
     bag = write_rosbag2(tmp_path / "bag", messages(20, "jpeg"))
     program = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import sys
@@ -90,8 +91,10 @@ class _Builder:
                     self._take(found)
                     bar.update()
             except BaseException as error:
-                writer.save_progress()
-                writer.close()
+                with contextlib.suppress(OSError):  # where the disk is full, what was saved before stays
+                    writer.save_progress()
+                with contextlib.suppress(OSError):
+                    writer.close()
                 if isinstance(error, OSError):
                     raise UserError(
                         f"{writer.partial}, frames of {self.source.path}: {error}: see --data.store"

@@ -86,6 +86,8 @@ class FrameStore:
         self.checksum: int = about["checksum"]
         self.stamps = np.fromfile(folder / STAMPS, np.int64)
         """(T,) nanoseconds."""
+        if len(self.stamps) != about["count"] or not _has_frames(folder, about["count"], self.shape):
+            raise ValueError(f"{folder} lacks frames")  # after a power cut a file may be shorter than it was written
         self._frames: np.ndarray | None = None
 
     @property
@@ -130,6 +132,12 @@ def read_if_current(folder: Path, state: str) -> FrameStore | None:
     return None
 
 
+def _has_frames(folder: Path, count: int, shape: tuple[int, int, int]) -> bool:
+    """Whether the files of a store hold at least `count` frames (H, W, 3) and their times."""
+    sizes = {FRAMES: int(np.prod(shape)), STAMPS: 8}
+    return all((folder / name).stat().st_size >= count * size for name, size in sizes.items())
+
+
 class StoreWriter:
     """Appends frames to a store that is being made; goes on with one that was cut off."""
 
@@ -156,6 +164,8 @@ class StoreWriter:
             progress = json.loads((self.partial / PROGRESS).read_text())
             if progress["fingerprint"] != self.state:
                 raise ValueError("the recording has changed")
+            if not _has_frames(self.partial, progress["count"], self.view.frame_shape):
+                raise ValueError("frames are missing")
         except (OSError, ValueError, KeyError, TypeError):
             shutil.rmtree(self.partial, ignore_errors=True)
             self.partial.mkdir(parents=True)
