@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -268,3 +270,15 @@ def test_what_is_skipped_is_printed(tmp_path: Path, capsys: pytest.CaptureFixtur
     data = load_data(DataConfig(sources=[str(bag)], input_size=SIZE))
     assert "skipped 1 of 6" in capsys.readouterr().err
     assert list(data.description["recordings"][0]["skipped"].values()) == [1]
+
+
+def test_a_disk_without_room_to_unpack_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from test_sources import BAGS
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    bag = BAGS["mcap, file zstd"](tmp_path, messages(2))
+    monkeypatch.setattr("training.data.bags.shutil.copyfileobj", full)
+    with pytest.raises(UserError, match=r"mcap.zstd cannot be unpacked into .*No space left.*TMPDIR"):
+        built(bag)

@@ -219,9 +219,11 @@ def test_pictures_beside_recordings_that_were_not_ended_or_hold_episodes(tmp_pat
 def test_what_lies_beside_pictures_and_is_no_recording(tmp_path: Path) -> None:
     write_images(tmp_path, [picture(0)])
     np.savez(tmp_path / "poses.npz", keypoints=np.zeros((1, 3, 2)))
-    (tmp_path / "._film.mp4").write_text("what macOS leaves on other disks")
+    for name in ("._film.mp4", "._img1.png"):
+        (tmp_path / name).write_text("what macOS leaves on other disks")
     (tmp_path / "notes").mkdir()
-    assert [source.kind for source in open_source(tmp_path)] == ["folder of images"]
+    source = only(tmp_path)
+    assert source.kind == "folder of images" and source.count("") == 1
 
 
 def test_unpaired_poses_beside_recordings_are_none(tmp_path: Path) -> None:

@@ -16,20 +16,20 @@ from rosbags.rosbag2 import Reader as Reader2
 from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
+from keypoint_perception.bags import IMAGE_TYPES
 from keypoint_perception.errors import UserError
 from keypoint_perception.images import encoding_of, image_to_rgb
 from training.data.salvage import Damage, RawMessage, salvage, zstd
 from training.data.sources import Item, Source, Topic, natural
 
-IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 class Bag(Source):
     """A rosbag2 folder, with or without its metadata.yaml, one of its files, or a ROS 1 .bag.
 
-    Each file is read by itself: rosbags reads it along its index, and from where that fails the rest is searched byte
-    by byte, so that a recording that was cut off gives what it has.
+    Each file is read by itself: rosbags reads it along its index, and from where that fails the rest is searched record
+    by record, so that a recording that was cut off gives what it has.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +37,7 @@ class Bag(Source):
         self._parts, self._missing = _storage_files(path) if path.is_dir() else ([path], [])
         if not self._parts:
             raise UserError(f"{path} has no .mcap or .db3 file beside its metadata.yaml: copy the recording again")
-        self.kind = "ROS 1 bag" if path.suffix == ".bag" else "rosbag2"
+        self.kind = "ROS 1 bag" if _storage_suffix(path) == ".bag" else "rosbag2"
 
     def files(self) -> list[Path]:
         """See Source."""
@@ -131,6 +131,11 @@ def _plain_file(path: Path) -> Iterator[Path]:
             except (zstd.ZstdError, EOFError) as error:  # cut off; what was unpacked may be of use
                 if not unpacked.tell():
                     raise UserError(f"{path} is not zstd data ({error}): copy the recording again") from None
+            except OSError as error:
+                raise UserError(
+                    f"{path} cannot be unpacked into {folder} ({error.strerror}): set TMPDIR to a folder with more "
+                    "space, or unpack it with `zstd -d`"
+                ) from None
         yield plain
 
 
@@ -152,7 +157,7 @@ def _contents(file: Path) -> list[tuple[str, str, int]]:
 
 
 def _messages(file: Path, topic: str) -> Iterator[RawMessage | Damage]:
-    """Messages of one file along its index; from where that fails, what is found byte by byte."""
+    """Messages of one file along its index; from where that fails, what is found record by record."""
     last = -1
     try:
         with _reader(file) as reader:
@@ -165,7 +170,7 @@ def _messages(file: Path, topic: str) -> Iterator[RawMessage | Damage]:
         raise
     except Exception as error:  # whatever a parser stumbles over in a damaged file
         words = " ".join(str(error).split()) or type(error).__name__
-        yield Damage("index", f"cannot be read along its index ({words}): searched byte by byte")
+        yield Damage("index", f"cannot be read along its index ({words}): searched record by record")
     for found in salvage(file):
         if isinstance(found, Damage):
             yield found

@@ -90,7 +90,8 @@ class ImageFolder(Source):
 
     @cached_property
     def _files(self) -> list[Path]:
-        found = (path for path in self.path.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        there = (path for path in self.path.iterdir() if not path.name.startswith("."))
+        found = (path for path in there if path.suffix.lower() in IMAGE_SUFFIXES)
         return sorted(found, key=lambda path: natural(path.name))
 
     def topics(self) -> list[Topic]:
