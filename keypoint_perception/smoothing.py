@@ -81,7 +81,7 @@ class StateTracker:
     def reset(self) -> None:
         """Forgets the past."""
         self._time = -math.inf
-        self._start(0)
+        self._pasts: list[_Past] = []
 
     def __call__(
         self, points: np.ndarray, scores: np.ndarray, time: float, size: tuple[int, int], threshold: float
@@ -92,35 +92,41 @@ class StateTracker:
         lies outside, or where it was last seen so close to a border, and moving so, that it has crossed it by now; it
         is OCCLUDED otherwise.
         """
-        if not 0 < time - self._time <= self._max_gap or len(points) != len(self._seen):
-            self._start(len(points))
+        if not 0 < time - self._time <= self._max_gap or len(points) != len(self._pasts):
+            self._pasts = [_Past() for _ in points]
         self._time = time
-        inside = _inside(points, size)
-        observed = inside & (scores >= threshold)
-        elapsed = (time - self._seen_time)[:, None]
-        states = np.full(len(points), State.OBSERVED, np.uint8)
-        if not observed.all():
-            expected = self._seen + self._speed * np.minimum(elapsed, self._max_gap)
-            self._left |= ~_inside(expected, size)
-            states[~observed] = State.OCCLUDED
-            states[~observed & (self._left | ~inside)] = State.OUT_OF_IMAGE
-        self._left[observed] = False
-        self._remember(points, observed, elapsed)
-        self._seen_time[observed] = time
-        return states
+        # One by one: for so few numbers arrays would take several times as long.
+        rows = zip(self._pasts, points.tolist(), scores.tolist(), strict=True)
+        states = [past.state(point, score >= threshold, time, size, self._max_gap) for past, point, score in rows]
+        return np.array(states, np.uint8)
 
-    def _start(self, count: int) -> None:
-        """Nothing is known of `count` keypoints."""
-        self._seen: np.ndarray = np.zeros((count, 2))  # which lies in every picture
-        self._speed: np.ndarray = np.zeros((count, 2))
-        self._seen_time: np.ndarray = np.full(count, -math.inf)
-        self._left: np.ndarray = np.zeros(count, bool)
 
-    def _remember(self, points: np.ndarray, observed: np.ndarray, elapsed: np.ndarray) -> None:
-        """Where the observed of points (K, 2) are and how fast they move; elapsed: (K, 1) s since each was seen."""
-        rows = observed[:, None]
-        np.copyto(self._speed, np.where(elapsed <= self._max_gap, (points - self._seen) / elapsed, 0), where=rows)
-        np.copyto(self._seen, points, where=rows)
+class _Past:
+    """Where one keypoint was last seen, and how it moved."""
+
+    __slots__ = ("left", "speed", "time", "u", "v")
+
+    def __init__(self) -> None:
+        self.u, self.v = 0.0, 0.0  # which lies in every picture
+        self.speed = 0.0, 0.0
+        self.time = -math.inf
+        self.left = False
+
+    def state(
+        self, point: tuple[float, float], certain: bool, time: float, size: tuple[int, int], max_gap: float
+    ) -> State:
+        """What is known of the keypoint that is found at `point` now. certain: whether it is believed to be there."""
+        u, v = point
+        inside, elapsed = _inside(u, v, size), time - self.time
+        if inside and certain:
+            known = elapsed <= max_gap
+            self.speed = ((u - self.u) / elapsed, (v - self.v) / elapsed) if known else (0.0, 0.0)
+            self.u, self.v, self.time, self.left = u, v, time, False
+            return State.OBSERVED
+        ahead = min(elapsed, max_gap)
+        if not _inside(self.u + self.speed[0] * ahead, self.v + self.speed[1] * ahead, size):
+            self.left = True
+        return State.OUT_OF_IMAGE if self.left or not inside else State.OCCLUDED
 
 
 class Follower:
@@ -145,6 +151,6 @@ def _smoothing_factor(cutoff: float | np.ndarray, elapsed: float) -> float | np.
     return 1 / (1 + 1 / (2 * math.pi * cutoff * elapsed))
 
 
-def _inside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(K,) whether points (K, 2), pixels, lie in a picture of `size`, borders included."""
-    return ((points >= -0.5) & (points <= np.subtract(size, 0.5))).all(axis=1)
+def _inside(u: float, v: float, size: tuple[int, int]) -> bool:
+    """Whether a pixel lies in a picture of `size`, borders included; NaN does not."""
+    return -0.5 <= u <= size[0] - 0.5 and -0.5 <= v <= size[1] - 0.5
