@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 import struct
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import lz4.frame
@@ -282,3 +284,26 @@ def test_a_disk_without_room_to_unpack_a_file(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("training.data.bags.shutil.copyfileobj", full)
     with pytest.raises(UserError, match=r"mcap.zstd cannot be unpacked into .*No space left.*TMPDIR"):
         built(bag)
+
+
+@pytest.mark.parametrize("column", ["name", "type"])
+@pytest.mark.parametrize("value", ["x'a2'", "CAST(x'a2' AS TEXT)", "7"])
+def test_a_database_with_damaged_names(column: str, value: str, tmp_path: Path) -> None:
+    bag = write_rosbag2(tmp_path / "bag", messages(4) + messages(2, topic="/other"), StoragePlugin.SQLITE3)
+    with closing(sqlite3.connect(bag / "bag.db3")) as database:
+        database.execute(f"UPDATE topics SET {column} = {value} WHERE name = '/other'")
+        database.commit()
+    (source,) = open_source(bag)
+    assert (TOPIC, 4) in {(topic.name, topic.messages) for topic in source.topics()}
+    assert len(used(built(bag)[0])) == 4
+
+
+def test_a_database_with_damaged_rows(tmp_path: Path) -> None:
+    bag = write_rosbag2(tmp_path / "bag", messages(6), StoragePlugin.SQLITE3)
+    with closing(sqlite3.connect(bag / "bag.db3")) as database:
+        database.execute("UPDATE messages SET data = 7 WHERE id = 2")
+        database.execute("UPDATE messages SET topic_id = 99 WHERE id = 4")
+        database.commit()
+    found, lines = built(bag)
+    assert len(used(found)) == 4
+    assert any("row 2" in line for line in lines)

@@ -147,7 +147,9 @@ def _contents(file: Path) -> list[tuple[str, str, int]]:
     """(topic, type, messages) of one file."""
     try:
         with _reader(file) as reader:
-            return [(c.topic, c.msgtype, c.msgcount) for c in reader.connections]
+            # A damaged database may hold anything in place of a name.
+            named = [c for c in reader.connections if isinstance(c.topic, str) and isinstance(c.msgtype, str)]
+            return [(c.topic, c.msgtype, c.msgcount) for c in named]
     except Exception:  # whatever a parser stumbles over in a damaged file
         counts: dict[tuple[str, str], int] = {}
         for found in salvage(file):

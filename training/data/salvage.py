@@ -216,15 +216,21 @@ def _scan_db3(path: Path) -> Iterator[RawMessage | Damage]:
     try:
         flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
         connection = apsw.Connection(f"{path.resolve().as_uri()}?immutable=1", flags, files.name)
-        topics = {
-            number: (name, kind) for number, name, kind in connection.execute("SELECT id, name, type FROM topics")
+        topics: dict[int, tuple[str, str]] = {
+            number: ((name or b"").decode(errors="replace"), (kind or b"").decode(errors="replace"))
+            for number, name, kind in connection.execute(
+                "SELECT id, CAST(name AS BLOB), CAST(type AS BLOB) FROM topics"  # text may be damaged
+            )
         }
         for number, topic, log_time, data in connection.execute(
             "SELECT id, topic_id, timestamp, data FROM messages ORDER BY id"
         ):
             row = number
-            yield RawMessage(*topics[topic], log_time, data)
-    except (apsw.Error, KeyError, TypeError) as error:
+            if topic in topics and isinstance(log_time, int) and isinstance(data, bytes):
+                yield RawMessage(*topics[topic], log_time, data)
+            else:
+                yield Damage(f"row {row}", "is damaged")
+    except apsw.Error as error:
         yield Damage(f"after row {row}", f"the database cannot be read on ({error})")
 
 
