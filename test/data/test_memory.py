@@ -90,7 +90,7 @@ def test_workers_draw_from_a_store_that_is_larger_than_the_memory_they_may_have(
     np.arange(count, dtype=np.int64).tofile(tmp_path / store.STAMPS)
     (tmp_path / store.FRAMES).touch()
     os.truncate(tmp_path / store.FRAMES, count * int(np.prod(shape)))  # a file of holes takes no room on the disk
-    about = {"frame_shape": shape, "sequences": [], "skips": {}, "items": count, "checksum": 0}
+    about = {"frame_shape": shape, "sequences": [], "skips": {}, "items": count, "count": count, "checksum": 0}
     (tmp_path / store.STORE).write_text(json.dumps(about))
     run = subprocess.run(
         [sys.executable, "-c", DRAW, str(tmp_path), str(limit)],
