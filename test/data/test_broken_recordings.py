@@ -301,9 +301,9 @@ def test_a_database_with_damaged_names(column: str, value: str, tmp_path: Path) 
 def test_a_database_with_damaged_rows(tmp_path: Path) -> None:
     bag = write_rosbag2(tmp_path / "bag", messages(6), StoragePlugin.SQLITE3)
     with closing(sqlite3.connect(bag / "bag.db3")) as database:
-        database.execute("UPDATE messages SET data = 7 WHERE id = 2")
+        database.execute("UPDATE messages SET data = CAST(x'a2' AS TEXT) WHERE id = 2")
         database.execute("UPDATE messages SET topic_id = 99 WHERE id = 4")
         database.commit()
     found, lines = built(bag)
     assert len(used(found)) == 4
-    assert any("row 2" in line for line in lines)
+    assert any("row 4 " in line or "row 4)" in line for line in lines), lines

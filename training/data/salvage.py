@@ -211,6 +211,11 @@ _BAG_COMPRESSION: dict[bytes, Callable[[bytes], bytes]] = {
 # ------------------------------------------------------------------------------------------------------------- SQLite
 
 
+# In a damaged database a value may be of any type, and text need not be text.
+_TOPICS = "SELECT id, CAST(name AS BLOB), CAST(type AS BLOB) FROM topics"
+_ROWS = "SELECT id, CAST(topic_id AS INTEGER), CAST(timestamp AS INTEGER), CAST(data AS BLOB) FROM messages ORDER BY id"
+
+
 def _scan_db3(path: Path) -> Iterator[RawMessage | Damage]:
     files, row = _WholeFiles(), 0
     try:
@@ -218,15 +223,11 @@ def _scan_db3(path: Path) -> Iterator[RawMessage | Damage]:
         connection = apsw.Connection(f"{path.resolve().as_uri()}?immutable=1", flags, files.name)
         topics: dict[int, tuple[str, str]] = {
             number: ((name or b"").decode(errors="replace"), (kind or b"").decode(errors="replace"))
-            for number, name, kind in connection.execute(
-                "SELECT id, CAST(name AS BLOB), CAST(type AS BLOB) FROM topics"  # text may be damaged
-            )
+            for number, name, kind in connection.execute(_TOPICS)
         }
-        for number, topic, log_time, data in connection.execute(
-            "SELECT id, topic_id, timestamp, data FROM messages ORDER BY id"
-        ):
+        for number, topic, log_time, data in connection.execute(_ROWS):
             row = number
-            if topic in topics and isinstance(log_time, int) and isinstance(data, bytes):
+            if topic in topics and log_time is not None and data is not None:
                 yield RawMessage(*topics[topic], log_time, data)
             else:
                 yield Damage(f"row {row}", "is damaged")
