@@ -1,4 +1,5 @@
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_the_same_episode_is_the_same_file(tmp_path):
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
-@pytest.mark.parametrize("damage", ["missing", "text", "truncated", "other arrays", "pickle"])
+@pytest.mark.parametrize("damage", ["missing", "text", "truncated", "other arrays", "pickle", "header"])
 def test_what_is_no_episode_is_refused_in_one_line(tmp_path, damage):
     path = tmp_path / "a.npz"
     if damage == "text":
@@ -61,6 +62,10 @@ def test_what_is_no_episode_is_refused_in_one_line(tmp_path, damage):
         np.savez(path, frames=np.zeros(3))
     elif damage == "pickle":
         np.savez(path, keypoints=np.array([object()]), allow_pickle=True)
+    elif damage == "header":
+        header = b"{'descr': '<f4', 'shape': (1,\n"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("keypoints.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
     with pytest.raises(UserError, match=r"a\.npz") as caught:
         read_episode(path)
     assert "\n" not in str(caught.value)
