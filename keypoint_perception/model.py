@@ -27,6 +27,9 @@ from keypoint_perception.onnx_file import append_metadata, read_structure
 METADATA_KEY = "keypoint_perception"
 FORMAT_VERSION = 1
 
+Alike = tuple[tuple[tuple[int, ...], ...], ...]
+"""Groups of limbs that look alike, each limb its keypoints from the body outwards."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -53,6 +56,8 @@ class ModelInfo:
     """(K,) 0 is coarsest."""
     groups: tuple[Group, ...] = ()
     """Disjoint groups of keypoints, coarser than every level."""
+    alike: Alike = ()
+    """Limbs whose numbers may change from one image to another."""
     roi: tuple[float, float, float, float] | None = None
     """The part of the camera image the model was trained on: x0, y0, x1, y1 as fractions; None is all of it."""
     training: dict[str, Any] = field(default_factory=dict)
@@ -132,6 +137,8 @@ class ModelInfo:
         members = [k for group in groups for k in group.keypoints]
         if len(members) != len(set(members)) or any(not 0 <= k < count for k in members):
             raise ValueError("groups must be disjoint sets of keypoint ids")
+        alike = tuple(tuple(tuple(int(k) for k in limb) for limb in limbs) for limbs in self.alike)
+        _check_alike(alike, parent)
         roi = None if self.roi is None else _roi(self.roi)
         if not isinstance(self.training, dict) or not isinstance(self.figures, dict):
             raise ValueError("training and figures must be objects")
@@ -144,6 +151,7 @@ class ModelInfo:
             parent=parent,
             level=level,
             groups=groups,
+            alike=alike,
             roi=roi,
             training=self.training,
             figures=self.figures,
@@ -207,6 +215,7 @@ def describe(model: Model) -> str:
         ("keypoints", f"{info.keypoint_count}: {', '.join(info.keypoint_names)}"),
         ("skeleton", _skeleton_text(info)),
         ("groups", "; ".join(f"{g.name}: {_names(info, g.keypoints)}" for g in info.groups) or "none"),
+        *(("alike", " · ".join(_names(info, limb) for limb in limbs)) for limbs in info.alike),
         *(("parent", f"{info.keypoint_names[p]} of {_names(info, children)}") for p, children in _families(info)),
         *((f"training {key}", _short(value)) for key, value in info.training.items()),
         *((f"figure {key}", _short(value)) for key, value in info.figures.items()),
@@ -250,6 +259,21 @@ def _names(info: ModelInfo, keypoints: Iterable[int]) -> str:
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 400 else f"{text[:400]}…"
+
+
+def _check_alike(alike: Alike, parent: tuple[int, ...]) -> None:
+    members = [k for limbs in alike for limb in limbs for k in limb]
+    if len(members) != len(set(members)) or any(not 0 <= k < len(parent) for k in members):
+        raise ValueError("alike must be disjoint limbs of keypoint ids")
+    for limbs in alike:
+        # What is above a keypoint: its place in the limb or, where the limb begins, another keypoint.
+        above = {tuple(_place(parent[k], limb) for k in limb) for limb in limbs}
+        if len(limbs) < 2 or len(above) != 1:
+            raise ValueError(f"limbs that are alike must be at least two of one shape, at one keypoint: {limbs}")
+
+
+def _place(keypoint: int, limb: tuple[int, ...]) -> tuple[bool, int]:
+    return (True, limb.index(keypoint)) if keypoint in limb else (False, keypoint)
 
 
 def _roi(fractions: Any) -> tuple[float, float, float, float]:

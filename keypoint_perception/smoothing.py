@@ -12,7 +12,9 @@ from enum import IntEnum
 
 import numpy as np
 
+from keypoint_perception.model import Alike
 from keypoint_perception.observation import Observation
+from keypoint_perception.tracking import LimbTracker
 
 
 class State(IntEnum):
@@ -130,15 +132,17 @@ class _Past:
 
 
 class Follower:
-    """What becomes of one camera's keypoints over time: their states and, if asked for, smoothed positions."""
+    """What becomes of one camera's keypoints over time: their numbers, states and, if asked for, smoothed positions."""
 
-    def __init__(self, max_gap: float, smoothing: OneEuroConfig | None) -> None:
-        """max_gap: seconds without an image after which the past no longer counts."""
+    def __init__(self, max_gap: float, smoothing: OneEuroConfig | None, alike: Alike = ()) -> None:
+        """max_gap: seconds without an image after which the past no longer counts. alike: see `ModelInfo.alike`."""
+        self._renumber = LimbTracker(alike, max_gap)
         self._track = StateTracker(max_gap)
         self._smooth = None if smoothing is None else OneEuro(smoothing, max_gap)
 
     def __call__(self, observation: Observation, time: float, threshold: float) -> tuple[Observation, np.ndarray]:
         """The observation of the image taken at `time` seconds, smoothed, and (K,) uint8 State."""
+        observation = self._renumber(observation, time)
         states = self._track(observation.keypoints, observation.scores, time, observation.image_size, threshold)
         if self._smooth is not None:
             smoothed = self._smooth(observation.keypoints, time, observation.image_size[0])

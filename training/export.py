@@ -16,7 +16,7 @@ import numpy as np
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.geometry import normalised_to_pixels
-from keypoint_perception.model import Group, ModelInfo, write_model
+from keypoint_perception.model import Alike, Group, ModelInfo, write_model
 from training.checkpoint import Checkpoint, read_checkpoint
 from training.data import load_data
 from training.kinematics import estimate_kinematics, spectral_groups
@@ -59,6 +59,7 @@ class Skeleton(NamedTuple):
     parent: tuple[int, ...]
     level: tuple[int, ...]
     groups: tuple[Group, ...]
+    alike: Alike
     origin: str
 
 
@@ -68,16 +69,18 @@ def skeleton(method: Method, data: Any, frames: np.ndarray) -> Skeleton:
     parent = tuple(found.parent[0].tolist())
     level = tuple(found.level[0].tolist())
     if "adjacency" not in method.static_fields:
-        return Skeleton(None, parent, level, (), "predicted for each image")
+        return Skeleton(None, parent, level, (), method.alike, "predicted for each image")
     adjacency = found.adjacency[0].double().numpy()
     if adjacency.any():
-        return Skeleton(adjacency, parent, level, _groups(spectral_groups(adjacency)), "learned by the method")
+        groups = _groups(spectral_groups(adjacency))
+        return Skeleton(adjacency, parent, level, groups, method.alike, "learned by the method")
     estimate = estimate_kinematics(trajectories(method, data))
     return Skeleton(
         estimate.adjacency,
         parent,
         level,
         _groups(estimate.groups),
+        method.alike,
         f"estimated from trajectories over {estimate.frames} frames: constant distances, spanning tree, clusters",
     )
 
@@ -102,6 +105,7 @@ def describe(checkpoint: Checkpoint, data: Any, name: str, found: Skeleton) -> M
         parent=found.parent,
         level=found.level,
         groups=found.groups,
+        alike=found.alike,
         roi=data.viewport_roi,
         training={
             **about,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from keypoint_perception.errors import UserError
+from keypoint_perception.model import Alike
 
 if TYPE_CHECKING:
     from training.prior import Poses
@@ -87,6 +88,8 @@ class Method(nn.Module, ABC):
     """The Detection fields that do not depend on the image."""
     uses_prior: ClassVar[bool] = False
     """Whether unpaired poses (`--data.prior`) change what is learned."""
+    alike: Alike = ()
+    """Limbs whose numbers may change from image to image."""
     step: int = 0
     """The running training step, for schedules inside the losses; set by the loop."""
     optimizer: OptimizerConfig

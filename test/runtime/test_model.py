@@ -58,7 +58,8 @@ def with_description(**changes):
 
 
 def test_round_trip(tmp_path):
-    info = replace(INFO, groups=(Group("arm", (0, 1)),), roi=(0.0, 0.0, 0.5, 1.0), training={"seed": 3})
+    groups, alike = (Group("arm", (0, 1)),), (((0,), (2,)),)
+    info = replace(INFO, groups=groups, alike=alike, roi=(0.0, 0.0, 0.5, 1.0), training={"seed": 3})
     written = write_model(tmp_path / "m.onnx", toy_onnx(), info)
     read = read_model(tmp_path / "m.onnx")
     assert read.info == written.info == info
@@ -127,6 +128,12 @@ def test_references_to_other_files_are_never_followed(tmp_path, location):
         ({"level": [0]}, "entries"),
         ({"groups": [{"name": "g", "keypoints": [0, 0]}]}, "disjoint"),
         ({"groups": 5}, "inconsistent"),
+        ({"alike": [[[0], [0]]]}, "disjoint"),
+        ({"alike": [[[0], [3]]]}, "disjoint"),
+        ({"alike": [[[0]]]}, "at least two"),
+        ({"alike": [[[0, 1], [2]]]}, "one shape"),
+        ({"alike": [[[0], [1]]]}, "at one keypoint"),
+        ({"alike": 5}, "inconsistent"),
         ({"roi": [0.5, 0, 0.2, 1]}, "roi"),
         ({"training": []}, "objects"),
     ],

@@ -9,6 +9,8 @@ import numpy as np
 from keypoint_perception.backends import Backend
 from keypoint_perception.geometry import Viewport
 from keypoint_perception.model import Model
+from keypoint_perception.observation import Observation
+from keypoint_perception.tracking import LimbTracker
 from training.evaluation.videos import LabelledVideo
 
 BATCH = 64
@@ -48,14 +50,29 @@ def run_batches(backend: Backend, inputs: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def predict(backend: Backend, model: Model, video: LabelledVideo, rng: np.random.Generator) -> PredictedVideo:
-    """Runs a model over a video; `rng` draws the frame whose skeleton counts."""
+    """Runs a model over a video; `rng` draws the frame whose skeleton counts.
+
+    Limbs that the model calls alike keep their numbers from frame to frame, as in the node.
+    """
     height, width = video.frames.shape[1:3]
     viewport = Viewport.of((width, height), model.info.input_size, model.info.roi)
     outputs = run_batches(backend, np.stack([viewport.view(frame) for frame in video.frames]))
     frame = int(rng.integers(len(video.frames)))
-    static = model.info.adjacency
-    adjacency = outputs["adjacency"][frame] if static is None else np.asarray(static)
-    return PredictedVideo.of(video, outputs["keypoints"], outputs["scores"], adjacency, viewport)
+    if model.info.adjacency is not None:
+        outputs["adjacency"] = np.broadcast_to(
+            model.info.adjacency, outputs["scores"].shape + outputs["scores"].shape[1:]
+        )
+    if video.ordered and model.info.alike:
+        outputs = _tracked(outputs, model)
+    return PredictedVideo.of(video, outputs["keypoints"], outputs["scores"], outputs["adjacency"][frame], viewport)
+
+
+def _tracked(outputs: dict[str, np.ndarray], model: Model) -> dict[str, np.ndarray]:
+    """A model's outputs for the frames of a video, its limbs renumbered; keypoints are normalised, 2 units wide."""
+    tracker = LimbTracker(model.info.alike, max_gap=np.inf)
+    rows = zip(outputs["keypoints"], outputs["scores"], outputs["adjacency"], strict=True)
+    followed = [tracker(Observation(*row, image_size=(2, 2)), time) for time, row in enumerate(rows)]
+    return {name: np.stack([getattr(seen, name) for seen in followed]) for name in outputs}
 
 
 def predict_whole(backend: Backend, video: LabelledVideo) -> PredictedVideo:

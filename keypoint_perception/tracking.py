@@ -1,0 +1,69 @@
+"""Limbs that look alike keep their numbers from image to image.
+
+A model that looks at single images cannot know which leg of a spider is the first: it numbers legs by where they are,
+or by their colours, and changes its mind when the object turns. What it calls alike (`ModelInfo.alike`) is therefore
+put into the order in which it lies nearest to where it was.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from keypoint_perception.model import Alike
+from keypoint_perception.observation import EDGE_THRESHOLD, Observation
+
+_FAR = 0.25
+"""What it costs to take a limb for one that was not seen before, or to miss one: a quarter of the image's width."""
+
+
+class LimbTracker:
+    """Renumbers the limbs of one camera's observations. A time that goes back, or a gap, starts it afresh."""
+
+    def __init__(self, alike: Alike, max_gap: float) -> None:
+        """alike: of the model; max_gap: seconds after which the past no longer counts."""
+        self._groups = [np.array(limbs) for limbs in alike]  # (L, M) each
+        self._max_gap = max_gap
+        self._time = math.nan
+        self._last: list[np.ndarray] = []
+
+    def __call__(self, observation: Observation, time: float) -> Observation:
+        """The observation of the image taken at `time` seconds, its limbs numbered as before."""
+        if not self._groups:
+            return observation
+        if not 0 < time - self._time <= self._max_gap:
+            self._last = [np.full((*limbs.shape, 2), np.nan) for limbs in self._groups]
+        self._time = time
+        order = np.arange(len(observation.keypoints))
+        width = observation.image_size[0]
+        for limbs, last in zip(self._groups, self._last, strict=True):
+            found = observation.keypoints[limbs]
+            seen = observation.scores[limbs].min(axis=1) >= EDGE_THRESHOLD
+            chosen = _nearest(last, found, seen, _FAR * width)
+            order[limbs] = limbs[chosen]
+            last[seen[chosen]] = found[chosen][seen[chosen]]
+        return replace(
+            observation,
+            keypoints=observation.keypoints[order],
+            scores=observation.scores[order],
+            adjacency=observation.adjacency[np.ix_(order, order)],
+        )
+
+
+def _nearest(last: np.ndarray, found: np.ndarray, seen: np.ndarray, far: float) -> np.ndarray:
+    """(L,) for each limb, last seen at `last` (L, M, 2), which of those `found` (L, M, 2) it is now.
+
+    last is NaN for what was never seen; seen (L,) bool says what of `found` is there. At first all keep their numbers.
+    """
+    known = np.isfinite(last[:, 0, 0])
+    distance = np.linalg.norm(last[:, None] - found[None], axis=-1).mean(axis=-1)  # (L, L)
+    cost = np.where(known[:, None] & seen[None], distance, far * (known[:, None] | seen[None]))
+    cost -= far * 1e-3 * np.eye(len(cost))
+    chosen = np.empty(len(cost), int)
+    for _ in chosen:  # the nearest first
+        limb, now = np.unravel_index(np.argmin(cost), cost.shape)
+        chosen[limb] = now
+        cost[limb], cost[:, now] = np.inf, np.inf
+    return chosen
