@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+import torch
+
+from training.methods.limb_numbering import redness
+from training.methods.limb_tree import inner_limbs, is_chain, root_limbs
 
 if TYPE_CHECKING:
     from training.methods.limbs import LimbsConfig
@@ -32,113 +36,89 @@ class Figure:
     body: bool
 
 
-def random_figure(config: LimbsConfig, rng: np.random.Generator) -> Figure:
+def random_figure(config: LimbsConfig, above: np.ndarray, rng: np.random.Generator) -> Figure:
     """A figure in a random pose, inside the image where it fits."""
-    limbs, links = (int(rng.integers(least, most + 1)) for least, most in (config.limbs, config.links))
+    count, links = (int(rng.integers(least, most + 1)) for least, most in (config.limbs, config.links))
     reach = rng.uniform(*config.reach)
-    base = reach / links
-    joints = np.full((config.joints, 2), np.nan)
-    colours = np.zeros((config.joints, 3))
-    radii = np.zeros(config.joints)
-    joints[0] = 0
-    hue, spread = rng.uniform(), rng.uniform(0, 0.1) if rng.uniform() < config.one_hue else 1.0
-    thickness = rng.uniform(*config.thickness)
     bend = config.bend * rng.uniform(0.1, 1)
-    directions = rng.uniform(0, 2 * np.pi) + 2 * np.pi * (np.arange(limbs) + rng.uniform(-0.15, 0.15, limbs)) / limbs
-    hues = np.sort((hue + rng.uniform(-spread, spread, limbs)) % 1)
-    for limb, direction in enumerate(rng.permutation(directions)):
+    joints = np.full((len(above), 2), np.nan)
+    joints[0] = 0
+    directions = rng.uniform(0, 2 * np.pi) + 2 * np.pi * (np.arange(count) + rng.uniform(-0.15, 0.15, count)) / count
+    for limb, direction in enumerate(directions):
         angles = direction + np.concatenate(([0], np.cumsum(rng.uniform(-bend, bend, links - 1))))
-        lengths = base * rng.uniform(0.85, 1.15, links)
+        lengths = reach / links * rng.uniform(0.85, 1.15, links)
         if config.hip:
             lengths[0] *= config.hip
             angles[1:] += direction - angles[min(1, links - 1)] if links > 1 else 0
         steps = lengths[:, None] * np.stack((np.cos(angles), np.sin(angles)), axis=1)
-        slots = 1 + limb * config.links[1] + np.arange(links)
-        joints[slots] = np.cumsum(steps, axis=0)
-        radii[slots] = reach * thickness * rng.uniform(0.85, 1.15)
-        for slot in slots:
-            shade = hues[limb] + (rng.uniform(-spread, spread) if limbs == 1 else rng.uniform(-0.02, 0.02))
-            colours[slot] = _hsv(shade, rng)
-    colours[0] = _hsv(rng.uniform() if rng.uniform() < 0.5 else hue, rng)
-    radii[0] = np.nanmax(radii) * rng.uniform(1.5, 5.5)
-    body = rng.uniform() < config.body
-    if limbs == 1 and not body:
-        _brighter_end_first(joints, colours, radii, links)
+        first = 1 + limb * config.links[1]
+        joints[first : first + links] = np.cumsum(steps, axis=0)
     low, high = np.nanmin(joints, axis=0), np.nanmax(joints, axis=0)
     room = np.maximum(1.9 - (high - low), 0)
-    return Figure(joints - low - 0.95 + rng.uniform(0, 1, 2) * room - np.maximum(high - low - 1.9, 0) / 2, colours,
-                  radii, body)  # fmt: skip
+    joints += rng.uniform(0, 1, 2) * room - low - 0.95 - np.maximum(high - low - 1.9, 0) / 2
+    return _dressed(joints, reach, above, config, rng)
 
 
 def posed_figure(pose: np.ndarray, above: np.ndarray, config: LimbsConfig, rng: np.random.Generator) -> Figure:
     """A figure in a given pose (K, 2), a little moved and resized, with colours and widths of its own.
 
-    A joint that lies on the one above it is not there. Limbs that look alike are given to the slots by their hue.
+    A joint that lies on the one above it is not there. Of the root's limbs that are alike some are left out at times,
+    so that the network is not surprised by a number of limbs that no pose shows.
     """
-    limbs = limbs_of(above)
-    alike = len({len(limb) for limb in limbs}) == 1 and len(limbs) > 1
-    steps = np.where(above[:, None] >= 0, pose - pose[above], 0)
-    present = (np.linalg.norm(steps, axis=1) > ABSENT) | (above < 0)
-    if alike:
-        shown = np.array([limb for limb in limbs if present[limb[0]]])
-        shuffled = rng.permutation(shown)
-        steps[shown], present[shown] = steps[shuffled], present[shuffled]
-    joints = _follow(steps, above, limbs)
-    joints[~present] = np.nan
-    colours = _colours(limbs, alike, config, rng)
-    size = np.hypot(*np.ptp(joints[present], axis=0))
-    radii = size * rng.uniform(*config.thickness) * rng.uniform(0.85, 1.15, len(above))
-    radii[0] = radii[1:].max() * rng.uniform(1.5, 5.5)
-    body = rng.uniform() < config.body
-    if not body and (np.diff(above) == 1).all():
-        _brighter_end_first(joints, colours, radii, int(present.sum()) - 1)
+    joints = np.where(have_length(pose[None], above)[0, :, None], pose, np.nan)
+    for limbs in root_limbs(above):
+        shown = limbs[np.isfinite(joints[limbs[:, 0], 0])]
+        if len(shown) > config.limbs[0] and rng.uniform() < config.left_out:
+            count = rng.integers(1, len(shown) - config.limbs[0] + 1)
+            joints[np.concatenate(rng.permutation(shown)[:count])] = np.nan
+    size = np.hypot(*(np.nanmax(joints, axis=0) - np.nanmin(joints, axis=0)))
     centre = np.nanmean(joints, axis=0)
-    joints = centre + (joints - centre) * rng.uniform(0.9, 1.1) + pose[0] + rng.uniform(-0.1, 0.1, 2)
-    return Figure(joints, colours, radii, body)
+    joints = centre + (joints - centre) * rng.uniform(0.9, 1.1) + rng.uniform(-0.1, 0.1, 2)
+    return _dressed(joints, size, above, config, rng)
 
 
-def limbs_of(above: np.ndarray) -> list[list[int]]:
-    """The slots of each limb that leaves the root, each in an order in which a slot comes after the one above it."""
-    limbs = [[int(first)] for first in np.flatnonzero(above == 0)]
-    for limb in limbs:
-        for slot in limb:  # grows as it goes
-            limb += [int(below) for below in np.flatnonzero(above == slot)]
-    return limbs
+def have_length(poses: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """(P, K) bool: which joints of poses (P, K, 2) are there, the root and those that do not lie on the one above."""
+    return (np.linalg.norm(poses - poses[:, above], axis=-1) > ABSENT) | (above < 0)
 
 
-def _follow(steps: np.ndarray, above: np.ndarray, limbs: list[list[int]]) -> np.ndarray:
-    """(K, 2) joints from each joint's step from the one above it, limb by limb; the root is at 0."""
-    joints = np.zeros_like(steps)
-    for limb in limbs:
-        for slot in limb:
-            joints[slot] = joints[above[slot]] + steps[slot]
-    return joints
-
-
-def _colours(limbs: list[list[int]], alike: bool, config: LimbsConfig, rng: np.random.Generator) -> np.ndarray:
-    """(K, 3): shades of one hue, or a hue for each link; for limbs that are alike one for each limb, in their order."""
+def _dressed(
+    joints: np.ndarray, length: float, above: np.ndarray, config: LimbsConfig, rng: np.random.Generator
+) -> Figure:
+    """Colours, half widths and perhaps a body for joints (K, 2)."""
     hue, spread = rng.uniform(), rng.uniform(0, 0.1) if rng.uniform() < config.one_hue else 1.0
-    colours = np.zeros((1 + sum(map(len, limbs)), 3))
-    colours[0] = _hsv(rng.uniform() if rng.uniform() < 0.5 else hue, rng)
-    hues = np.sort((hue + rng.uniform(-spread, spread, len(limbs))) % 1)
-    for limb, of_limb in zip(limbs, hues, strict=True):
-        for slot in limb:
-            shift = 0.02 if alike else spread
-            colours[slot] = _hsv((of_limb if alike else hue) + rng.uniform(-shift, shift), rng)
-    return colours
+    colours = np.array([_hsv(hue + rng.uniform(-spread, spread), rng) for _ in joints])
+    if rng.uniform() < 0.5:
+        colours[0] = _hsv(rng.uniform(), rng)
+    radii = length * rng.uniform(*config.thickness) * rng.uniform(0.85, 1.15, len(joints))
+    radii[0] = radii[1:].max() * rng.uniform(1.5, 5.5)
+    figure = Figure(joints, colours, radii, bool(rng.uniform() < config.body))
+    if config.numbering == "colour":
+        _number_by_colour(figure, above, config.either_end and not figure.body, rng)
+    return figure
+
+
+def _number_by_colour(figure: Figure, above: np.ndarray, turns: bool, rng: np.random.Generator) -> None:
+    """Gives the reddest colours to the limbs that come first among those that are alike but for the root's, in place.
+
+    Which limbs those are is drawn, so that their place says nothing. Where `turns`, a chain begins at its redder end.
+    """
+    joints, colours = figure.joints, figure.colours
+    present = np.isfinite(joints[:, 0])
+    red = redness(*torch.from_numpy(colours / 255).unbind(dim=-1)).numpy()
+    for limbs in inner_limbs(above, present):
+        joints[limbs] = joints[rng.permutation(limbs)]
+        colours[limbs] = colours[limbs[np.argsort(-red[limbs].mean(axis=1))]]
+    chain = np.flatnonzero(present)
+    if turns and is_chain(above):
+        if rng.uniform() < 0.5:
+            joints[chain] = joints[chain[::-1]]
+        if red[chain[-1]] > red[chain[1]]:
+            colours[chain[1:]] = colours[chain[:0:-1]]
 
 
 def _hsv(hue: float, rng: np.random.Generator) -> np.ndarray:
     return 255 * np.array(colorsys.hsv_to_rgb(hue % 1, rng.uniform(0.35, 1), rng.uniform(0.5, 1)))
-
-
-def _brighter_end_first(joints: np.ndarray, colours: np.ndarray, radii: np.ndarray, links: int) -> None:
-    """Turns a single limb around, in place, where its last link is brighter than its first."""
-    luminance = colours @ (0.299, 0.587, 0.114)
-    if links > 1 and luminance[links] > luminance[1]:
-        joints[: links + 1] = joints[: links + 1][::-1].copy()
-        colours[1 : links + 1] = colours[1 : links + 1][::-1].copy()
-        radii[1 : links + 1] = radii[1 : links + 1][::-1].copy()
 
 
 def draw(figure: Figure, background: np.ndarray, above: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -156,7 +136,8 @@ def draw(figure: Figure, background: np.ndarray, above: np.ndarray, rng: np.rand
         _draw_body(canvas, figure, pixels, scale, rng)
     for slot in order:
         start, end = (tuple(int(v) for v in pixels[i]) for i in (above[slot], slot))
-        for share, light in ((1.0, shade), (0.5, 1.0)):  # A round rod is brighter along its middle.
+        lit = rng.uniform(0.8, 1)  # by how it is turned to the light
+        for share, light in ((1.0, shade * lit), (0.5, lit)):  # A round rod is brighter along its middle.
             thickness = max(1, round(2 * figure.radii[slot] * scale * share))
             cv2.line(canvas, start, end, (figure.colours[slot] * light).tolist(), thickness, cv2.LINE_AA, shift=4)
     if figure.body and not body_first:
@@ -187,11 +168,11 @@ def background(image: np.ndarray, reference: np.ndarray, window: int) -> np.ndar
     where neither is near. That a pixel is the same in both frames says nothing: an object often stays where it is, and
     what is left of it would teach the network to overlook it.
     """
-    smooth = cv2.medianBlur(image, window).astype(int)
-    medians = (smooth, *(np.median(image, axis=axis, keepdims=True) for axis in (0, 1)))
+    smooth = cv2.medianBlur(image, window).astype(np.int16)
+    medians = (smooth, *(np.median(image, axis=axis, keepdims=True).astype(np.int16) for axis in (0, 1)))
     gaps = []
-    for frame in (image, reference):
-        apart = [np.abs(frame - median).sum(axis=-1, keepdims=True) for median in medians]
+    for frame in (image.astype(np.int16), reference.astype(np.int16)):
+        apart = [np.einsum("hwc->hw", np.abs(frame - median))[..., None] for median in medians]
         gaps.append(np.minimum.reduce(apart))
     nearer = np.where(gaps[0] <= gaps[1], image, reference)
     return np.where(np.minimum(*gaps) < NEAR, nearer, smooth).astype(np.uint8)

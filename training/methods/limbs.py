@@ -11,14 +11,19 @@ long, how wide) or, as for KeypointGAN, a file of unpaired poses (`--data.prior`
 A slot is a joint of one tree that all figures share. Of the numbers' tree "root, limb, link" slot 0 is the root, slot
 1 + limb · links + i the end of the limb's link i; a file's tree is its own. A figure uses some of the slots, a pose
 lacks those whose link has no length; the presence of a joint is that of the link above it, and S the tree of them.
-- Which end of a single limb is the root must be visible: the end with a body, or, without one, the brighter end link.
-- Which of several limbs is which: limbs are sorted by the hue of their first link, which no rotation changes.
+
+Where limbs look alike, no picture says which is the first.
+- Limbs that leave the root, such as a spider's legs, are found by their ends, however many there are (`limb_ends`), and
+  then sorted (`limb_numbering`).
+- Other limbs, and the ends of a chain without a body, are numbered as the network finds best (`limb_matching`), which
+  will be by their place, or by the colours in the drawing (`numbering: colour`), which an object keeps that turns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -27,8 +32,12 @@ from torch import Tensor, nn
 from keypoint_perception.errors import UserError
 from training.heatmaps import around_mode, gaussian_maps, spatial_softmax
 from training.method import Batch, Detection, Method, OptimizerConfig
-from training.methods.figures import background, draw, posed_figure, random_figure
-from training.networks import ResidualBlock, conv_block, upsample
+from training.methods import limb_ends
+from training.methods.figures import Figure, background, draw, posed_figure, random_figure
+from training.methods.limb_matching import best_order, joint_costs
+from training.methods.limb_network import LimbNetwork
+from training.methods.limb_numbering import Numbering
+from training.methods.limb_tree import depths, inner_limbs, is_chain, root_limbs, rooted
 from training.prior import Poses
 
 
@@ -38,7 +47,10 @@ class LimbsConfig:
 
     above: tuple[int, ...] | None = None
     """The joint above each joint, -1 for the root, of the poses in a file; None for the tree of the next two numbers.
-    With poses, of the prior's numbers only body, thickness and one_hue count."""
+    With poses numbering, body, either_end, thickness, one_hue, left_out and the fewest limbs alone count."""
+    numbering: Literal["place", "colour"] = "place"
+    """What numbers limbs that are alike, and the ends of a chain, in an image: their place, or their colours, which an
+    object keeps that turns. By colour only where limbs differ in it."""
     limbs: tuple[int, int] = (1, 1)
     """Fewest and most limbs that leave the root."""
     links: tuple[int, int] = (1, 7)
@@ -47,6 +59,8 @@ class LimbsConfig:
     """Length of a first link inside the body, as a share of the others'; 0 for limbs that start at the root itself."""
     body: float = 1.0
     """Probability that a body (a box or an ellipse of its own colour) sits at the root."""
+    either_end: bool = True
+    """Whether a chain without a body may begin at either end, as both look alike."""
     reach: tuple[float, float] = (0.5, 1.7)
     """Length of a whole stretched limb."""
     thickness: tuple[float, float] = (0.015, 0.075)
@@ -55,6 +69,8 @@ class LimbsConfig:
     """Largest angle between successive links, radians."""
     one_hue: float = 0.5
     """Probability that all limbs are shades of one hue."""
+    left_out: float = 0.0
+    """Probability that a pose of limbs that are alike loses some of them, but for the fewest."""
     width: int = 12
     """Channels of the network's first layer."""
     drawn: int = 32
@@ -65,6 +81,10 @@ class LimbsConfig:
     """Of the target heatmaps."""
     position_weight: float = 1.0
     presence_weight: float = 2.0
+    end_weight: float = 1.0
+    """Of the root's limbs that are alike: their ends,"""
+    offset_weight: float = 10.0
+    """and how far from there their other joints are."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig("adamw", 3e-3, weight_decay=1e-4, clip_norm=1.0, schedule="cosine")
     )
@@ -75,7 +95,7 @@ class LimbsConfig:
             least, most = getattr(self, name)
             if not 0 < least <= most:
                 raise UserError(f"limbs: {name} is {[least, most]}: give the least, above 0, and the most")
-        for name in ("body", "one_hue"):
+        for name in ("body", "one_hue", "left_out"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"limbs: {name} is {getattr(self, name)}: give a probability")
         for name in ("width", "drawn", "sigma"):
@@ -101,62 +121,6 @@ def tree(config: LimbsConfig) -> np.ndarray:
         first = 1 + limb * config.links[1]
         above += [0, *range(first, first + config.links[1] - 1)]
     return np.array(above)
-
-
-def rooted(edges: np.ndarray, joints: int) -> tuple[int, ...]:
-    """The joint above each of `joints` joints in the tree of edges (E, 2) whose root is joint 0. Raises UserError."""
-    above = {0: -1}
-    reached = [0]
-    for joint in reached:  # grows as it goes
-        neighbours = [int(other) for edge in edges if joint in edge for other in edge if other not in above]
-        above |= dict.fromkeys(neighbours, joint)
-        reached += neighbours
-    if len(above) < joints or len(edges) != joints - 1:
-        raise UserError(
-            f"limbs: the prior has {len(edges)} edges, which join {len(above)} of its {joints} joints to the first: "
-            "give edges that are one tree"
-        )
-    return tuple(above[joint] for joint in range(joints))
-
-
-def depths(above: np.ndarray) -> list[int]:
-    """How many links each joint is away from the root."""
-    found = []
-    for joint in range(len(above)):
-        depth = 0
-        while above[joint] >= 0:
-            joint, depth = int(above[joint]), depth + 1
-        found.append(depth)
-    return found
-
-
-class LimbNetwork(nn.Module):
-    """Images to heatmaps of every slot at half the size and a presence logit of each."""
-
-    def __init__(self, slots: int, width: int, input_size: tuple[int, int]) -> None:
-        super().__init__()
-        half, quarter, eighth, coarse = width, 3 * width, 5 * width, 8 * width
-        self.to_half = conv_block(3, half, 5, 2)
-        self.to_quarter = nn.Sequential(conv_block(half, quarter, 3, 2), conv_block(quarter, quarter))
-        self.to_eighth = nn.Sequential(ResidualBlock(quarter, eighth, 2), ResidualBlock(eighth, eighth))
-        self.to_coarse = nn.Sequential(ResidualBlock(eighth, coarse, 2), ResidualBlock(coarse, coarse))
-        cells = -(-input_size[0] // 16) * -(-input_size[1] // 16)
-        self.presence = nn.Sequential(nn.Flatten(), nn.LayerNorm(coarse * cells), nn.Linear(coarse * cells, slots))
-        self.up_eighth = conv_block(coarse + eighth, eighth)
-        self.up_quarter = conv_block(eighth + quarter, 4 * width)
-        self.up_half = conv_block(4 * width + half, 2 * width)
-        self.heat = nn.Conv2d(2 * width, slots, 1)
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) in [0, 1] to logits (B, K, H / 2, W / 2) and (B, K)."""
-        half = self.to_half(2 * image - 1)
-        quarter = self.to_quarter(half)
-        eighth = self.to_eighth(quarter)
-        coarse = self.to_coarse(eighth)
-        features = self.up_eighth(torch.cat((upsample(coarse), eighth), dim=1))
-        features = self.up_quarter(torch.cat((upsample(features), quarter), dim=1))
-        features = self.up_half(torch.cat((upsample(features), half), dim=1))
-        return self.heat(features), self.presence(coarse)
 
 
 class Limbs(Method):
@@ -186,25 +150,53 @@ class Limbs(Method):
             raise UserError(f"limbs: the input is {input_size}: give multiples of 16 pixels a side")
         self.config = config
         self.optimizer = config.optimizer
+        self.weights = (config.position_weight, config.presence_weight)
         self.keypoint_count = config.joints
-        self.network = LimbNetwork(config.joints, config.width, input_size)
         self.above = tree(config)
+        self.limbs = root_limbs(self.above)
+        self.alike = tuple(tuple(map(tuple, limbs.tolist())) for limbs in self.limbs)
+        self.single = np.setdiff1d(np.arange(len(self.above)), np.concatenate([[], *(g.ravel() for g in self.limbs)]))
+        """The slots that have a heatmap of their own; a group of limbs has one for all its ends."""
+        maps, offsets = len(self.single) + len(self.limbs), sum(2 * limbs.shape[1] for limbs in self.limbs)
+        self.network = LimbNetwork(len(self.single), maps, offsets, config.width, input_size)
+        self.numbering = Numbering(self.above, self.limbs, config.numbering)
         self.register_buffer("parent", torch.tensor(self.above), persistent=False)
         self.register_buffer("level", torch.tensor(depths(self.above)), persistent=False)
         self.deepest = int(self.level.max())
+        self.turns = is_chain(self.above) and config.either_end
 
     def detect(self, image: Tensor) -> Detection:
         """A joint's score is the probability that the object has it and all above it; so is that of the link above."""
-        heat, presence = self.network(image)
-        scores = presence.sigmoid()
+        heat, presence, offsets = self.network(image)
+        single = len(self.single)
+        keypoints = [around_mode(spatial_softmax(heat[:, :single]))]
+        scores = [presence.float().sigmoid()]
+        slots = [self.single]
+        for group, (limbs, reach) in enumerate(self._groups(offsets)):
+            found, score = limb_ends.find(heat[:, single + group], reach, len(limbs))
+            keypoints.append(found.flatten(1, 2))
+            scores.append(score.repeat_interleave(limbs.shape[1], dim=1))
+            slots.append(limbs.ravel())
+        places = torch.from_numpy(np.argsort(np.concatenate(slots))).to(image.device)
+        return self._in_order(image, torch.cat(keypoints, 1)[:, places], torch.cat(scores, 1)[:, places])
+
+    def _groups(self, offsets: Tensor | None) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """The limbs (L, M) of each group and its own offsets (B, 2 M, h, w)."""
+        sizes = [2 * limbs.shape[1] for limbs in self.limbs]
+        return zip(self.limbs, [] if offsets is None else offsets.split(sizes, dim=1), strict=True)
+
+    def _in_order(self, image: Tensor, keypoints: Tensor, scores: Tensor) -> Detection:
+        """With the limbs sorted and the graph added."""
         above = self.parent.clamp_min(0)
         for _ in range(self.deepest):
             scores = torch.minimum(scores, scores[:, above])
+        order = self.numbering(image, keypoints, scores)
+        keypoints, scores = keypoints.gather(1, order[..., None].expand_as(keypoints)), scores.gather(1, order)
         child = nn.functional.one_hot(above, self.keypoint_count).to(scores) * (self.parent >= 0)[:, None]
         link = scores[:, :, None] * child  # (B, slot, the slot above)
         batch = image.shape[0]
         return Detection(
-            around_mode(spatial_softmax(heat)),
+            keypoints,
             scores,
             link + link.transpose(1, 2),
             parent=self.parent.expand(batch, -1),
@@ -212,45 +204,73 @@ class Limbs(Method):
         )
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
-        """Cross-entropy of heatmaps and presence on figures drawn over the batch's backgrounds."""
+        """Cross-entropy of heatmaps and presence on figures drawn over the batch's backgrounds; of limbs the ends."""
+        images, figures = self.figures(batch)
+        joints = _stacked([figure.joints for figure in figures], images)
+        heat, presence, offsets = self.network(images)
+        single = len(self.single)
+        terms = self._slot_loss(heat[:, :single].float(), presence.float(), joints[:, self.single], figures)
+        for group, (limbs, reach) in enumerate(self._groups(offsets)):
+            wanted, ends, steps = limb_ends.targets(joints[:, limbs], heat.shape[-2:], self.config.sigma)
+            end = limb_ends.end_loss(heat[:, single + group].float(), wanted, ends)
+            terms[f"ends{group or ''}"] = self.config.end_weight * end
+            away = limb_ends.offset_loss(reach.float(), steps, wanted)
+            terms[f"offsets{group or ''}"] = self.config.offset_weight * away
+        return terms
+
+    def _slot_loss(self, heat: Tensor, presence: Tensor, joints: Tensor, figures: list[Figure]) -> dict[str, Tensor]:
+        """Of the slots that have heatmaps (N, S, h, w) and presence (N, S) of their own; joints (N, S, 2)."""
         config = self.config
-        images, joints = self.figures(batch)
         present = joints[..., 0].isfinite()
-        heat, presence = self.network(images)
         height, width = heat.shape[-2:]
-        target = gaussian_maps(joints.nan_to_num(), height, width, config.sigma).flatten(2)
+        target = gaussian_maps(joints.nan_to_num(), height, width, config.sigma).flatten(2) * present[..., None]
         target = target / target.sum(dim=-1, keepdim=True).clamp_min(1e-6)
-        entropy = -(target * heat.float().flatten(2).log_softmax(dim=-1)).sum(dim=-1)
-        seen = nn.functional.binary_cross_entropy_with_logits(presence.float(), present.float())
+        log_heat = heat.flatten(2).contiguous().log_softmax(dim=-1)
+        if config.numbering == "place" and not self.limbs:
+            weights = (config.position_weight, config.presence_weight)
+            order = self._order(figures, joint_costs(log_heat, target, presence, present, weights))
+            present = present.gather(1, order)
+            target = target.gather(1, order[..., None].expand_as(target))
+        entropy = -(target * log_heat).sum(dim=-1)
+        seen = nn.functional.binary_cross_entropy_with_logits(presence, present.float())
         return {
             "position": config.position_weight * entropy[present].mean(),
             "presence": config.presence_weight * seen,
         }
 
+    def _order(self, figures: list[Figure], costs: np.ndarray) -> Tensor:
+        """(N, K) the joint that each slot stands for."""
+        present = np.stack([np.isfinite(figure.joints[:, 0]) for figure in figures])
+        alike = [inner_limbs(self.above, there) for there in present]
+        turns = np.array([self.turns and not figure.body for figure in figures])
+        return torch.from_numpy(best_order(costs, present, alike, turns)).to(self.parent.device)
+
     @torch.no_grad()
-    def figures(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Images (N, 3, H, W) in [0, 1] over the batch's backgrounds and their joints (N, K, 2), NaN if not present."""
+    def figures(self, batch: Batch) -> tuple[Tensor, list[Figure]]:
+        """Drawings (N, 3, H, W) in [0, 1] over the batch's backgrounds, and their N figures."""
         frames = [_to_uint8(batch[key]) for key in ("image", "reference")]
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
         pairs = zip(*frames, strict=True)
         grounds = [background(image, reference, self.config.background_window) for image, reference in pairs]
-        images, joints = [], []
         poses = batch["prior_keypoints"].cpu().numpy() if self.config.above is not None else None
+        figures, images = [], []
         for index in range(self.config.drawn):
             if poses is None:
-                figure = random_figure(self.config, rng)
+                figure = random_figure(self.config, self.above, rng)
             else:
                 figure = posed_figure(poses[index % len(poses)], self.above, self.config, rng)
+            figures.append(figure)
             images.append(draw(figure, grounds[index % len(grounds)], self.above, rng))
-            joints.append(figure.joints)
-        like = batch["image"]
-        drawn = torch.from_numpy(np.stack(images)).to(like.device).permute(0, 3, 1, 2).to(like.dtype) / 255
-        return drawn, torch.from_numpy(np.stack(joints)).to(like)
+        return _stacked(images, batch["image"]).permute(0, 3, 1, 2) / 255, figures
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         """What the network learns from."""
         return {"drawn": self.figures(batch)[0][: len(batch["image"])]}
+
+
+def _stacked(arrays: list[np.ndarray], like: Tensor) -> Tensor:
+    return torch.from_numpy(np.stack(arrays)).to(like)
 
 
 def _to_uint8(images: Tensor) -> np.ndarray:
