@@ -200,6 +200,16 @@ def test_limbs_go_to_the_slots_where_they_cost_least():
     assert order.tolist() == [[0, 1, 2, 3, 4], [0, 3, 4, 1, 2]]
 
 
+def test_inner_limbs_change_places_beside_limbs_of_the_root():
+    """Two legs, and a trunk with two arms, of which the network finds the second first."""
+    method = Limbs(LimbsConfig(above=(-1, 0, 0, 0, 3, 3), width=4), (32, 32))
+    assert [limbs.tolist() for limbs in method.limbs] == [[[1], [2]]] and method.single.tolist() == [0, 3, 4, 5]
+    figure = Figure(np.zeros((6, 2)), np.zeros((6, 3)), np.ones(6), body=True)
+    costs = np.zeros((1, 4, 4))
+    costs[0, 2, 3] = costs[0, 3, 2] = -1
+    assert method._order([figure], costs).tolist() == [[0, 1, 3, 2]]
+
+
 def test_a_chain_without_a_body_begins_where_it_costs_least():
     costs = np.zeros((3, 4, 4))
     costs[1:, 0, 2] = -1  # slot 0 is joint 2, the last that is there

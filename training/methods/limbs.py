@@ -226,7 +226,7 @@ class Limbs(Method):
         target = gaussian_maps(joints.nan_to_num(), height, width, config.sigma).flatten(2) * present[..., None]
         target = target / target.sum(dim=-1, keepdim=True).clamp_min(1e-6)
         log_heat = heat.flatten(2).contiguous().log_softmax(dim=-1)
-        if config.numbering == "place" and not self.limbs:
+        if config.numbering == "place":
             weights = (config.position_weight, config.presence_weight)
             order = self._order(figures, joint_costs(log_heat, target, presence, present, weights))
             present = present.gather(1, order)
@@ -239,11 +239,11 @@ class Limbs(Method):
         }
 
     def _order(self, figures: list[Figure], costs: np.ndarray) -> Tensor:
-        """(N, K) the joint that each slot stands for."""
+        """(N, S) which of the S single slots' joints each of them stands for."""
         present = np.stack([np.isfinite(figure.joints[:, 0]) for figure in figures])
-        alike = [inner_limbs(self.above, there) for there in present]
+        alike = [[np.searchsorted(self.single, g) for g in inner_limbs(self.above, there)] for there in present]
         turns = np.array([self.turns and not figure.body for figure in figures])
-        return torch.from_numpy(best_order(costs, present, alike, turns)).to(self.parent.device)
+        return torch.from_numpy(best_order(costs, present[:, self.single], alike, turns)).to(self.parent.device)
 
     @torch.no_grad()
     def figures(self, batch: Batch) -> tuple[Tensor, list[Figure]]:
