@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from middleware import LAST_CORE, ROOT, Bench, on_cores, own_middleware, picture, process  # finds the checkout, too
+from middleware import (
+    LAST_CORE,
+    ROOT,
+    Bench,
+    Run,
+    on_cores,
+    own_middleware,
+    picture,
+    process,
+)  # finds the checkout, too
 
 from keypoint_perception.detector import Detector, shipped_model
 
@@ -64,11 +73,11 @@ def compare(bench: Bench, options: argparse.Namespace, say: Callable[[str], None
     with process(node):
         ours = bench.run(options.seconds, RATE_HZ)
     say(f"node        {ours}")
-    with process(node, core=LAST_CORE):
-        full = bench.saturate(options.seconds)
-    with process([*BASELINES, "relay"], core=LAST_CORE):
-        empty = bench.saturate(options.seconds)
+    full, node_cpu_ms = saturated(bench, node, options.seconds)
+    empty, _ = saturated(bench, [*BASELINES, "relay"], options.seconds)
+    _, least_cpu_ms = saturated(bench, [*BASELINES, "least"], options.seconds)
     say(f"saturated   {full.rate:.0f} images/s on one core, relay {empty.rate:.0f}, bare engine {1e3 / engine_ms:.0f}")
+    say(f"CPU         {node_cpu_ms:.2f} ms an image, of which the middleware alone takes {least_cpu_ms:.2f} ms")
     with process([*BASELINES, "naive", str(options.model)]):
         naive = bench.run(options.seconds, RATE_HZ)
     say(f"plain node  {naive}")
@@ -80,6 +89,9 @@ def compare(bench: Bench, options: argparse.Namespace, say: Callable[[str], None
         "lost": ours.sent - len(ours.latencies),
         "latency_ms": {"p50": round(ours.percentile(50), 3), "p99": round(ours.percentile(99), 3)},
         "throughput_ratio": round(full.rate * engine_ms / 1e3, 3),
+        "throughput_bound": round(engine_ms / (engine_ms + least_cpu_ms), 3),
+        "node_cpu_ms": round(node_cpu_ms, 3),
+        "least_cpu_ms": round(least_cpu_ms, 3),
         "relay_images_per_s": round(empty.rate, 1),
         "node_images_per_s": round(full.rate, 1),
         "four_cameras_cpu_ratio": round(together / apart, 3),
@@ -97,6 +109,15 @@ def engine_time(options: argparse.Namespace, images: int = 300) -> float:
             detector.detect([image])
             seconds.append(time.perf_counter() - start)
     return float(np.median(seconds[images // 10 :])) * 1e3
+
+
+def saturated(bench: Bench, command: list[str], seconds: float) -> tuple[Run, float]:
+    """A node on one core that always has the next image, and the milliseconds of CPU that an image takes it."""
+    with process(command, core=LAST_CORE) as node:
+        bench.wait(["/image"], ["/detector/keypoints"])
+        start = cpu_seconds(node)
+        run = bench.saturate(seconds)
+        return run, (cpu_seconds(node) - start) * 1e3 / len(run.latencies)
 
 
 def four_cameras(bench: Bench, node: list[str], seconds: float, rate: float) -> tuple[float, float]:
