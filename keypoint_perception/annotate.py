@@ -82,6 +82,7 @@ def annotate(options: argparse.Namespace) -> None:
     if not tally.images:
         raise UserError(f"no image on {topic} could be read: {images.first_fault or 'there is none'}")
     skipped = f", {images.unreadable} unreadable ({images.first_fault})" if images.unreadable else ""
+    skipped += f", {images.flat} without 3-D ({images.first_flat_fault})" if images.flat else ""
     print(
         f"{options.out}: {tally.images} images in {seconds:.1f} s ({tally.images / seconds:.0f} images/s), "
         f"mean score {tally.score_sum / tally.images:.3f}{skipped}"
@@ -96,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--topic", help="image topic; needed where the bag has several")
     parser.add_argument("--depth", help="depth topic, aligned with the images, to lift keypoints to 3-D")
     parser.add_argument("--camera-info", help="calibration topic; needed for --depth")
+    parser.add_argument("--max-depth-delay", type=float, default=0.02, help="seconds that depth and image may be apart")
     parser.add_argument("--prefix", default="/detector", help="namespace of our topics (default: %(default)s)")
     parser.add_argument("--backend", default=DEFAULT_BACKEND, choices=CHOICES, help="(default: %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all)")
@@ -129,9 +131,10 @@ def _results(
         for recorded, seen in zip(batch, observations, strict=True):
             header, image = recorded.header, recorded.image
             observation, states = follow(seen, stamp_ns(header) / 1e9, options.threshold)
-            intrinsics, depth = images.intrinsics(observation.image_size), images.depth(header)
+            size = observation.image_size
+            intrinsics, depth = images.intrinsics(size), images.depth(header, size, options.max_depth_delay)
             lifted = Lifted.unknown(len(states))
-            if depth is not None and intrinsics is not None and depth.shape == image.shape[:2]:
+            if depth is not None and intrinsics is not None:
                 lifted = lift(observation.keypoints, depth, intrinsics)
             tally.images += 1
             tally.score_sum += float(observation.scores.mean())

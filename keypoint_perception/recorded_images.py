@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -11,9 +10,9 @@ from rosbags.highlevel import AnyReader
 
 from keypoint_perception.bags import connections_of
 from keypoint_perception.errors import UserError
-from keypoint_perception.images import image_to_depth, image_to_rgb
+from keypoint_perception.images import image_to_rgb
 from keypoint_perception.lifting import Intrinsics
-from keypoint_perception.ros.conversions import stamp_ns
+from keypoint_perception.ros.depth import DepthBuffer
 
 _DEPTH_KEPT = 32
 _LOOK_AHEAD = 3
@@ -36,7 +35,8 @@ class RecordedImages:
     def __init__(self, reader: AnyReader, topic: str, depth: str | None = None, camera_info: str | None = None) -> None:
         """depth, camera_info: topics of what lifts keypoints to 3-D. Raises UserError where the bag has no such topic.
 
-        What could not be read is counted in `unreadable`, and `first_fault` says what was wrong with the first of it.
+        What could not be read is counted in `unreadable`, and `first_fault` says what was wrong with the first of it;
+        likewise `flat` and `first_flat_fault` for images that keypoints could not be lifted in, where that was asked.
         """
         self._reader, self._topic, self._depth_topic = reader, topic, depth
         self._wanted = connections_of(reader, topic)
@@ -44,10 +44,12 @@ class RecordedImages:
             self._wanted = self._wanted + connections_of(reader, depth)
         if camera_info is not None:
             self._wanted = self._wanted + connections_of(reader, camera_info, ["sensor_msgs/msg/CameraInfo"])
-        self._depths: deque[Any] = deque(maxlen=_DEPTH_KEPT)
+        self._depths = DepthBuffer(depth or "", _DEPTH_KEPT)
         self._intrinsics: Intrinsics | None = None
         self.unreadable = 0
         self.first_fault = ""
+        self.flat = 0
+        self.first_flat_fault = ""
 
     @property
     def count(self) -> int:
@@ -62,7 +64,7 @@ class RecordedImages:
             if connection.topic == self._topic:
                 waiting += self._decoded(received, message)
             elif connection.topic == self._depth_topic:
-                self._depths.append(message)
+                self._depths.add(message)
             elif self._intrinsics is None:
                 self._intrinsics = Intrinsics.from_camera_info(message)
             if len(waiting) >= size + _LOOK_AHEAD:
@@ -75,12 +77,22 @@ class RecordedImages:
         """The calibration, where it fits images of `size`, (width, height)."""
         return self._intrinsics if self._intrinsics is not None and self._intrinsics.size == size else None
 
-    def depth(self, header: Any) -> np.ndarray | None:
-        """Depth (H, W), metres, of the same instant."""
-        for message in self._depths:
-            if stamp_ns(message.header) == stamp_ns(header):
-                return image_to_depth(message)
-        return None
+    def depth(self, header: Any, size: tuple[int, int], max_delay: float) -> np.ndarray | None:
+        """Depth (H, W), metres, for the image of `size`, (width, height), with that header, where there is all for it.
+
+        max_delay: seconds that they may be apart.
+        """
+        if self._depth_topic is None:
+            return None
+        try:
+            if self.intrinsics(size) is None:
+                known = "x".join(map(str, self._intrinsics.size)) + " pixels" if self._intrinsics else "later images"
+                raise UserError(f"camera_info is for {known}, the image has {size[0]}x{size[1]}")
+            return self._depths.at(header, size, max_delay)
+        except UserError as error:
+            self.flat += 1
+            self.first_flat_fault = self.first_flat_fault or str(error)
+            return None
 
     def _decoded(self, received: int, message: Any) -> list[RecordedImage]:
         try:

@@ -1,16 +1,18 @@
-"""The depth images of one camera, and which of them belongs to a picture."""
+"""The depth images of one camera, and which of them belongs to a picture: for the live node and for bags alike."""
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.images import image_to_depth
 from keypoint_perception.ros.conversions import stamp_ns
-from keypoint_perception.ros.serialised import SerialisedCompressedImage, SerialisedImage
+
+if TYPE_CHECKING:
+    from keypoint_perception.ros.serialised import SerialisedCompressedImage, SerialisedImage
 
 _KEPT = 8
 _PATIENCE = 3.5
@@ -20,17 +22,17 @@ _PATIENCE = 3.5
 class DepthBuffer:
     """The last few depth images."""
 
-    def __init__(self, topic: str) -> None:
-        """topic: where they come from, for who looks for what is missing."""
+    def __init__(self, topic: str, kept: int = _KEPT) -> None:
+        """topic: where they come from, for who looks for what is missing. kept: the number of images."""
         self._topic = topic
-        self._kept: deque[SerialisedImage | SerialisedCompressedImage] = deque(maxlen=_KEPT)
+        self._kept: deque[SerialisedImage | SerialisedCompressedImage | Any] = deque(maxlen=kept)
 
     def clear(self) -> None:
         """Forgets all."""
         self._kept.clear()
 
-    def add(self, message: SerialisedImage | SerialisedCompressedImage) -> None:
-        """Keeps the newest. Where the clock went back, what was there is forgotten."""
+    def add(self, message: SerialisedImage | SerialisedCompressedImage | Any) -> None:
+        """Keeps the newest, of the node's or a recording's. Where the clock went back, what was there is forgotten."""
         if self._kept and stamp_ns(message.header) < stamp_ns(self._kept[-1].header):
             self._kept.clear()
         self._kept.append(message)

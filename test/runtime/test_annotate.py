@@ -10,7 +10,7 @@ import pytest
 from spots_bag import DEPTH_M, FRAME_ID, spot_centres, write_spots_bag
 
 from keypoint_perception.annotate import main
-from keypoint_perception.bags import connections_of, header_stamp_ns, open_bag
+from keypoint_perception.bags import connections_of, header_stamp_ns, open_bag, with_stamp, write_bag
 from keypoint_perception.images import image_to_rgb
 
 SIZE, FRAMES = (192, 128), 20
@@ -65,6 +65,30 @@ def test_the_keypoints_are_where_the_spots_are_in_pixels_and_metres(
         np.testing.assert_allclose(metres, np.column_stack([flat, np.full(3, DEPTH_M)]), atol=0.01)
     graph = _messages(out, "/ours/skeleton")[-1]
     assert list(graph.edge_source) == [0, 1] and np.isfinite(graph.edge_length).all()
+
+
+def test_depth_of_nearly_the_same_instant_lifts_and_what_cannot_be_read_costs_one_image(
+    bag: Path, tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, out, topic, count = tmp_path / "late", tmp_path / "annotated", "/table/depth/image_raw", 0
+    with open_bag(bag) as reader, write_bag(given) as writer:
+        connections = {
+            c.id: writer.add_connection(c.topic, c.msgtype, typestore=reader.typestore) for c in reader.connections
+        }
+        for connection, at, data in reader.messages():
+            if connection.topic == topic:
+                count += 1
+                data = with_stamp(data, header_stamp_ns(data) + 8_000_000)
+                data = data.replace(b"16UC1", b"16XX1") if count == 5 else data
+            writer.write(connections[connection.id], at, data)
+    calibrated = ("--depth", topic, "--camera-info", "/table/camera_info")
+    assert _run(given, out, colour_model_path, "--topic", IMAGES, *calibrated) == 0
+    assert "1 without 3-D (depth encoding '16XX1' is not known" in capsys.readouterr().out
+    lifted = [message.position_frame_id == FRAME_ID for message in _messages(out, "/detector/keypoints")]
+    assert lifted.count(False) == 1 and lifted.index(False) == 4
+    strict = (*calibrated, "--max-depth-delay", "0.001")
+    assert _run(given, tmp_path / "strict", colour_model_path, "--topic", IMAGES, *strict) == 0
+    assert f"{FRAMES} without 3-D (the nearest depth is 0.008 s from the image" in capsys.readouterr().out
 
 
 def test_the_pictures_in_a_bag_are_drawn_on(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
