@@ -132,22 +132,33 @@ class _Past:
 
 
 class Follower:
-    """What becomes of one camera's keypoints over time: their numbers, states and, if asked for, smoothed positions."""
+    """What becomes of one camera's keypoints over time: their numbers, states and, if asked for, smoothed positions.
+
+    Starts afresh after a gap, where time goes back, and where the size of the images changes.
+    """
 
     def __init__(self, max_gap: float, smoothing: OneEuroConfig | None, alike: Alike = ()) -> None:
         """max_gap: seconds without an image after which the past no longer counts. alike: see `ModelInfo.alike`."""
-        self._renumber = LimbTracker(alike, max_gap)
-        self._track = StateTracker(max_gap)
-        self._smooth = None if smoothing is None else OneEuro(smoothing, max_gap)
+        self._max_gap, self._smoothing, self._alike = max_gap, smoothing, alike
+        self._size: tuple[int, int] | None = None
 
     def __call__(self, observation: Observation, time: float, threshold: float) -> tuple[Observation, np.ndarray]:
         """The observation of the image taken at `time` seconds, smoothed, and (K,) uint8 State."""
+        if observation.image_size != self._size:
+            self._start(observation.image_size)
         observation = self._renumber(observation, time)
         states = self._track(observation.keypoints, observation.scores, time, observation.image_size, threshold)
         if self._smooth is not None:
             smoothed = self._smooth(observation.keypoints, time, observation.image_size[0])
             observation = replace(observation, keypoints=smoothed)
         return observation, states
+
+    def _start(self, size: tuple[int, int]) -> None:
+        """Nothing is known of images of `size`; what is known of others is in other pixels."""
+        self._size = size
+        self._renumber = LimbTracker(self._alike, self._max_gap)
+        self._track = StateTracker(self._max_gap)
+        self._smooth = None if self._smoothing is None else OneEuro(self._smoothing, self._max_gap)
 
 
 def _smoothing_factor(cutoff: float | np.ndarray, elapsed: float) -> float | np.ndarray:

@@ -81,8 +81,6 @@ class Camera:
         message = pending.message
         try:
             image = image_to_rgb(message)
-            if image.size == 0:
-                raise UserError(f"image has {image.shape[1]}x{image.shape[0]} pixels: publish at least one")
         except UserError as error:
             self.input.note_unreadable(error)
             return None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from keypoint_perception.smoothing import OneEuro, OneEuroConfig, State, StateTracker
+from keypoint_perception.observation import Observation
+from keypoint_perception.smoothing import Follower, OneEuro, OneEuroConfig, State, StateTracker
 
 SIZE = (640, 480)
 STEP = 1 / 30
@@ -103,3 +104,19 @@ def test_after_a_jump_of_the_clock_nothing_is_remembered() -> None:
     for i, x in enumerate((600, 620)):
         _states(track, x, 0.9, 1.0 + i * STEP)
     assert _states(track, 636, 0.1, 0.2) == State.OCCLUDED
+
+
+def test_where_the_size_of_the_images_changes_the_past_is_forgotten() -> None:
+    """Half the size, everything at rest: nothing has moved, and nothing is on its way out."""
+    follow = Follower(0.5, OneEuroConfig())
+    for i in range(5):
+        follow(_seen((600.0, 400.0), 0.9, SIZE), 1 + i * STEP, 0.3)
+    smaller, states = follow(_seen((299.75, 199.75), 0.9, (320, 240)), 1 + 5 * STEP, 0.3)
+    np.testing.assert_array_equal(smaller.keypoints, [(299.75, 199.75)])
+    assert states.tolist() == [State.OBSERVED]
+    _, states = follow(_seen((299.75, 199.75), 0.1, (320, 240)), 1 + 6 * STEP, 0.3)
+    assert states.tolist() == [State.OCCLUDED]
+
+
+def _seen(point: tuple[float, float], score: float, size: tuple[int, int]) -> Observation:
+    return Observation(np.array([point], np.float32), np.array([score], np.float32), np.zeros((1, 1)), size)
