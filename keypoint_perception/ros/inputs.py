@@ -197,7 +197,8 @@ class CameraInput:
         wanted_name = f"sensor_msgs/msg/{wanted.__name__}"
         types = {info.topic_type for info in self._node.get_publishers_info_by_topic(self.image_topic)}
         if not types:
-            self._faults.warn("silence", f"nobody publishes {self.image_topic}: remap `image` to your camera's topic")
+            name = f"{self._topics.prefix}image"
+            self._faults.warn("silence", f"nobody publishes {self.image_topic}: remap `{name}` to your camera's topic")
         elif wanted_name not in types:
             self._faults.error(
                 "silence",
