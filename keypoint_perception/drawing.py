@@ -176,8 +176,10 @@ class _Layer:
     def blend(self, colour: Sequence[int] | np.ndarray, alpha: float) -> None:
         """Paints `colour` through the mask and clears it."""
         rows, columns = self._part.shape[:2]
-        cover = self._mask[:rows, :columns, None] * np.float32(alpha / 255)
-        self._part[...] = self._part + cover * (np.asarray(colour, np.float32) - self._part) + 0.5
+        covered = np.nonzero(self._mask[:rows, :columns])  # of a long line's box, a small part
+        cover = self._mask[covered][:, None] * np.float32(alpha / 255)
+        before = self._part[covered]
+        self._part[covered] = before + cover * (np.asarray(colour, np.float32) - before) + 0.5
         self._mask[...] = 0
 
     def _fixed(self, point: np.ndarray) -> tuple[int, int]:
