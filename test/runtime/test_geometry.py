@@ -76,6 +76,7 @@ def test_shrinking_takes_crops_grey_and_read_only_images():
     resized = resize(crop, (128, 128))
     assert (resized == resize(crop.copy(), (128, 128))).all()
     assert (resize(crop[..., 1], (128, 128)) == resized[..., 1]).all()
+    assert (resize(crop[..., 1:2], (128, 128)) == resized[..., 1]).all()  # OpenCV drops a single channel
     assert (resize(crop[..., ::-1], (128, 128)) == resized[..., ::-1]).all()
 
 
