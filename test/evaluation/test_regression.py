@@ -1,10 +1,12 @@
 """Which frames are fitted on, and the figures that come of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from predictions import video
 
-from training.evaluation.regression import fit_frames, label_efficiency, labels, regression
+from training.evaluation.regression import fit_frames, label_efficiency, labels, points_by_place, regression
 
 
 def moving(seed, frames=8, joints=2, **fields):
@@ -70,3 +72,18 @@ def test_ends_that_look_alike_are_numbered_by_their_place():
     assert regression(videos)["error"] == pytest.approx(0, abs=1e-9)
     others = [v.__class__(**{**vars(v), "video": v.video._replace(variant="rod")}) for v in videos]
     assert regression(others)["error"] > 0.5
+
+
+def test_limbs_that_are_alike_are_fitted_by_their_place():
+    """The same two legs, right and below: tracked under other numbers in every video."""
+    rng = np.random.default_rng(0)
+    body = rng.uniform(-0.3, 0.3, (9, 1, 2))
+    legs = body + [[0.5, 0.1], [0.1, 0.5]] + rng.uniform(-0.05, 0.05, (9, 2, 2))
+    truth, videos = np.concatenate([body, legs], axis=1), []
+    for name, numbers in (("a", [1, 2, 0]), ("b", [2, 1, 0])):
+        points = np.concatenate([truth[:, [0]], truth[:, numbers]], axis=1)  # the fourth keypoint is no leg
+        found = replace(video(points, truth, name=name), alike=(((1,), (2,), (3,)),), parent=(-1, 0, 0, 0))
+        found.scores[:, 3] = 0.1
+        videos.append(found)
+    assert points_by_place(videos[1])[:, 1:3] == pytest.approx(truth[:, 1:])
+    assert regression(videos)["error"] == pytest.approx(0, abs=1e-9)

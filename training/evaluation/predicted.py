@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from keypoint_perception.backends import Backend
 from keypoint_perception.geometry import Viewport
-from keypoint_perception.model import Model
+from keypoint_perception.model import Alike, Model
 from keypoint_perception.observation import Observation
 from keypoint_perception.tracking import LimbTracker
 from training.evaluation.videos import LabelledVideo
@@ -32,6 +32,10 @@ class PredictedVideo:
     """(T, N, 2) true joints."""
     size: tuple[int, int]
     """(width, height) of the video's frames, pixels."""
+    alike: Alike = ()
+    """Limbs whose numbers the model may change between images; here they keep them over the video."""
+    parent: tuple[int, ...] = ()
+    """(K,) of the model, where it has such limbs."""
 
     @classmethod
     def of(
@@ -64,7 +68,8 @@ def predict(backend: Backend, model: Model, video: LabelledVideo, rng: np.random
         )
     if video.ordered and model.info.alike:
         outputs = _tracked(outputs, model)
-    return PredictedVideo.of(video, outputs["keypoints"], outputs["scores"], outputs["adjacency"][frame], viewport)
+    found = PredictedVideo.of(video, outputs["keypoints"], outputs["scores"], outputs["adjacency"][frame], viewport)
+    return replace(found, alike=model.info.alike, parent=model.info.parent)
 
 
 def _tracked(outputs: dict[str, np.ndarray], model: Model) -> dict[str, np.ndarray]:

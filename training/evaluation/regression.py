@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keypoint_perception.observation import EDGE_THRESHOLD
 from training.evaluation import landmarks
 from training.evaluation.predicted import PredictedVideo
 from training.evaluation.videos import LabelledVideo
@@ -85,12 +86,25 @@ def corner_joints(video: PredictedVideo) -> np.ndarray:
     return told_apart(video.video, video.joints) + 1
 
 
+def points_by_place(video: PredictedVideo) -> np.ndarray:
+    """(T, K, 2) the keypoints, limbs that the model calls alike numbered clockwise from the picture's right, too."""
+    points = video.points.copy()
+    for group in video.alike:
+        limbs = np.array(group)
+        arms = video.points[:, limbs[:, 0]] - video.points[:, None, video.parent[limbs[0, 0]]]
+        angles = np.arctan2(arms[..., 1], arms[..., 0]) % (2 * np.pi)
+        angles[video.scores[:, limbs[:, 0]] < EDGE_THRESHOLD] = np.inf  # what is not there comes last
+        order = np.argsort(angles, axis=1)
+        points[:, limbs] = video.points[np.arange(len(points))[:, None, None], limbs[order]]
+    return points
+
+
 def labels(
     videos: Sequence[PredictedVideo], joints_of: Callable[[PredictedVideo], np.ndarray] = corner_joints
 ) -> Iterator[Labels]:
     """The labels of each variant that has some to fit and some to measure. `joints_of` gives them in any unit."""
     for same in variants(videos):
-        points = np.concatenate([video.points for video in same])
+        points = np.concatenate([points_by_place(video) for video in same])
         joints = np.concatenate([joints_of(video) for video in same])
         usable = ~np.isnan(joints).all(axis=(1, 2))
         fit = np.concatenate(fit_frames(same))
