@@ -82,10 +82,11 @@ class Bag(Source):
                     yield found._replace(where=f"{part.name}, {found.where}") if isinstance(found, Damage) else found
 
     def deserialize(self, raw: RawMessage) -> Any:
-        """A message as rosbags gives it."""
+        """A message as rosbags gives it; its pixels stay where they were read."""
+        data = memoryview(raw.data)  # of bytes rosbags makes a copy
         if self.kind == "ROS 1 bag":
-            return _types(Stores.ROS1_NOETIC).deserialize_ros1(raw.data, raw.type_name)
-        return _types(Stores.ROS2_HUMBLE).deserialize_cdr(raw.data, raw.type_name)
+            return _types(Stores.ROS1_NOETIC).deserialize_ros1(data, raw.type_name)
+        return _types(Stores.ROS2_HUMBLE).deserialize_cdr(data, raw.type_name)
 
 
 def stamp_ns(message: Any, raw: RawMessage) -> int:
