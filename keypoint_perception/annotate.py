@@ -125,7 +125,7 @@ def _results(
     images: RecordedImages, detector: Detector, options: argparse.Namespace, tally: Tally
 ) -> Iterator[tuple[int, Result]]:
     """(time of recording, what was found) of the images, in order."""
-    follow = Follower(MAX_GAP_S, OneEuroConfig() if options.smoothing else None, detector.model.info.alike)
+    follow = Follower(MAX_GAP_S, OneEuroConfig() if options.smoothing else None, detector.model.info)
     for batch in images.batches(BATCH):
         observations = detector.detect([recorded.image for recorded in batch])
         for recorded, seen in zip(batch, observations, strict=True):

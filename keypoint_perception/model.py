@@ -58,6 +58,8 @@ class ModelInfo:
     """Disjoint groups of keypoints, coarser than every level."""
     alike: Alike = ()
     """Limbs whose numbers may change from one image to another."""
+    either_end: bool = False
+    """Whether the keypoints are one chain, in their order, which may begin at either end in an image."""
     roi: tuple[float, float, float, float] | None = None
     """The part of the camera image the model was trained on: x0, y0, x1, y1 as fractions; None is all of it."""
     training: dict[str, Any] = field(default_factory=dict)
@@ -152,6 +154,7 @@ class ModelInfo:
             level=level,
             groups=groups,
             alike=alike,
+            either_end=bool(self.either_end),
             roi=roi,
             training=self.training,
             figures=self.figures,
@@ -216,6 +219,7 @@ def describe(model: Model) -> str:
         ("skeleton", _skeleton_text(info)),
         ("groups", "; ".join(f"{g.name}: {_names(info, g.keypoints)}" for g in info.groups) or "none"),
         *(("alike", " · ".join(_names(info, limb) for limb in limbs)) for limbs in info.alike),
+        *([("alike", "both ends of the chain")] if info.either_end else []),
         *(("parent", f"{info.keypoint_names[p]} of {_names(info, children)}") for p, children in _families(info)),
         *((f"training {key}", _short(value)) for key, value in info.training.items()),
         *((f"figure {key}", _short(value)) for key, value in info.figures.items()),

@@ -12,7 +12,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from keypoint_perception.model import Alike
+from keypoint_perception.model import ModelInfo
 from keypoint_perception.observation import Observation
 from keypoint_perception.tracking import LimbTracker
 
@@ -137,16 +137,17 @@ class Follower:
     Starts afresh after a gap, where time goes back, and where the size of the images changes.
     """
 
-    def __init__(self, max_gap: float, smoothing: OneEuroConfig | None, alike: Alike = ()) -> None:
-        """max_gap: seconds without an image after which the past no longer counts. alike: see `ModelInfo.alike`."""
-        self._max_gap, self._smoothing, self._alike = max_gap, smoothing, alike
+    def __init__(self, max_gap: float, smoothing: OneEuroConfig | None, info: ModelInfo | None = None) -> None:
+        """max_gap: seconds without an image after which the past no longer counts. info: of the model, if it is known."""
+        self._max_gap, self._smoothing, self._info = max_gap, smoothing, info
         self._size: tuple[int, int] | None = None
 
     def __call__(self, observation: Observation, time: float, threshold: float) -> tuple[Observation, np.ndarray]:
         """The observation of the image taken at `time` seconds, smoothed, and (K,) uint8 State."""
         if observation.image_size != self._size:
             self._start(observation.image_size)
-        observation = self._renumber(observation, time)
+        if self._renumber is not None:
+            observation = self._renumber(observation, time)
         states = self._track(observation.keypoints, observation.scores, time, observation.image_size, threshold)
         if self._smooth is not None:
             smoothed = self._smooth(observation.keypoints, time, observation.image_size[0])
@@ -156,7 +157,7 @@ class Follower:
     def _start(self, size: tuple[int, int]) -> None:
         """Nothing is known of images of `size`; what is known of others is in other pixels."""
         self._size = size
-        self._renumber = LimbTracker(self._alike, self._max_gap)
+        self._renumber = None if self._info is None else LimbTracker(self._info, self._max_gap)
         self._track = StateTracker(self._max_gap)
         self._smooth = None if self._smoothing is None else OneEuro(self._smoothing, self._max_gap)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.geometry import normalised_to_pixels
-from keypoint_perception.model import Alike, Group, ModelInfo, write_model
+from keypoint_perception.model import Group, ModelInfo, write_model
 from training.checkpoint import Checkpoint, read_checkpoint
 from training.data import load_data
 from training.kinematics import estimate_kinematics, spectral_groups
@@ -59,7 +59,6 @@ class Skeleton(NamedTuple):
     parent: tuple[int, ...]
     level: tuple[int, ...]
     groups: tuple[Group, ...]
-    alike: Alike
     origin: str
 
 
@@ -69,18 +68,17 @@ def skeleton(method: Method, data: Any, frames: np.ndarray) -> Skeleton:
     parent = tuple(found.parent[0].tolist())
     level = tuple(found.level[0].tolist())
     if "adjacency" not in method.static_fields:
-        return Skeleton(None, parent, level, (), method.alike, "predicted for each image")
+        return Skeleton(None, parent, level, (), "predicted for each image")
     adjacency = found.adjacency[0].double().numpy()
     if adjacency.any():
         groups = _groups(spectral_groups(adjacency))
-        return Skeleton(adjacency, parent, level, groups, method.alike, "learned by the method")
+        return Skeleton(adjacency, parent, level, groups, "learned by the method")
     estimate = estimate_kinematics(trajectories(method, data))
     return Skeleton(
         estimate.adjacency,
         parent,
         level,
         _groups(estimate.groups),
-        method.alike,
         f"estimated from trajectories over {estimate.frames} frames: constant distances, spanning tree, clusters",
     )
 
@@ -89,7 +87,7 @@ def _groups(members: list[tuple[int, ...]]) -> tuple[Group, ...]:
     return tuple(Group(f"part_{number}", keypoints) for number, keypoints in enumerate(members) if len(keypoints) > 1)
 
 
-def describe(checkpoint: Checkpoint, data: Any, name: str, found: Skeleton) -> ModelInfo:
+def describe(checkpoint: Checkpoint, data: Any, name: str, method: Method, found: Skeleton) -> ModelInfo:
     """The model's description."""
     config = checkpoint.config
     about = {key: value for key, value in checkpoint.about.items() if key != "data_description"}
@@ -105,7 +103,8 @@ def describe(checkpoint: Checkpoint, data: Any, name: str, found: Skeleton) -> M
         parent=found.parent,
         level=found.level,
         groups=found.groups,
-        alike=found.alike,
+        alike=method.alike,
+        either_end=method.either_end,
         roi=data.viewport_roi,
         training={
             **about,
@@ -152,7 +151,7 @@ def export_run(
             f"{out} is not written: {precision} keypoints differ from PyTorch's by {gap}, allowed is"
             f" {TOLERANCE_PX[precision]} px: use --precision fp32"
         )
-    info = describe(checkpoint, data, name or out.stem, skeleton(method, data, frames))
+    info = describe(checkpoint, data, name or out.stem, method, skeleton(method, data, frames))
     info.figures.update(figures or {})
     info.figures["parity_px"] = {key: round(value, 5) for key, value in gap._asdict().items()}
     info.training["precision"] = precision

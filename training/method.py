@@ -90,6 +90,8 @@ class Method(nn.Module, ABC):
     """Whether unpaired poses (`--data.prior`) change what is learned."""
     alike: Alike = ()
     """Limbs whose numbers may change from image to image."""
+    either_end: bool = False
+    """Whether the keypoints are one chain, in their order, which may begin at either end in an image."""
     step: int = 0
     """The running training step, for schedules inside the losses; set by the loop."""
     optimizer: OptimizerConfig

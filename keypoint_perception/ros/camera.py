@@ -13,7 +13,7 @@ from rclpy.lifecycle import LifecycleNode
 from keypoint_perception.errors import UserError
 from keypoint_perception.images import image_to_rgb
 from keypoint_perception.lifting import Lifted, lift
-from keypoint_perception.model import Alike, Model
+from keypoint_perception.model import Model, ModelInfo
 from keypoint_perception.observation import Observation
 from keypoint_perception.ros.conversions import stamp_ns
 from keypoint_perception.ros.faults import Faults
@@ -56,7 +56,7 @@ class Camera:
         self.input = CameraInput(node, topics, self.faults, self.statistics, on_news, serve)
         self.output = CameraOutput(node, topics.prefix)
         self._model_id = ""
-        self._alike: Alike = ()
+        self._info: ModelInfo | None = None
         self._filter: tuple[float, OneEuroConfig | None] | None = None
         self.apply(settings)
 
@@ -64,7 +64,7 @@ class Camera:
         """Takes new settings; what is smoothed starts afresh where the filter changes."""
         if self._filter != (settings.max_gap, settings.one_euro()):
             self._filter = (settings.max_gap, settings.one_euro())
-            self._follow = Follower(*self._filter, self._alike)
+            self._follow = Follower(*self._filter, self._info)
 
     def close(self) -> None:
         """Ends topics and subscriptions."""
@@ -90,7 +90,7 @@ class Camera:
     def finish(self, frame: Frame, model: Model, observation: Observation, settings: Settings) -> Result:
         """States, smoothing and depth for what the detector found."""
         if model.id != self._model_id:
-            self._model_id, self._alike, self._filter = model.id, model.info.alike, None
+            self._model_id, self._info, self._filter = model.id, model.info, None
             self.apply(settings)
         observation, states = self._follow(observation, stamp_ns(frame.header) / 1e9, settings.threshold)
         size = observation.image_size

@@ -40,7 +40,8 @@ class _Stop:
         signal.set_wakeup_fd(writer)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
-        threading.Thread(target=self._wait, name="signals", daemon=True).start()
+        self.thread = threading.Thread(target=self._wait, name="signals", daemon=True)
+        self.thread.start()
 
     def _wait(self) -> None:
         os.read(self._reader, 1)
@@ -57,6 +58,16 @@ def run_node(create: Callable[[], Node], args: Sequence[str] | None = None) -> i
     """
     stop = _Stop()
     _reuse_image_memory()
+    status = _run(create, args, stop)
+    if set(threading.enumerate()) - {threading.main_thread(), stop.thread}:
+        # A model is being loaded, and the interpreter's end would abort the process inside of the engine.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _run(create: Callable[[], Node], args: Sequence[str] | None, stop: _Stop) -> int:
     try:
         rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # arguments that rcl cannot parse

@@ -66,7 +66,7 @@ def predict(backend: Backend, model: Model, video: LabelledVideo, rng: np.random
         outputs["adjacency"] = np.broadcast_to(
             model.info.adjacency, outputs["scores"].shape + outputs["scores"].shape[1:]
         )
-    if video.ordered and model.info.alike:
+    if video.ordered:
         outputs = _tracked(outputs, model)
     found = PredictedVideo.of(video, outputs["keypoints"], outputs["scores"], outputs["adjacency"][frame], viewport)
     return replace(found, alike=model.info.alike, parent=model.info.parent)
@@ -74,7 +74,7 @@ def predict(backend: Backend, model: Model, video: LabelledVideo, rng: np.random
 
 def _tracked(outputs: dict[str, np.ndarray], model: Model) -> dict[str, np.ndarray]:
     """A model's outputs for the frames of a video, its limbs renumbered; keypoints are normalised, 2 units wide."""
-    tracker = LimbTracker(model.info.alike, max_gap=np.inf)
+    tracker = LimbTracker(model.info, max_gap=np.inf)
     rows = zip(outputs["keypoints"], outputs["scores"], outputs["adjacency"], strict=True)
     followed = [tracker(Observation(*row, image_size=(2, 2)), time) for time, row in enumerate(rows)]
     return {name: np.stack([getattr(seen, name) for seen in followed]) for name in outputs}

@@ -164,6 +164,7 @@ class Limbs(Method):
         self.register_buffer("level", torch.tensor(depths(self.above)), persistent=False)
         self.deepest = int(self.level.max())
         self.turns = is_chain(self.above) and config.either_end
+        self.either_end = self.turns and config.body == 0
 
     def detect(self, image: Tensor) -> Detection:
         """A joint's score is the probability that the object has it and all above it; so is that of the link above."""
