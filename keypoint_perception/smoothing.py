@@ -138,7 +138,7 @@ class Follower:
     """
 
     def __init__(self, max_gap: float, smoothing: OneEuroConfig | None, info: ModelInfo | None = None) -> None:
-        """max_gap: seconds without an image after which the past no longer counts. info: of the model, if it is known."""
+        """max_gap: seconds without an image after which the past no longer counts. info: of the model, if known."""
         self._max_gap, self._smoothing, self._info = max_gap, smoothing, info
         self._size: tuple[int, int] | None = None
 
