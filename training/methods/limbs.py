@@ -150,7 +150,6 @@ class Limbs(Method):
             raise UserError(f"limbs: the input is {input_size}: give multiples of 16 pixels a side")
         self.config = config
         self.optimizer = config.optimizer
-        self.weights = (config.position_weight, config.presence_weight)
         self.keypoint_count = config.joints
         self.above = tree(config)
         self.limbs = root_limbs(self.above)
