@@ -114,7 +114,7 @@ class Viewport:
         width, height = image_size
         left, top = min(round(x0 * width), width - 1), min(round(y0 * height), height - 1)
         right, bottom = max(round(x1 * width), left + 1), max(round(y1 * height), top + 1)
-        return cls(left, top, right - left, bottom - top, tuple(input_size))
+        return cls(left, top, right - left, bottom - top, (input_size[0], input_size[1]))
 
     def view(self, image: np.ndarray) -> np.ndarray:
         """The network's input, (H_in, W_in, C), cut out of a camera image (H, W, C)."""

@@ -60,7 +60,12 @@ class RecordedImages:
         """The images in order, up to `size` at a time."""
         waiting: list[RecordedImage] = []
         for connection, received, data in self._reader.messages(self._wanted):
-            message: Any = self._reader.deserialize(data, connection.msgtype)
+            try:
+                message: Any = self._reader.deserialize(data, connection.msgtype)
+            except Exception as error:  # rosbags' generated code raises whatever damaged bytes lead it to
+                if connection.topic == self._topic:
+                    self._note(f"a message cannot be deserialised ({type(error).__name__})")
+                continue
             if connection.topic == self._topic:
                 waiting += self._decoded(received, message)
             elif connection.topic == self._depth_topic:
@@ -98,6 +103,9 @@ class RecordedImages:
         try:
             return [RecordedImage(received, message.header, image_to_rgb(message))]
         except UserError as error:
-            self.unreadable += 1
-            self.first_fault = self.first_fault or str(error)
+            self._note(str(error))
             return []
+
+    def _note(self, fault: str) -> None:
+        self.unreadable += 1
+        self.first_fault = self.first_fault or fault

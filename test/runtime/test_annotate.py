@@ -109,6 +109,21 @@ def test_a_video_shows_every_image_at_the_recordings_pace(bag: Path, tmp_path: P
     assert (video.get(cv2.CAP_PROP_FRAME_WIDTH), video.get(cv2.CAP_PROP_FRAME_HEIGHT)) == SIZE
 
 
+def test_messages_that_are_no_messages_are_counted_and_the_rest_is_annotated(
+    bag: Path, tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = tmp_path / "damaged"
+    with open_bag(bag) as reader, write_bag(damaged) as writer:
+        (wanted,) = connections_of(reader, IMAGES)
+        connection = writer.add_connection(IMAGES, wanted.msgtype, typestore=reader.typestore)
+        for number, (_, at, data) in enumerate(reader.messages([wanted])):
+            writer.write(connection, at, data[:30] if number == 3 else data)
+    assert _run(damaged, tmp_path / "overlay.mp4", colour_model_path, "--topic", IMAGES) == 0
+    assert "1 unreadable (a message cannot be deserialised" in capsys.readouterr().out
+    video = cv2.VideoCapture(str(tmp_path / "overlay.mp4"))
+    assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == FRAMES - 1
+
+
 def test_stamps_stay_those_of_the_images(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
     out = tmp_path / "annotated"
     assert _run(bag, out, colour_model_path, "--topic", IMAGES) == 0
