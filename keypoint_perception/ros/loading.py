@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,8 @@ class ModelHost:
             self._outcome = error
         except Exception as error:  # an engine's own failure must not leave us busy for ever
             self._outcome = UserError(f"model {request.path} cannot be loaded ({type(error).__name__}: {error})")
-        self._loaded.trigger()
+        with suppress(Exception):  # the node may have ended meanwhile
+            self._loaded.trigger()
 
     def _finish(self) -> None:
         loading, outcome = self._loading, self._outcome
