@@ -25,7 +25,7 @@ from training.evaluation.evaluate import evaluate_model
 from training.evaluation.measures import direct
 from training.evaluation.predicted import predict_whole
 from training.evaluation.reading import read_labelled
-from training.evaluation.reference import CALIBRATION_STEPS, TorchBackend, reference_network, train_for
+from training.evaluation.reference import CALIBRATION_STEPS, HeatmapNetwork, TorchBackend, train_for, untrained_network
 from training.evaluation.regression import regression
 from training.evaluation.report import TABLE_NAME, picture_of, write_report
 from training.evaluation.results import collect
@@ -121,10 +121,8 @@ def measure_references(plan: Plan, scene: Scene, data: Path) -> None:
     size = scene.input_size((REFERENCE_WIDTH, REFERENCE_WIDTH))
     train, test = (_labelled(scene, data / split, size) for split in ("train", "test"))
     most = max(video.joints.shape[1] for video in train)
-    supervised = train_for(
-        lambda: reference_network(most, size, seed=0), train, plan.minutes * 60 * SUPERVISED_SHARE, seed=0
-    )
-    rows = {"supervised": supervised, "baseline_random_detector": reference_network(most, size, seed=0)}
+    supervised = train_for(lambda: HeatmapNetwork(most), train, plan.minutes * 60 * SUPERVISED_SHARE, seed=0)
+    rows = {"supervised": supervised, "baseline_random_detector": untrained_network(most, size, seed=0)}
     errors = {n: regression([predict_whole(TorchBackend(net), v) for v in test])["error"] for n, net in rows.items()}
     with written_whole(file) as temporary:
         temporary.write_text(json.dumps(errors) + "\n")

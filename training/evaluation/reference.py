@@ -17,10 +17,14 @@ from keypoint_perception.backends import Backend
 from keypoint_perception.geometry import pixels_to_normalised
 from training.evaluation.regression import told_apart
 from training.evaluation.videos import LabelledVideo
-from training.method import Method
+from training.heatmaps import around_mode, gaussian_maps, spatial_softmax
+from training.method import Batch, Detection, Method, independent_keypoints
 from training.methods.imm import IMM, IMMConfig
+from training.networks import UNet
 
 CALIBRATION_STEPS = 12
+SIGMA = 0.05
+"""Of the heatmaps that are learned with labels."""
 
 
 class TorchBackend(Backend):
@@ -46,8 +50,31 @@ class TorchBackend(Backend):
         return f"torch {torch.__version__} (CPU)"
 
 
-def reference_network(keypoints: int, input_size: tuple[int, int], seed: int) -> IMM:
-    """The small detector that all reference rows use, with fresh weights."""
+class HeatmapNetwork(Method):
+    """What labels teach: a U-Net with a heatmap of each joint. Its input's sides are multiples of 16 pixels."""
+
+    def __init__(self, joints: int) -> None:
+        super().__init__()
+        self.keypoint_count = joints
+        self.network = UNet(3, joints, width=16, depth=3, stride=2)
+
+    def detect(self, image: Tensor) -> Detection:
+        """See Method.detect; scores are 1."""
+        keypoints = around_mode(spatial_softmax(self.network(2 * image - 1)))
+        return independent_keypoints(keypoints, torch.ones_like(keypoints[..., 0]))
+
+    def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        """Cross-entropy of the heatmaps of joints that are annotated, those of `batch["keypoints"]` that are no NaN."""
+        heat, joints = self.network(2 * batch["image"] - 1), batch["keypoints"]
+        known = joints[..., 0].isfinite()
+        target = gaussian_maps(joints.nan_to_num(), *heat.shape[-2:], SIGMA).flatten(2)
+        target = target / target.sum(dim=-1, keepdim=True).clamp_min(1e-6)
+        entropy = -(target * heat.flatten(2).log_softmax(dim=-1)).sum(dim=-1)
+        return {"heatmaps": entropy[known].mean()}
+
+
+def untrained_network(keypoints: int, input_size: tuple[int, int], seed: int) -> IMM:
+    """A small detector with fresh weights."""
     torch.manual_seed(seed)
     config = IMMConfig(keypoints=keypoints, width=24, map_stride=4, early_stride=True, features="pixels", init_std=None)
     return IMM(config, input_size)
@@ -64,10 +91,11 @@ def train_for(make: Callable[[], Method], videos: Sequence[LabelledVideo], secon
 def train_supervised(
     network: Method, videos: Sequence[LabelledVideo], *, steps: int, seed: int, batch_size: int = 32, lr: float = 2e-3
 ) -> Method:
-    """Trains a network to put keypoint n on joint n, by squared distance; limbs that look alike by `told_apart`.
+    """Trains a network to put keypoint n on joint n; limbs that look alike are numbered by `told_apart`.
 
-    videos: all of one frame size, the network's input; each joint counts where it is annotated. The network's keypoints
-    are at least as many as the joints. Returns the network, in evaluation mode.
+    A HeatmapNetwork learns by its own loss, any other by the squared distance of its keypoints. videos: all of one
+    frame size, the input; each joint counts where it is annotated. The network has at least as many keypoints as
+    there are joints. Returns the network, in evaluation mode.
     """
     frames = torch.from_numpy(np.concatenate([video.frames for video in videos]))
     joints = _padded_joints(videos, network.keypoint_count)
@@ -77,10 +105,14 @@ def train_supervised(
     network.train()
     for _ in range(steps):
         rows = torch.randint(len(frames), (batch_size,), generator=generator)
-        predicted = network.detect(_to_tensor(frames[rows].numpy())).keypoints
-        known = ~joints[rows].isnan()
+        images = _to_tensor(frames[rows].numpy())
         optimizer.zero_grad()
-        (predicted - joints[rows].nan_to_num())[known].square().mean().backward()
+        if isinstance(network, HeatmapNetwork):
+            loss = network.loss({"image": images, "keypoints": joints[rows]}, "main")["heatmaps"]
+        else:
+            known = ~joints[rows].isnan()
+            loss = (network.detect(images).keypoints - joints[rows].nan_to_num())[known].square().mean()
+        loss.backward()
         optimizer.step()
         schedule.step()
     return network.eval()
