@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -97,3 +98,24 @@ def test_workers_draw_from_a_store_that_is_larger_than_the_memory_they_may_have(
         env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert run.stdout.split() == ["True", "160"], run.stderr
+
+
+FAULTS = """
+import resource
+from training.data.heap import keep_freed_memory
+
+keep_freed_memory()
+for round in range(60):
+    if round == 10:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    images = [b"x" * 921_600 for _ in range(8)]
+    del images
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_the_memory_of_an_image_is_used_for_the_next() -> None:
+    run = subprocess.run([sys.executable, "-c", FAULTS], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    pages = 50 * 8 * 921_600 / 4096
+    assert int(run.stdout) < 0.05 * pages

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.geometry import Viewport
+from training.data.heap import keep_freed_memory
 from training.data.salvage import Damage
 from training.data.sources import Item, Source
 from training.data.store import (
@@ -57,6 +58,7 @@ def build_store(
 
     threads: that decode, 0 for as many as there are cores. Raises UserError where nothing of the source can be used.
     """
+    keep_freed_memory()
     folder, state = store_folder(source, view, root), fingerprint(source, view)
     with locked(folder):
         store = read_if_current(folder, state)

@@ -16,6 +16,7 @@ from keypoint_perception.drawing import contact_sheet
 from keypoint_perception.errors import UserError
 from keypoint_perception.files import written_whole
 from keypoint_perception.images import is_depth
+from training.data.heap import keep_freed_memory
 from training.data.opening import open_sources
 from training.data.salvage import Damage
 from training.data.skips import Skips
@@ -162,6 +163,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="bag, video, folder of images or of episodes")
     parser.add_argument("-o", "--out", type=Path, metavar="PNG", help="the contact sheet [out/inspect/NAME.png]")
     given = parser.parse_args(argv)
+    keep_freed_memory()
     every: list[TopicReport] = []
     for source in open_sources(given.sources):
         images = [topic for topic in source.topics() if topic.is_image]
