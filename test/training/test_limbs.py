@@ -218,36 +218,9 @@ def test_a_chain_without_a_body_begins_where_it_costs_least():
     assert order.tolist() == [[0, 1, 2, 3], [2, 1, 0, 3], [0, 1, 2, 3]]
 
 
-def red(colours):
-    return redness(*torch.from_numpy(colours / 255).unbind(dim=-1)).numpy()
-
-
 def test_redness_does_not_depend_on_the_light():
-    colours = np.array([[200.0, 0, 0], [100, 0, 0], [200, 200, 200], [0, 0, 90], [0, 90, 90]])
-    np.testing.assert_allclose(red(colours), [1, 1, -1, -1, -2])
-
-
-def test_by_colour_a_chain_begins_at_its_redder_end_wherever_that_is():
-    rng, pose = np.random.default_rng(0), np.array([[0.0, 0.0], [0.4, 0.1], [0.9, 0.0], [0.9, 0.0]])
-    config, left = LimbsConfig(body=0.0, numbering="colour"), []
-    for _ in range(30):
-        figure = posed_figure(pose, np.array([-1, 0, 1, 2]), config, rng)
-        assert red(figure.colours)[1] >= red(figure.colours)[2]
-        left.append(figure.joints[0, 0] < figure.joints[2, 0])
-    assert {True, False} == set(left)
-    for _ in range(30):  # a body says where the chain begins
-        figure = posed_figure(pose, np.array([-1, 0, 1, 2]), replace(config, body=1.0), rng)
-        assert figure.joints[0, 0] < figure.joints[2, 0]
-
-
-def test_by_colour_inner_limbs_are_in_the_order_of_their_colours():
-    above, rng = np.array([-1, 0, 1, 1]), np.random.default_rng(0)
-    pose, left = np.array([[0.0, 0.0], [0.4, 0.0], [0.8, 0.2], [0.8, -0.2]]), []
-    for _ in range(30):
-        figure = posed_figure(pose, above, LimbsConfig(numbering="colour"), rng)
-        assert red(figure.colours)[2] >= red(figure.colours)[3]
-        left.append(figure.joints[2, 1] > figure.joints[3, 1])
-    assert {True, False} == set(left)
+    colours = torch.tensor([[0.8, 0.0, 0.0], [0.4, 0.0, 0.0], [0.8, 0.8, 0.8], [0.0, 0.0, 0.3], [0.0, 0.3, 0.3]])
+    assert redness(*colours.unbind(dim=1)).tolist() == [1, 1, -1, -1, -2]
 
 
 def ends_of(tips, size=(9, 9)):

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
 
-from training.methods.limb_numbering import redness
-from training.methods.limb_tree import inner_limbs, is_chain, root_limbs
+from training.methods.limb_tree import root_limbs
 
 if TYPE_CHECKING:
     from training.methods.limbs import LimbsConfig
@@ -56,7 +54,7 @@ def random_figure(config: LimbsConfig, above: np.ndarray, rng: np.random.Generat
     low, high = np.nanmin(joints, axis=0), np.nanmax(joints, axis=0)
     room = np.maximum(1.9 - (high - low), 0)
     joints += rng.uniform(0, 1, 2) * room - low - 0.95 - np.maximum(high - low - 1.9, 0) / 2
-    return _dressed(joints, reach, above, config, rng)
+    return _dressed(joints, reach, config, rng)
 
 
 def posed_figure(pose: np.ndarray, above: np.ndarray, config: LimbsConfig, rng: np.random.Generator) -> Figure:
@@ -74,7 +72,7 @@ def posed_figure(pose: np.ndarray, above: np.ndarray, config: LimbsConfig, rng: 
     size = np.hypot(*(np.nanmax(joints, axis=0) - np.nanmin(joints, axis=0)))
     centre = np.nanmean(joints, axis=0)
     joints = centre + (joints - centre) * rng.uniform(0.9, 1.1) + rng.uniform(-0.1, 0.1, 2)
-    return _dressed(joints, size, above, config, rng)
+    return _dressed(joints, size, config, rng)
 
 
 def have_length(poses: np.ndarray, above: np.ndarray) -> np.ndarray:
@@ -82,9 +80,7 @@ def have_length(poses: np.ndarray, above: np.ndarray) -> np.ndarray:
     return (np.linalg.norm(poses - poses[:, above], axis=-1) > ABSENT) | (above < 0)
 
 
-def _dressed(
-    joints: np.ndarray, length: float, above: np.ndarray, config: LimbsConfig, rng: np.random.Generator
-) -> Figure:
+def _dressed(joints: np.ndarray, length: float, config: LimbsConfig, rng: np.random.Generator) -> Figure:
     """Colours, half widths and perhaps a body for joints (K, 2)."""
     hue, spread = rng.uniform(), rng.uniform(0, 0.1) if rng.uniform() < config.one_hue else 1.0
     colours = np.array([_hsv(hue + rng.uniform(-spread, spread), rng) for _ in joints])
@@ -92,29 +88,7 @@ def _dressed(
         colours[0] = _hsv(rng.uniform(), rng)
     radii = length * rng.uniform(*config.thickness) * rng.uniform(0.85, 1.15, len(joints))
     radii[0] = radii[1:].max() * rng.uniform(1.5, 5.5)
-    figure = Figure(joints, colours, radii, bool(rng.uniform() < config.body))
-    if config.numbering == "colour":
-        _number_by_colour(figure, above, config.either_end and not figure.body, rng)
-    return figure
-
-
-def _number_by_colour(figure: Figure, above: np.ndarray, turns: bool, rng: np.random.Generator) -> None:
-    """Gives the reddest colours to the limbs that come first among those that are alike but for the root's, in place.
-
-    Which limbs those are is drawn, so that their place says nothing. Where `turns`, a chain begins at its redder end.
-    """
-    joints, colours = figure.joints, figure.colours
-    present = np.isfinite(joints[:, 0])
-    red = redness(*torch.from_numpy(colours / 255).unbind(dim=-1)).numpy()
-    for limbs in inner_limbs(above, present):
-        joints[limbs] = joints[rng.permutation(limbs)]
-        colours[limbs] = colours[limbs[np.argsort(-red[limbs].mean(axis=1))]]
-    chain = np.flatnonzero(present)
-    if turns and is_chain(above):
-        if rng.uniform() < 0.5:
-            joints[chain] = joints[chain[::-1]]
-        if red[chain[-1]] > red[chain[1]]:
-            colours[chain[1:]] = colours[chain[:0:-1]]
+    return Figure(joints, colours, radii, bool(rng.uniform() < config.body))
 
 
 def _hsv(hue: float, rng: np.random.Generator) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Which limb of a drawn figure each slot stands for while it learns, where limbs look alike.
 
 No drawing says which of such limbs is the first. So the network may choose: the limbs go to the slots in the order
-that costs least. It finds a rule of its own that goes by a limb's place in the picture.
+that costs least. It finds a rule of its own, by a limb's place in the picture or by how it looks.
 """
 
 from __future__ import annotations

@@ -14,9 +14,8 @@ lacks those whose link has no length; the presence of a joint is that of the lin
 
 Where limbs look alike, no picture says which is the first.
 - Limbs that leave the root, such as a spider's legs, are found by their ends, however many there are (`limb_ends`), and
-  then sorted (`limb_numbering`).
-- Other limbs, and the ends of a chain without a body, are numbered as the network finds best (`limb_matching`), which
-  will be by their place, or by the colours in the drawing (`numbering: colour`), which an object keeps that turns.
+  then sorted by their place or their colours (`limb_numbering`).
+- Other limbs, and the ends of a chain without a body, are numbered as the network finds best (`limb_matching`).
 """
 
 from __future__ import annotations
@@ -49,8 +48,8 @@ class LimbsConfig:
     """The joint above each joint, -1 for the root, of the poses in a file; None for the tree of the next two numbers.
     With poses numbering, body, either_end, thickness, one_hue, left_out and the fewest limbs alone count."""
     numbering: Literal["place", "colour"] = "place"
-    """What numbers limbs that are alike, and the ends of a chain, in an image: their place, or their colours, which an
-    object keeps that turns. By colour only where limbs differ in it."""
+    """What numbers limbs that leave the root and are alike, in an image: their place, or their colours, which an object
+    keeps that turns. By colour only where limbs differ in it."""
     limbs: tuple[int, int] = (1, 1)
     """Fewest and most limbs that leave the root."""
     links: tuple[int, int] = (1, 7)
@@ -226,11 +225,10 @@ class Limbs(Method):
         target = gaussian_maps(joints.nan_to_num(), height, width, config.sigma).flatten(2) * present[..., None]
         target = target / target.sum(dim=-1, keepdim=True).clamp_min(1e-6)
         log_heat = heat.flatten(2).contiguous().log_softmax(dim=-1)
-        if config.numbering == "place":
-            weights = (config.position_weight, config.presence_weight)
-            order = self._order(figures, joint_costs(log_heat, target, presence, present, weights))
-            present = present.gather(1, order)
-            target = target.gather(1, order[..., None].expand_as(target))
+        weights = (config.position_weight, config.presence_weight)
+        order = self._order(figures, joint_costs(log_heat, target, presence, present, weights))
+        present = present.gather(1, order)
+        target = target.gather(1, order[..., None].expand_as(target))
         entropy = -(target * log_heat).sum(dim=-1)
         seen = nn.functional.binary_cross_entropy_with_logits(presence, present.float())
         return {
