@@ -11,6 +11,7 @@ from training.methods.limb_matching import best_order, joint_costs
 from training.methods.limb_numbering import Numbering, redness
 from training.methods.limb_tree import inner_limbs, interchangeable, root_limbs, rooted
 from training.methods.limbs import Limbs, LimbsConfig, tree
+from training.onnx_graph import detect_frames, parity, to_onnx
 from training.prior import Poses
 
 CHAIN = LimbsConfig(links=(1, 3), width=8, drawn=8)
@@ -310,3 +311,14 @@ def test_poses_of_a_file_are_what_is_learned():
     assert np.isfinite(joints[:, :2]).all() and np.isnan(joints[:, 2]).all()
     with pytest.raises(UserError, match="no `edges`"):
         Limbs.completed(LimbsConfig(), Poses(np.zeros((1, 3, 2), np.float32)))
+
+
+@pytest.mark.parametrize("numbering", ["place", "colour"])
+def test_legs_are_sorted_in_the_exported_model_as_here(numbering):
+    torch.manual_seed(0)
+    method = Limbs(replace(SPIDER, numbering=numbering), (32, 32)).eval()
+    with torch.no_grad():
+        method.network.heat_half.bias[-1] = 2.0  # so that there are ends
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
+    assert parity(method, to_onnx(method, images), images).max < 0.01
+    assert (detect_frames(method, images).scores >= 0.5).any()
