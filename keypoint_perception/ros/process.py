@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import signal
@@ -17,11 +16,11 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from keypoint_perception.errors import UserError
+from keypoint_perception.heap import keep_freed_memory
 
 _GRACE_S = 0.8
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Of mallopt(3)."""
-_LARGEST_REUSED = 16 << 20
+_LARGEST_IMAGE = 16 << 20
+"""Bytes of an image whose memory is used for the next."""
 
 
 class _Stop:
@@ -57,7 +56,7 @@ def run_node(create: Callable[[], Node], args: Sequence[str] | None = None) -> i
     create: makes the node, may raise UserError. args: command line, None for the process' own.
     """
     stop = _Stop()
-    _reuse_image_memory()
+    keep_freed_memory(_LARGEST_IMAGE, 4 * _LARGEST_IMAGE)
     status = _run(create, args, stop)
     if set(threading.enumerate()) - {threading.main_thread(), stop.thread}:
         # A model is being loaded, and the interpreter's end would abort the process inside of the engine.
@@ -98,19 +97,6 @@ def spare_collections() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-def _reuse_image_memory() -> None:
-    """Keeps what one image was unpacked into for the next, where the C library is glibc.
-
-    By default it maps and returns such large pieces every time, and a millisecond of each image goes into page faults.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(_M_MMAP_THRESHOLD, _LARGEST_REUSED)
-    mallopt(_M_TRIM_THRESHOLD, 4 * _LARGEST_REUSED)
 
 
 def _refuse(text: str) -> int:

@@ -102,7 +102,7 @@ def test_workers_draw_from_a_store_that_is_larger_than_the_memory_they_may_have(
 
 FAULTS = """
 import resource
-from training.data.heap import keep_freed_memory
+from keypoint_perception.heap import keep_freed_memory
 
 keep_freed_memory()
 for round in range(60):

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.geometry import Viewport
-from training.data.heap import keep_freed_memory
+from keypoint_perception.heap import keep_freed_memory
 from training.data.salvage import Damage
 from training.data.sources import Item, Source
 from training.data.store import (

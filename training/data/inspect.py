@@ -15,8 +15,8 @@ from tqdm import tqdm
 from keypoint_perception.drawing import contact_sheet
 from keypoint_perception.errors import UserError
 from keypoint_perception.files import written_whole
+from keypoint_perception.heap import keep_freed_memory
 from keypoint_perception.images import is_depth
-from training.data.heap import keep_freed_memory
 from training.data.opening import open_sources
 from training.data.salvage import Damage
 from training.data.skips import Skips
