@@ -75,6 +75,16 @@ def gaussian_maps(keypoints: Tensor, height: int, width: int, sigma: float, *, h
     return y[..., :, None] * x[..., None, :]
 
 
+def heatmap_targets(keypoints: Tensor, height: int, width: int, sigma: float) -> Tensor:
+    """(B, K, 2) to (B, K, height · width) Gaussians that sum to 1, to learn heatmaps by cross-entropy.
+
+    What is no keypoint, NaN, has zeros.
+    """
+    maps = gaussian_maps(keypoints.nan_to_num(), height, width, sigma).flatten(2)
+    maps = maps * keypoints[..., 0, None].isfinite()
+    return maps / maps.sum(dim=-1, keepdim=True).clamp_min(1e-6)
+
+
 def around_mode(probability: Tensor, radius: int = 2) -> Tensor:
     """(B, P, H, W) maps to (B, P, 2): the mean position within `radius` cells of each map's highest cell."""
     height, width = probability.shape[-2:]

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from training.heatmaps import (
     concentration,
     expected_position,
     gaussian_maps,
+    heatmap_targets,
     segment_distance,
     spatial_softmax,
 )
@@ -71,3 +74,11 @@ def test_segment_distance_beside_beyond_and_for_a_point():
     point = torch.zeros(2, requires_grad=True)
     segment_distance(point, point, 3, 3).sum().backward()
     assert torch.isfinite(point.grad).all()
+
+
+def test_targets_sum_to_one_and_are_nothing_for_what_is_no_keypoint():
+    targets = heatmap_targets(torch.tensor([[[0.0, 0.0], [float("nan")] * 2]]), 3, 3, sigma=1.0)
+    side, corner = math.exp(-0.5), math.exp(-1.0)  # cells are 1 apart
+    expected = torch.tensor([corner, side, corner, side, 1, side, corner, side, corner]) / (1 + 4 * side + 4 * corner)
+    torch.testing.assert_close(targets[0, 0], expected)
+    assert not targets[0, 1].any()

@@ -17,7 +17,7 @@ from keypoint_perception.backends import Backend
 from keypoint_perception.geometry import pixels_to_normalised
 from training.evaluation.regression import told_apart
 from training.evaluation.videos import LabelledVideo
-from training.heatmaps import around_mode, gaussian_maps, spatial_softmax
+from training.heatmaps import around_mode, heatmap_targets, spatial_softmax
 from training.method import Batch, Detection, Method, independent_keypoints
 from training.methods.imm import IMM, IMMConfig
 from training.networks import UNet
@@ -67,8 +67,7 @@ class HeatmapNetwork(Method):
         """Cross-entropy of the heatmaps of joints that are annotated, those of `batch["keypoints"]` that are no NaN."""
         heat, joints = self.network(2 * batch["image"] - 1), batch["keypoints"]
         known = joints[..., 0].isfinite()
-        target = gaussian_maps(joints.nan_to_num(), *heat.shape[-2:], SIGMA).flatten(2)
-        target = target / target.sum(dim=-1, keepdim=True).clamp_min(1e-6)
+        target = heatmap_targets(joints, *heat.shape[-2:], SIGMA)
         entropy = -(target * heat.flatten(2).log_softmax(dim=-1)).sum(dim=-1)
         return {"heatmaps": entropy[known].mean()}
 

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from keypoint_perception.errors import UserError
-from training.heatmaps import around_mode, gaussian_maps, spatial_softmax
+from training.heatmaps import around_mode, heatmap_targets, spatial_softmax
 from training.method import Batch, Detection, Method, OptimizerConfig
 from training.methods import limb_ends
 from training.methods.figures import Figure, background, draw, posed_figure, random_figure
@@ -221,9 +221,7 @@ class Limbs(Method):
         """Of the slots that have heatmaps (N, S, h, w) and presence (N, S) of their own; joints (N, S, 2)."""
         config = self.config
         present = joints[..., 0].isfinite()
-        height, width = heat.shape[-2:]
-        target = gaussian_maps(joints.nan_to_num(), height, width, config.sigma).flatten(2) * present[..., None]
-        target = target / target.sum(dim=-1, keepdim=True).clamp_min(1e-6)
+        target = heatmap_targets(joints, *heat.shape[-2:], config.sigma)
         log_heat = heat.flatten(2).contiguous().log_softmax(dim=-1)
         weights = (config.position_weight, config.presence_weight)
         order = self._order(figures, joint_costs(log_heat, target, presence, present, weights))
