@@ -11,7 +11,7 @@ from keypoint_perception.observation import EDGE_THRESHOLD
 from training.evaluation import landmarks
 from training.evaluation.predicted import PredictedVideo
 from training.evaluation.videos import LabelledVideo
-from training.simulation.trees import numbered_by_place
+from training.simulation.trees import in_order, numbered_by_place
 
 LABEL_COUNTS = (1, 10, 100, 1000)
 """The curve by number of labelled examples has these points, as far as there are so many, and all."""
@@ -88,14 +88,13 @@ def corner_joints(video: PredictedVideo) -> np.ndarray:
 
 def points_by_place(video: PredictedVideo) -> np.ndarray:
     """(T, K, 2) the keypoints, limbs that the model calls alike numbered clockwise from the picture's right, too."""
-    points = video.points.copy()
+    points = video.points
     for group in video.alike:
         limbs = np.array(group)
-        arms = video.points[:, limbs[:, 0]] - video.points[:, None, video.parent[limbs[0, 0]]]
+        arms = points[:, limbs[:, 0]] - points[:, None, video.parent[limbs[0, 0]]]
         angles = np.arctan2(arms[..., 1], arms[..., 0]) % (2 * np.pi)
         angles[video.scores[:, limbs[:, 0]] < EDGE_THRESHOLD] = np.inf  # what is not there comes last
-        order = np.argsort(angles, axis=1)
-        points[:, limbs] = video.points[np.arange(len(points))[:, None, None], limbs[order]]
+        points = in_order(points, limbs, angles)
     return points
 
 

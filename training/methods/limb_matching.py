@@ -34,7 +34,7 @@ def best_order(
 ) -> np.ndarray:
     """(N, K) int: for each figure and slot the joint that it stands for.
 
-    costs (N, K, K) of `joint_costs`; present (N, K) bool. alike: of each figure, as `alike_limbs` gives them, the limbs
+    costs (N, K, K) of `joint_costs`; present (N, K) bool. alike: of each figure, as `inner_limbs` gives them, the limbs
     that may change places. turns (N,) bool: whether a figure is a chain either end of which may be the first.
     """
     order = np.tile(np.arange(present.shape[1]), (len(present), 1))

@@ -137,8 +137,13 @@ def tell_apart(tree: Tree, poses: np.ndarray, alike: Sequence[int]) -> np.ndarra
     arms = poses[:, alike] - poses[:, None, centre]
     back = poses[:, tree.parents[centre]] - poses[:, centre] if centre else np.array([[1.0, 0.0]])
     angles = np.arctan2(arms[..., 1], arms[..., 0]) - np.arctan2(back[..., 1], back[..., 0])[:, None]
-    order = np.argsort(angles % (2 * np.pi), axis=1)
     limbs = np.array([tree.behind(joint) for joint in alike])  # (limbs, joints of one)
+    return in_order(poses, limbs, angles % (2 * np.pi))
+
+
+def in_order(poses: np.ndarray, limbs: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """Renumbers limbs (L, M), joints of each, of poses (T, J, 2), the one of the least key (T, L) first."""
+    order = np.argsort(key, axis=1)
     renumbered = poses.copy()
     renumbered[:, limbs] = poses[np.arange(len(poses))[:, None, None], limbs[order]]
     return renumbered
