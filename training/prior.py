@@ -66,6 +66,22 @@ def read_poses(path: str | os.PathLike[str]) -> Poses:
     return Poses(keypoints, None if edges is None else _checked(edges, keypoints.shape[1], path), names, scene, variant)
 
 
+def rooted(edges: np.ndarray, joints: int) -> tuple[int, ...]:
+    """The joint above each of `joints` joints in the tree of edges (E, 2) whose root is joint 0. Raises UserError."""
+    above = {0: -1}
+    reached = [0]
+    for joint in reached:  # grows as it goes
+        neighbours = [int(other) for edge in edges if joint in edge for other in edge if other not in above]
+        above |= dict.fromkeys(neighbours, joint)
+        reached += neighbours
+    if len(above) < joints or len(edges) != joints - 1:
+        raise UserError(
+            f"the prior has {len(edges)} edges, which join {len(above)} of its {joints} joints to the first: "
+            "give edges that are one tree"
+        )
+    return tuple(above[joint] for joint in range(joints))
+
+
 def _checked(edges: np.ndarray, joints: int, path: str | os.PathLike[str]) -> np.ndarray:
     """Edges (E, 2) of int64, the smaller joint first."""
     pairs = edges.reshape(-1, 2) if edges.size == 0 else edges

@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from keypoint_perception.errors import UserError
+from keypoint_perception.limb_tree import inner_limbs, interchangeable, root_limbs
 from training.methods import limb_ends
 from training.methods.figures import Figure, background, draw, posed_figure, random_figure
 from training.methods.limb_matching import best_order, joint_costs
 from training.methods.limb_numbering import Numbering, redness
-from training.methods.limb_tree import inner_limbs, interchangeable, root_limbs, rooted
 from training.methods.limbs import Limbs, LimbsConfig, tree
 from training.onnx_graph import detect_frames, parity, to_onnx
-from training.prior import Poses
+from training.prior import Poses, rooted
 
 CHAIN = LimbsConfig(links=(1, 3), width=8, drawn=8)
 SPIDER = LimbsConfig(limbs=(2, 4), links=(3, 3), hip=0.5, width=8, drawn=8)

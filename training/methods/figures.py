@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from training.methods.limb_tree import root_limbs
+from keypoint_perception.limb_tree import root_limbs
 
 if TYPE_CHECKING:
     from training.methods.limbs import LimbsConfig

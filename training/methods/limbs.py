@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from keypoint_perception.errors import UserError
+from keypoint_perception.limb_tree import depths, inner_limbs, is_chain, root_limbs
 from training.heatmaps import around_mode, heatmap_targets, spatial_softmax
 from training.method import Batch, Detection, Method, OptimizerConfig
 from training.methods import limb_ends
@@ -36,8 +37,7 @@ from training.methods.figures import Figure, background, draw, posed_figure, ran
 from training.methods.limb_matching import best_order, joint_costs
 from training.methods.limb_network import LimbNetwork
 from training.methods.limb_numbering import Numbering
-from training.methods.limb_tree import depths, inner_limbs, is_chain, root_limbs, rooted
-from training.prior import Poses
+from training.prior import Poses, rooted
 
 
 @dataclass(frozen=True)

@@ -1,29 +1,11 @@
-"""The tree of slots that all figures of Limbs share, and which of its limbs look alike."""
+"""Which limbs of a tree look alike. The tree is `above` (K,): the keypoint above each keypoint, -1 for the root."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from keypoint_perception.errors import UserError
-
 Shape = tuple["Shape", ...]
 """Of a branch: the shapes of the branches that leave its first joint, sorted."""
-
-
-def rooted(edges: np.ndarray, joints: int) -> tuple[int, ...]:
-    """The joint above each of `joints` joints in the tree of edges (E, 2) whose root is joint 0. Raises UserError."""
-    above = {0: -1}
-    reached = [0]
-    for joint in reached:  # grows as it goes
-        neighbours = [int(other) for edge in edges if joint in edge for other in edge if other not in above]
-        above |= dict.fromkeys(neighbours, joint)
-        reached += neighbours
-    if len(above) < joints or len(edges) != joints - 1:
-        raise UserError(
-            f"limbs: the prior has {len(edges)} edges, which join {len(above)} of its {joints} joints to the first: "
-            "give edges that are one tree"
-        )
-    return tuple(above[joint] for joint in range(joints))
 
 
 def depths(above: np.ndarray) -> list[int]:
