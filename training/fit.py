@@ -23,7 +23,7 @@ from training.checkpoint import CHECKPOINT_NAME, read_checkpoint
 from training.config import RunConfig, config_parser, method_class, parse_config
 from training.data import load_data
 from training.methods import METHODS
-from training.precision import settled
+from training.precision import AutocastAlone, settled
 from training.prior import read_poses
 from training.trainer import Trainer
 
@@ -42,7 +42,7 @@ def make_fabric(config: RunConfig) -> lightning_fabric.Fabric:
             accelerator=loop.accelerator,
             devices=loop.devices,
             num_nodes=loop.num_nodes,
-            precision="bf16-mixed" if loop.precision == "bf16" else "32-true",
+            plugins=AutocastAlone(loop.accelerator) if loop.precision == "bf16" else None,
             strategy=DDPStrategy(find_unused_parameters=True) if several else "auto",
         )
     except (RuntimeError, ValueError) as error:  # Lightning's own refusals, e.g. no GPU

@@ -8,11 +8,24 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from lightning_fabric.plugins.precision import MixedPrecision
 
 from training.config import RunConfig
 
 _BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 """Names of torch.cpu.get_capabilities: the first two are of x86-64, the others of 64-bit Arm."""
+
+
+class AutocastAlone(MixedPrecision):
+    """bf16 in the layers where it is fast. Pictures and poses keep their digits: losses compare with them."""
+
+    def __init__(self, accelerator: str) -> None:
+        """accelerator: auto, cpu or gpu."""
+        super().__init__("bf16-mixed", "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+
+    def convert_input(self, data: Any) -> Any:
+        """The batch as it is; Lightning would round it to bf16, a pose to 1/256 of the picture."""
+        return data
 
 
 def processor_has_bf16(capabilities: Mapping[str, Any] | None = None) -> bool:
