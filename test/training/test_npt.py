@@ -13,6 +13,7 @@ from training.methods.npt_losses import (
     blur,
     contiguity_loss,
     foreground_share,
+    gumbel_softmax,
     length_loss,
     near_loss,
     neighbours,
@@ -72,6 +73,17 @@ def test_a_sure_point_carries_its_colour():
 def test_blur_is_the_binomial_gaussian_of_peak_one():
     around = blur(one_hot([(4, 4)]))[0, 0, 3:6, 3:6]
     torch.testing.assert_close(around, torch.tensor([[0.25, 0.5, 0.25], [0.5, 1.0, 0.5], [0.25, 0.5, 0.25]]))
+
+
+@pytest.mark.parametrize("straight_through", [False, True])
+def test_samples_fall_where_the_logits_say(straight_through):
+    torch.manual_seed(0)
+    probability = torch.tensor([0.1, 0.2, 0.7])
+    sample = gumbel_softmax(probability.log().expand(20_000, 3), 0.5, straight_through=straight_through)
+    torch.testing.assert_close(sample.sum(dim=1), torch.ones(20_000))
+    shares = sample.argmax(dim=1).bincount() / 20_000
+    torch.testing.assert_close(shares, probability, atol=0.012, rtol=0)  # above three standard deviations
+    assert bool((sample.amax(dim=1) > 0.999).all()) == straight_through
 
 
 def test_neighbours_are_points_whose_windows_meet():

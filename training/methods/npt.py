@@ -37,6 +37,7 @@ from training.methods.npt_losses import (
     blur,
     contiguity_loss,
     foreground_share,
+    gumbel_softmax,
     length_loss,
     near_loss,
     sparse_losses,
@@ -249,8 +250,8 @@ class Npt(Method):
             return spatial_softmax(logits)
         progress = min(1.0, self.step / config.temperature_steps)
         temperature = config.temperature + progress * (config.final_temperature - config.temperature)
-        flat = F.gumbel_softmax(logits.flatten(2), temperature, hard=config.straight_through, dim=-1)
-        return flat.view_as(logits)
+        flat = logits.flatten(2).float()
+        return gumbel_softmax(flat, temperature, straight_through=config.straight_through).view_as(logits)
 
     @staticmethod
     def _gaussians(position: Tensor, like: Tensor) -> Tensor:

