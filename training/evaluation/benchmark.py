@@ -166,6 +166,7 @@ def train(plan: Plan, scene: Scene, method: str, seed: int, data: Path, folder: 
         _training("fit", method, "-o", str(folder), "--resume")
         return
     common = [method, *scene.fit_options(method), "--data", *scene.sources(data / "train"), "--seed", str(seed)]
+    common.append("--precision=auto")  # the time is the same for all: each step as fast as this machine can
     if METHODS[method].uses_prior:
         poses = data / "poses.npz"
         if not poses.is_file():
