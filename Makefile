@@ -11,4 +11,5 @@ demo:
 test: export OMP_NUM_THREADS = 1
 test:
 	@$(PYTHON) tools/environment.py test .venv/bin/ruff check .
+	@$(PYTHON) tools/environment.py test .venv/bin/mypy
 	@$(PYTHON) tools/environment.py test .venv/bin/python -m pytest $(ARGS)

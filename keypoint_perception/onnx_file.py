@@ -14,6 +14,8 @@ from keypoint_perception.errors import UserError
 UINT8, FLOAT = 2, 1
 _TYPE_NAMES = {FLOAT: "float32", UINT8: "uint8"}
 Shape = tuple[int | None, ...]
+_Value = memoryview | int
+"""Of a field: bytes, which may be a message, or a number."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,10 @@ def append_metadata(onnx: bytes, key: str, value: str) -> bytes:
     return onnx + _length_delimited(14, pair)
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:
-    """The (field number, value) pairs of one message; a value is bytes or, for numbers, an int."""
+def _fields(data: _Value) -> Iterator[tuple[int, _Value]]:
+    """The (field number, value) pairs of one message."""
+    if isinstance(data, int):
+        raise ValueError("a number where a message should be")
     position = 0
     while position < len(data):
         tag, position = _varint(data, position)
@@ -109,23 +113,36 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
     raise ValueError(f"a number without end at byte {position}")
 
 
-def _text_pair(data: memoryview) -> tuple[str, str]:
+def _text(value: _Value) -> str:
+    if isinstance(value, int):  # of which `bytes` would make so many zeros
+        raise ValueError("a number where a text should be")
+    return bytes(value).decode()
+
+
+def _number(value: _Value) -> int:
+    if not isinstance(value, int):
+        raise ValueError("bytes where a number should be")
+    return value
+
+
+def _text_pair(data: _Value) -> tuple[str, str]:
     pair = dict(_fields(data))
-    return bytes(pair.get(1, b"")).decode(), bytes(pair.get(2, b"")).decode()
+    return _text(pair.get(1, memoryview(b""))), _text(pair.get(2, memoryview(b"")))
 
 
-def _value_info(data: memoryview) -> tuple[str, tuple[int, Shape]]:
+def _value_info(data: _Value) -> tuple[str, tuple[int, Shape]]:
     value = dict(_fields(data))
     tensor = dict(_fields(dict(_fields(value[2]))[1])) if 2 in value else {}
     dimensions = [dict(_fields(d)) for number, d in _fields(tensor[2]) if number == 1] if 2 in tensor else []
-    return bytes(value.get(1, b"")).decode(), (tensor.get(1, 0), tuple(d.get(1) for d in dimensions))
+    shape = tuple(_number(d[1]) if 1 in d else None for d in dimensions)
+    return _text(value.get(1, memoryview(b""))), (_number(tensor.get(1, 0)), shape)
 
 
-def _tensor_is_external(data: memoryview) -> bool:
+def _tensor_is_external(data: _Value) -> bool:
     return any(number == 13 or (number == 14 and value != 0) for number, value in _fields(data))
 
 
-def _graph_is_external(data: memoryview) -> bool:
+def _graph_is_external(data: _Value) -> bool:
     for number, value in _fields(data):
         if number == 5 and _tensor_is_external(value):
             return True
@@ -134,7 +151,7 @@ def _graph_is_external(data: memoryview) -> bool:
     return _nodes_are_external(data, node_field=1)
 
 
-def _nodes_are_external(data: memoryview, node_field: int) -> bool:
+def _nodes_are_external(data: _Value, node_field: int) -> bool:
     attributes = (a for n, node in _fields(data) if n == node_field for f, a in _fields(node) if f == 5)
     for attribute in attributes:
         for number, value in _fields(attribute):

@@ -26,10 +26,10 @@ class Cuda:
         except ImportError as error:
             raise BackendUnavailable(f"CUDA cannot be called ({error}): pip install cuda-bindings") from None
         self.runtime = runtime
-        error, count = runtime.cudaGetDeviceCount()
-        if error != runtime.cudaError_t.cudaSuccess or count == 0:
+        status, count = runtime.cudaGetDeviceCount()
+        if status != runtime.cudaError_t.cudaSuccess or count == 0:
             raise BackendUnavailable(
-                f"no NVIDIA GPU can be used ({error.name}): install a GPU driver or use another backend"
+                f"no NVIDIA GPU can be used ({status.name}): install a GPU driver or use another backend"
             )
 
     def __call__(self, function: str, *arguments: Any) -> Any:
@@ -57,7 +57,7 @@ class Buffer:
         self._host_pointer = int(cuda("cudaHostAlloc", size, 0))
         self.device = int(cuda("cudaMalloc", size))
         raw = (ctypes.c_uint8 * size).from_address(self._host_pointer)
-        self.host = np.frombuffer(raw, dtype).reshape(shape)
+        self.host = np.frombuffer(memoryview(raw), dtype).reshape(shape)
 
     def upload(self, count: int, stream: Any) -> None:
         """Copies the first `count` images to the GPU, in the stream's order."""

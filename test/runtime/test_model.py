@@ -105,6 +105,13 @@ def test_files_that_are_not_ours(tmp_path):
         read_model(tmp_path)
 
 
+def test_a_number_where_a_text_should_be_takes_no_memory(tmp_path):
+    """The key of a metadata entry as the number 2**60: no zeros are made of it, so many or any."""
+    entry = b"\x08" + b"\x80" * 8 + b"\x10"
+    hostile = toy_onnx() + b"\x72" + bytes([len(entry)]) + entry
+    assert "a number where a text should be" in refuse(tmp_path / "m.onnx", hostile)
+
+
 @pytest.mark.parametrize("location", ["../../etc/passwd", "weights.bin"])
 def test_references_to_other_files_are_never_followed(tmp_path, location):
     data = append_metadata(toy_onnx(external=location), METADATA_KEY, INFO.to_json())

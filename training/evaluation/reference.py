@@ -67,7 +67,7 @@ class HeatmapNetwork(Method):
         """Cross-entropy of the heatmaps of joints that are annotated, those of `batch["keypoints"]` that are no NaN."""
         heat, joints = self.network(2 * batch["image"] - 1), batch["keypoints"]
         known = joints[..., 0].isfinite()
-        target = heatmap_targets(joints, *heat.shape[-2:], SIGMA)
+        target = heatmap_targets(joints, heat.shape[-2], heat.shape[-1], SIGMA)
         entropy = -(target * heat.flatten(2).log_softmax(dim=-1)).sum(dim=-1)
         return {"heatmaps": entropy[known].mean()}
 

@@ -221,7 +221,7 @@ class Limbs(Method):
         """Of the slots that have heatmaps (N, S, h, w) and presence (N, S) of their own; joints (N, S, 2)."""
         config = self.config
         present = joints[..., 0].isfinite()
-        target = heatmap_targets(joints, *heat.shape[-2:], config.sigma)
+        target = heatmap_targets(joints, heat.shape[-2], heat.shape[-1], config.sigma)
         log_heat = heat.flatten(2).contiguous().log_softmax(dim=-1)
         weights = (config.position_weight, config.presence_weight)
         order = self._order(figures, joint_costs(log_heat, target, presence, present, weights))

@@ -36,7 +36,7 @@ def explained(maps: Tensor, needed: Tensor, points: Tensor, pairs: Tensor, confi
     """
     mass = torch.einsum("bp,bphw->bhw", needed, maps).flatten(1)
     mass, cells = mass.topk(min(SEARCHED_CELLS, mass.shape[1]))
-    places = grid(*maps.shape[-2:], maps).flatten(0, 1)[cells]
+    places = grid(maps.shape[2], maps.shape[3], maps).flatten(0, 1)[cells]
     start, end = points[:, pairs[0], None], points[:, pairs[1], None]
     distance = points_to_segments(places[:, None], start, end).sqrt()
     cover = config.near * mass[:, None] * torch.exp(-distance / config.near_scale)
