@@ -21,4 +21,6 @@ def video(points, joints, *, name="video", variant="thing", adjacency=None, **fi
     frames = np.zeros((0, SIZE[1], SIZE[0], 3), np.uint8)
     labelled = LabelledVideo(name, variant, frames, pixels(joints), known, true, None)._replace(**fields)
     keypoints = points.shape[1]
-    return PredictedVideo(labelled, points, np.ones(points.shape[:2]), np.zeros((keypoints, keypoints)), joints, SIZE)
+    return PredictedVideo(
+        labelled, points, np.ones(points.shape[:2], bool), np.zeros((keypoints, keypoints)), joints, SIZE
+    )

@@ -83,7 +83,21 @@ def test_limbs_that_are_alike_are_fitted_by_their_place():
     for name, numbers in (("a", [1, 2, 0]), ("b", [2, 1, 0])):
         points = np.concatenate([truth[:, [0]], truth[:, numbers]], axis=1)  # the fourth keypoint is no leg
         found = replace(video(points, truth, name=name), alike=(((1,), (2,), (3,)),), parent=(-1, 0, 0, 0))
-        found.scores[:, 3] = 0.1
+        found.linked[:, 3] = False
         videos.append(found)
     assert points_by_place(videos[1])[:, 1:3] == pytest.approx(truth[:, 1:])
+    assert regression(videos)["error"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_chain_that_may_begin_at_either_end_is_fitted_from_the_left():
+    """A chain of three joints and a fourth keypoint that it lacks, begun at the right end in the second video."""
+    rng = np.random.default_rng(0)
+    chain = np.array([[-0.6, 0.1], [0.0, 0.3], [0.6, -0.2]]) + rng.uniform(-0.1, 0.1, (8, 3, 2))
+    spare = rng.uniform(-1, 1, (8, 1, 2))
+    videos = []
+    for name, points in (("a", chain), ("b", chain[:, ::-1])):
+        found = replace(video(np.concatenate([points, spare], axis=1), chain, name=name), either_end=True)
+        found.linked[:, 3] = False
+        videos.append(found)
+    assert points_by_place(videos[1])[:, :3] == pytest.approx(chain)
     assert regression(videos)["error"] == pytest.approx(0, abs=1e-9)

@@ -9,7 +9,7 @@ import numpy as np
 from keypoint_perception.backends import Backend
 from keypoint_perception.geometry import Viewport
 from keypoint_perception.model import Alike, Model
-from keypoint_perception.observation import Observation
+from keypoint_perception.observation import EDGE_THRESHOLD, Observation
 from keypoint_perception.tracking import LimbTracker
 from training.evaluation.videos import LabelledVideo
 
@@ -24,8 +24,8 @@ class PredictedVideo:
     """Without its frames."""
     points: np.ndarray
     """(T, K, 2)."""
-    scores: np.ndarray
-    """(T, K)."""
+    linked: np.ndarray
+    """(T, K) bool, which keypoints have an edge in a frame."""
     adjacency: np.ndarray
     """(K, K) of one frame, which stands for the whole video."""
     joints: np.ndarray
@@ -36,15 +36,17 @@ class PredictedVideo:
     """Limbs whose numbers the model may change between images; here they keep them over the video."""
     parent: tuple[int, ...] = ()
     """(K,) of the model, where it has such limbs."""
+    either_end: bool = False
+    """Whether the keypoints are one chain that may begin at either end in a video."""
 
     @classmethod
     def of(
-        cls, video: LabelledVideo, points: np.ndarray, scores: np.ndarray, adjacency: np.ndarray, viewport: Viewport
+        cls, video: LabelledVideo, points: np.ndarray, linked: np.ndarray, adjacency: np.ndarray, viewport: Viewport
     ) -> PredictedVideo:
         """From keypoints that are normalised in `viewport`. The frames are let go: they may be gigabytes."""
         height, width = video.frames.shape[1:3]
         joints = viewport.to_normalised(video.joints)
-        return cls(video._replace(frames=video.frames[:0].copy()), points, scores, adjacency, joints, (width, height))
+        return cls(video._replace(frames=video.frames[:0].copy()), points, linked, adjacency, joints, (width, height))
 
 
 def run_batches(backend: Backend, inputs: np.ndarray) -> dict[str, np.ndarray]:
@@ -56,7 +58,7 @@ def run_batches(backend: Backend, inputs: np.ndarray) -> dict[str, np.ndarray]:
 def predict(backend: Backend, model: Model, video: LabelledVideo, rng: np.random.Generator) -> PredictedVideo:
     """Runs a model over a video; `rng` draws the frame whose skeleton counts.
 
-    Limbs that the model calls alike keep their numbers from frame to frame, as in the node.
+    A body whose joints the model says for each image is followed from frame to frame, as in the node.
     """
     height, width = video.frames.shape[1:3]
     viewport = Viewport.of((width, height), model.info.input_size, model.info.roi)
@@ -68,12 +70,15 @@ def predict(backend: Backend, model: Model, video: LabelledVideo, rng: np.random
         )
     if video.ordered:
         outputs = _tracked(outputs, model)
-    found = PredictedVideo.of(video, outputs["keypoints"], outputs["scores"], outputs["adjacency"][frame], viewport)
-    return replace(found, alike=model.info.alike, parent=model.info.parent)
+    adjacency = outputs["adjacency"]
+    linked = (adjacency >= EDGE_THRESHOLD).any(axis=-1)
+    found = PredictedVideo.of(video, outputs["keypoints"], linked, adjacency[frame], viewport)
+    info = model.info
+    return replace(found, alike=info.alike, parent=info.parent, either_end=info.either_end)
 
 
 def _tracked(outputs: dict[str, np.ndarray], model: Model) -> dict[str, np.ndarray]:
-    """A model's outputs for the frames of a video, its limbs renumbered; keypoints are normalised, 2 units wide."""
+    """A model's outputs for the frames of a video, as of one body; keypoints are normalised, 2 units wide."""
     tracker = LimbTracker(model.info, max_gap=np.inf)
     rows = zip(outputs["keypoints"], outputs["scores"], outputs["adjacency"], strict=True)
     followed = [tracker(Observation(*row, image_size=(2, 2)), time) for time, row in enumerate(rows)]
@@ -85,5 +90,6 @@ def predict_whole(backend: Backend, video: LabelledVideo) -> PredictedVideo:
     outputs = run_batches(backend, video.frames)
     height, width = video.frames.shape[1:3]
     viewport = Viewport.of((width, height), (width, height))
-    empty = np.zeros(2 * (outputs["keypoints"].shape[1],))
-    return PredictedVideo.of(video, outputs["keypoints"], outputs["scores"], empty, viewport)
+    points = outputs["keypoints"]
+    no_edge, unlinked = np.zeros(2 * (points.shape[1],)), np.zeros(points.shape[:2], bool)
+    return PredictedVideo.of(video, points, unlinked, no_edge, viewport)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keypoint_perception.observation import EDGE_THRESHOLD
 from training.evaluation import landmarks
 from training.evaluation.predicted import PredictedVideo
 from training.evaluation.videos import LabelledVideo
@@ -87,15 +86,29 @@ def corner_joints(video: PredictedVideo) -> np.ndarray:
 
 
 def points_by_place(video: PredictedVideo) -> np.ndarray:
-    """(T, K, 2) the keypoints, limbs that the model calls alike numbered clockwise from the picture's right, too."""
+    """(T, K, 2) the keypoints, numbered by their place as the truth is, where the model cannot tell them apart.
+
+    Limbs that it calls alike are numbered clockwise from the picture's right, chains from the left.
+    """
     points = video.points
+    if video.either_end:
+        return _from_the_left(points, video.linked.sum(axis=1))
     for group in video.alike:
         limbs = np.array(group)
         arms = points[:, limbs[:, 0]] - points[:, None, video.parent[limbs[0, 0]]]
         angles = np.arctan2(arms[..., 1], arms[..., 0]) % (2 * np.pi)
-        angles[video.scores[:, limbs[:, 0]] < EDGE_THRESHOLD] = np.inf  # what is not there comes last
+        angles[~video.linked[:, limbs[:, 0]]] = np.inf  # what is not there comes last
         points = in_order(points, limbs, angles)
     return points
+
+
+def _from_the_left(chains: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Chains (T, K, 2), of the first counts (T,) keypoints each, begun at the end that is farther left."""
+    turned = chains.copy()
+    for chain, count in zip(turned, counts, strict=True):
+        if count and chain[count - 1, 0] < chain[0, 0]:
+            chain[:count] = chain[:count][::-1].copy()
+    return turned
 
 
 def labels(
