@@ -25,7 +25,15 @@ from training.evaluation.evaluate import evaluate_model
 from training.evaluation.measures import direct
 from training.evaluation.predicted import predict_whole
 from training.evaluation.reading import read_labelled
-from training.evaluation.reference import CALIBRATION_STEPS, HeatmapNetwork, TorchBackend, train_for, untrained_network
+from training.evaluation.reference import (
+    CALIBRATION_STEPS,
+    HeatmapNetwork,
+    TorchBackend,
+    heatmap_loss,
+    squared_distance,
+    train_for,
+    untrained_network,
+)
 from training.evaluation.regression import regression
 from training.evaluation.report import TABLE_NAME, picture_of, write_report
 from training.evaluation.results import collect
@@ -121,7 +129,8 @@ def measure_references(plan: Plan, scene: Scene, data: Path) -> None:
     size = scene.input_size((REFERENCE_WIDTH, REFERENCE_WIDTH))
     train, test = (_labelled(scene, data / split, size) for split in ("train", "test"))
     most = max(video.joints.shape[1] for video in train)
-    supervised = train_for(lambda: HeatmapNetwork(most), train, plan.minutes * 60 * SUPERVISED_SHARE, seed=0)
+    seconds = plan.minutes * 60 * SUPERVISED_SHARE
+    supervised = train_for(lambda: HeatmapNetwork(most), heatmap_loss, train, seconds, seed=0)
     rows = {"supervised": supervised, "baseline_random_detector": untrained_network(most, size, seed=0)}
     errors = {n: regression([predict_whole(TorchBackend(net), v) for v in test])["error"] for n, net in rows.items()}
     with written_whole(file) as temporary:
@@ -188,7 +197,9 @@ def supervised_direct(plan: Plan, scene: Scene, folder: Path, data: Path) -> dic
     size = (config.data.input_size[0], config.data.input_size[1])
     train_videos, test = (_labelled(scene, data / split, size) for split in ("train", "test"))
     seconds = plan.minutes * 60 * SUPERVISED_SHARE
-    network = TorchBackend(train_for(lambda: build_method(config), train_videos, seconds, config.loop.seed))
+    network = TorchBackend(
+        train_for(lambda: build_method(config), squared_distance, train_videos, seconds, config.loop.seed)
+    )
     errors = direct([predict_whole(network, video) for video in test])
     return {"supervised": errors["error"], "supervised_with_flips": errors["error_with_flips"]}
 

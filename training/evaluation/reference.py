@@ -21,6 +21,7 @@ from training.heatmaps import around_mode, heatmap_targets, spatial_softmax
 from training.method import Batch, Detection, Method, independent_keypoints
 from training.methods.imm import IMM, IMMConfig
 from training.networks import UNet
+from training.precision import processor_has_bf16
 
 CALIBRATION_STEPS = 12
 SIGMA = 0.05
@@ -65,7 +66,7 @@ class HeatmapNetwork(Method):
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """Cross-entropy of the heatmaps of joints that are annotated, those of `batch["keypoints"]` that are no NaN."""
-        heat, joints = self.network(2 * batch["image"] - 1), batch["keypoints"]
+        heat, joints = self.network(2 * batch["image"] - 1).float(), batch["keypoints"]
         known = joints[..., 0].isfinite()
         target = heatmap_targets(joints, heat.shape[-2], heat.shape[-1], SIGMA)
         entropy = -(target * heat.flatten(2).log_softmax(dim=-1)).sum(dim=-1)
@@ -79,22 +80,45 @@ def untrained_network(keypoints: int, input_size: tuple[int, int], seed: int) ->
     return IMM(config, input_size)
 
 
-def train_for(make: Callable[[], Method], videos: Sequence[LabelledVideo], seconds: float, seed: int) -> Method:
+SupervisedLoss = Callable[[Method, Tensor, Tensor], Tensor]
+"""Of a network, images (B, 3, H, W) in [0, 1] and joints (B, K, 2), NaN where they are not annotated."""
+
+
+def heatmap_loss(network: Method, images: Tensor, joints: Tensor) -> Tensor:
+    """The cross-entropy that a HeatmapNetwork learns by."""
+    return network.loss({"image": images, "keypoints": joints}, "main")["heatmaps"]
+
+
+def squared_distance(network: Method, images: Tensor, joints: Tensor) -> Tensor:
+    """Of a method's keypoints to the joints: what any network can learn by."""
+    known = ~joints.isnan()
+    return (network.detect(images).keypoints - joints.nan_to_num())[known].square().mean()
+
+
+def train_for(
+    make: Callable[[], Method], loss: SupervisedLoss, videos: Sequence[LabelledVideo], seconds: float, seed: int
+) -> Method:
     """`train_supervised` of a fresh network for about so many seconds, as a few first steps measure them."""
     start = time.monotonic()
-    train_supervised(make(), videos, steps=CALIBRATION_STEPS, seed=seed)
+    train_supervised(make(), loss, videos, steps=CALIBRATION_STEPS, seed=seed)
     step_seconds = (time.monotonic() - start) / CALIBRATION_STEPS
-    return train_supervised(make(), videos, steps=max(1, int(seconds / step_seconds)), seed=seed)
+    return train_supervised(make(), loss, videos, steps=max(1, int(seconds / step_seconds)), seed=seed)
 
 
 def train_supervised(
-    network: Method, videos: Sequence[LabelledVideo], *, steps: int, seed: int, batch_size: int = 32, lr: float = 2e-3
+    network: Method,
+    loss: SupervisedLoss,
+    videos: Sequence[LabelledVideo],
+    *,
+    steps: int,
+    seed: int,
+    batch_size: int = 32,
+    lr: float = 2e-3,
 ) -> Method:
     """Trains a network to put keypoint n on joint n; limbs that look alike are numbered by `told_apart`.
 
-    A HeatmapNetwork learns by its own loss, any other by the squared distance of its keypoints. videos: all of one
-    frame size, the input; each joint counts where it is annotated. The network has at least as many keypoints as
-    there are joints. Returns the network, in evaluation mode.
+    videos: all of one frame size, the input; each joint counts where it is annotated. The network has at least as many
+    keypoints as there are joints. Returns the network, in evaluation mode.
     """
     frames = torch.from_numpy(np.concatenate([video.frames for video in videos]))
     joints = _padded_joints(videos, network.keypoint_count)
@@ -104,14 +128,11 @@ def train_supervised(
     network.train()
     for _ in range(steps):
         rows = torch.randint(len(frames), (batch_size,), generator=generator)
-        images = _to_tensor(frames[rows].numpy())
+        images = _to_tensor(frames[rows].numpy())  # channels_last, as the frames are
         optimizer.zero_grad()
-        if isinstance(network, HeatmapNetwork):
-            loss = network.loss({"image": images, "keypoints": joints[rows]}, "main")["heatmaps"]
-        else:
-            known = ~joints[rows].isnan()
-            loss = (network.detect(images).keypoints - joints[rows].nan_to_num())[known].square().mean()
-        loss.backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=processor_has_bf16()):
+            value = loss(network, images, joints[rows])
+        value.backward()
         optimizer.step()
         schedule.step()
     return network.eval()
