@@ -3,10 +3,14 @@
     python -m benchmarks.data [--frames 150] [--rounds 3] [--json FILE]
 
 Into the store: frames a second from each kind of source into its frame store (read, decode, resize, write, in as many
-threads as there are cores), against bare decoding of the same frames in one thread (read and decode, nothing kept) and
-against what cannot be avoided (read, decode and resize, nothing kept, one thread). Out of the store: samples a
-second from a store on disk with two workers against the same samples out of a plain array in memory with two workers.
-Each figure is the best of several rounds, taken in turn, so that what else the machine does falls on both alike.
+threads as there are cores), against bare decoding of the same frames to RGB arrays, and against decoding and resizing
+them. Both of these are in one thread and keep nothing, and they are what anybody would write with the public library
+for that kind of file, without this package's readers: rosbags' AnyReader and its deserialize, then `image_to_rgb` (for
+jpeg and png that is cv2.imdecode); cv2.VideoCapture, which has threads of its own; cv2.imread; np.load.
+
+Out of the store: samples a second from a store on disk with two workers against the same samples out of a plain array
+in memory with two workers. Each figure is the best of several rounds, taken in turn, so that what else the machine does
+falls on both alike.
 
 Processor time hardly depends on what else runs. A frame takes the store at least as long as its one reading thread has
 to work on it, and at least its processor time divided by the cores; `free` is the share of bare decoding that
@@ -22,22 +26,23 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+from rosbags.highlevel import AnyReader
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_typestore
 
 from keypoint_perception.geometry import resize
+from keypoint_perception.images import image_to_rgb
 from training.data import DataConfig, load_data, loader
 from training.data.build import build_store
 from training.data.opening import open_source
 from training.data.pairs import Frames, TimePairs
-from training.data.sources import Item
 from training.data.store import View
 from training.simulation.episode import Episode, write_episode
 
@@ -150,13 +155,39 @@ def make_sources(folder: Path, count: int) -> dict[str, Path]:
     return made
 
 
-def decoding(path: Path, size: tuple[int, int] | None) -> int:
-    """Reads and decodes every frame, resizes it to `size`, if any, and keeps none."""
-    (source,) = open_source(path)
+def bag_images(path: Path) -> Iterator[np.ndarray]:
+    with AnyReader([path]) as reader:
+        for connection, _, data in reader.messages():
+            yield image_to_rgb(reader.deserialize(data, connection.msgtype))
+
+
+def video_images(path: Path) -> Iterator[np.ndarray]:
+    capture = cv2.VideoCapture(str(path))
+    while (frame := capture.read()[1]) is not None:
+        yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+
+
+def folder_images(path: Path) -> Iterator[np.ndarray]:
+    for file in sorted(path.iterdir()):
+        yield cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)
+
+
+def episode_images(path: Path) -> Iterator[np.ndarray]:
+    for file in sorted(path.iterdir()):
+        with np.load(file) as archive:
+            yield from np.cumsum(archive["frame_differences"], axis=0, dtype=np.uint8)
+
+
+def bare_images(kind: str, path: Path) -> Iterator[np.ndarray]:
+    """Images (H, W, 3) RGB of a source, by the plainest way that there is."""
+    plain = {"video, mp4v": video_images, "folder of jpeg files": folder_images, "simulated episodes": episode_images}
+    return plain.get(kind, bag_images)(path)
+
+
+def decoding(images: Iterator[np.ndarray], size: tuple[int, int] | None) -> int:
+    """Goes through images, resizes each to `size`, if any, and keeps none."""
     frames = 0
-    for item in source.items(source.choose("")):
-        assert isinstance(item, Item)
-        image = item.decode()
+    for image in images:
         if size:
             resize(image, size)
         frames += 1
@@ -260,8 +291,8 @@ def main() -> None:
             count, size = itertools.count(), EPISODE if kind == "simulated episodes" else INPUT
             jobs = {
                 "store": lambda p=path, c=count, s=size: into_store(p, folder / f"stores_{p.name}_{next(c)}", s),
-                "bare": lambda p=path: decoding(p, None),
-                "resized": lambda p=path, s=size: decoding(p, s),
+                "bare": lambda k=kind, p=path: decoding(bare_images(k, p), None),
+                "resized": lambda k=kind, p=path, s=size: decoding(bare_images(k, p), s),
             }
             figures[kind] = measure(jobs, given.rounds)
             print(row(kind, figures[kind]), flush=True)

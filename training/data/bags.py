@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rosbags.rosbag1 import Reader as Reader1
-from rosbags.rosbag2 import Reader as Reader2
 from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
 from keypoint_perception.bags import IMAGE_TYPES
 from keypoint_perception.errors import UserError
 from keypoint_perception.images import encoding_of, image_to_rgb
-from training.data.salvage import Damage, RawMessage, salvage, zstd
+from training.data.indexed import indexed_messages, open_reader
+from training.data.salvage import Buffer, Damage, RawMessage, salvage, zstd
 from training.data.sources import Item, Source, Topic, natural
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -28,8 +27,8 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 class Bag(Source):
     """A rosbag2 folder, with or without its metadata.yaml, one of its files, or a ROS 1 .bag.
 
-    Each file is read by itself: rosbags reads it along its index, and from where that fails the rest is searched record
-    by record, so that a recording that was cut off gives what it has.
+    Each file is read by itself: along its index, and from where that fails the rest is searched record by record, so
+    that a recording that was cut off gives what it has.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,7 +82,7 @@ class Bag(Source):
 
     def deserialize(self, raw: RawMessage) -> Any:
         """A message as rosbags gives it; its pixels stay where they were read."""
-        data = memoryview(raw.data)  # of bytes rosbags makes a copy
+        data = memoryview(raw.data)  # of bytes rosbags would copy the pixels
         if self.kind == "ROS 1 bag":
             return _types(Stores.ROS1_NOETIC).deserialize_ros1(data, raw.type_name)
         return _types(Stores.ROS2_HUMBLE).deserialize_cdr(data, raw.type_name)
@@ -140,14 +139,10 @@ def _plain_file(path: Path) -> Iterator[Path]:
         yield plain
 
 
-def _reader(file: Path) -> Reader1 | Reader2:
-    return Reader1(file) if file.suffix == ".bag" else Reader2(file)
-
-
 def _contents(file: Path) -> list[tuple[str, str, int]]:
     """(topic, type, messages) of one file."""
     try:
-        with _reader(file) as reader:
+        with open_reader(file) as reader:
             # A damaged database may hold anything in place of a name.
             named = [c for c in reader.connections if isinstance(c.topic, str) and isinstance(c.msgtype, str)]
             return [(c.topic, c.msgtype, c.msgcount) for c in named]
@@ -163,11 +158,9 @@ def _messages(file: Path, topic: str) -> Iterator[RawMessage | Damage]:
     """Messages of one file along its index; from where that fails, what is found record by record."""
     last = -1
     try:
-        with _reader(file) as reader:
-            connections = [c for c in reader.connections if c.topic == topic and c.msgtype in IMAGE_TYPES]
-            if connections:
-                for connection, last, data in reader.messages(connections):
-                    yield RawMessage(topic, connection.msgtype, last, _unpacked(data))
+        for message in indexed_messages(file, topic):
+            last = message.log_time
+            yield message._replace(data=_unpacked(message.data))
         return
     except GeneratorExit:
         raise
@@ -181,7 +174,7 @@ def _messages(file: Path, topic: str) -> Iterator[RawMessage | Damage]:
             yield found._replace(data=_unpacked(found.data))
 
 
-def _unpacked(data: bytes) -> bytes:
+def _unpacked(data: Buffer) -> Buffer:
     """A message as it was serialised; in bags compressed by message it is zstd, which no serialised message is."""
     if data[:4] != _ZSTD_MAGIC:
         return data

@@ -1,7 +1,7 @@
 """Reads what is left of a bag file that is cut short or damaged inside, from its first byte to its last.
 
-A healthy file has an index and rosbags reads it; these scanners need none. Formats: https://mcap.dev/spec,
-https://wiki.ros.org/Bags/Format/2.0, and rosbag2's two SQLite tables.
+A healthy file has an index, along which `training.data.indexed` reads it; these scanners need none. Formats:
+https://mcap.dev/spec, https://wiki.ros.org/Bags/Format/2.0, and rosbag2's two SQLite tables.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ else:
     from backports import zstd
 
 
+Buffer = bytes | memoryview
+"""Parts of a memoryview are not copies."""
+
+
 class RawMessage(NamedTuple):
     """One serialised message as the file has it."""
 
@@ -31,7 +35,7 @@ class RawMessage(NamedTuple):
     """`package/msg/Name`."""
     log_time: int
     """When it was recorded, nanoseconds."""
-    data: bytes
+    data: Buffer
 
 
 class Damage(NamedTuple):
@@ -75,54 +79,73 @@ def _mcap_records(
             file.seek(length, 1)
             continue
         try:
-            yield from _mcap_record(head[0], file.read(length), schemas, channels)
+            yield from _mcap_record(head[0], memoryview(file.read(length)), schemas, channels)
         except (*_Damaged, zstd.ZstdError, RuntimeError) as error:
             yield Damage(f"byte {at}", f"damaged record ({error})")
             file.seek(at + 9 + length)
 
 
 def _mcap_record(
-    kind: int, data: bytes, schemas: dict[int, str], channels: dict[int, tuple[str, str]]
-) -> Iterator[RawMessage | Damage]:
+    kind: int, data: Buffer, schemas: dict[int, str], channels: dict[int, tuple[str, str]]
+) -> Iterator[RawMessage]:
     if kind == 0x03:
         schemas[struct.unpack_from("<H", data)[0]] = _text(data, 2)[0]
     elif kind == 0x04:
         channel, schema = struct.unpack_from("<HH", data)
         channels[channel] = _text(data, 4)[0], schemas.get(schema, "")
-    elif kind == 0x05:
-        channel, _, log_time, _ = struct.unpack_from("<HIQQ", data)
-        yield RawMessage(*channels[channel], log_time, data[22:])
-    else:
-        compression, at = _text(data, 28)
-        payload = _MCAP_COMPRESSION[compression](data[at + 8 :])
-        (checksum,) = struct.unpack_from("<I", data, 24)
-        if checksum and zlib.crc32(payload) != checksum:
-            raise ValueError("its checksum differs")
-        yield from _mcap_chunk(payload, schemas, channels)
+    elif kind == MCAP_MESSAGE:
+        channel, log_time, content = mcap_message(data)
+        yield RawMessage(*channels[channel], log_time, content)
+    elif kind == 0x06:
+        for inner, record in mcap_records(mcap_chunk(data)):
+            if inner in (0x03, 0x04, MCAP_MESSAGE):
+                yield from _mcap_record(inner, record, schemas, channels)
 
 
-def _mcap_chunk(
-    payload: bytes, schemas: dict[int, str], channels: dict[int, tuple[str, str]]
-) -> Iterator[RawMessage | Damage]:
+def mcap_chunk(record: Buffer) -> Buffer:
+    """The records that a chunk's record holds. Raises ValueError, or as the decompressor does, where it is damaged."""
+    size, checksum = struct.unpack_from("<QI", record, 16)
+    compression, at = _text(record, 28)
+    content = memoryview(_MCAP_COMPRESSION[compression](record[at + 8 :]))
+    if len(content) != size:
+        raise ValueError(f"it has {len(content)} bytes and should have {size}")
+    if checksum and zlib.crc32(content) != checksum:
+        raise ValueError("its checksum differs")
+    return content
+
+
+def mcap_records(chunk: Buffer) -> Iterator[tuple[int, Buffer]]:
+    """(kind, content) of each record in a chunk. Raises ValueError or struct.error where one is cut off."""
     at = 0
-    while at < len(payload):
-        kind, length = struct.unpack_from("<BQ", payload, at)
-        if kind in (0x03, 0x04, 0x05):
-            yield from _mcap_record(kind, payload[at + 9 : at + 9 + length], schemas, channels)
-        at += 9 + length
+    while at < len(chunk):
+        kind, length = struct.unpack_from("<BQ", chunk, at)
+        start, at = at + 9, at + 9 + length
+        if at > len(chunk):
+            raise ValueError("a record does not end inside its chunk")
+        yield kind, chunk[start:at]
 
 
-_MCAP_COMPRESSION: dict[str, Callable[[bytes], bytes]] = {
+MCAP_MESSAGE = 0x05
+"""The kind of a record that is a message."""
+
+
+def mcap_message(record: Buffer) -> tuple[int, int, Buffer]:
+    """(channel, log time, serialised message)."""
+    channel, _, log_time, _ = struct.unpack_from("<HIQQ", record)
+    return channel, log_time, record[22:]
+
+
+_MCAP_COMPRESSION: dict[str, Callable[[Buffer], Buffer]] = {
     "": lambda data: data,
     "lz4": lz4.frame.decompress,
     "zstd": zstd.decompress,
 }
 
 
-def _text(data: bytes, at: int) -> tuple[str, int]:
+def _text(data: Buffer, at: int) -> tuple[str, int]:
     """A string with its length before it, and where the next field begins."""
     (length,) = struct.unpack_from("<I", data, at)
-    return data[at + 4 : at + 4 + length].decode(), at + 4 + length
+    return str(data[at + 4 : at + 4 + length], "utf-8"), at + 4 + length
 
 
 # -------------------------------------------------------------------------------------------------------------- ROS 1
@@ -140,44 +163,60 @@ def _bag_records(file: BinaryIO, size: int) -> Iterator[RawMessage | Damage]:
     connections: dict[int, tuple[str, str]] = {}
     while (at := file.tell()) < size:
         try:
-            fields, data = _bag_record(file)
+            fields, data = _bag_fields(_sized(file)), _sized(file)
         except _Damaged:
             yield Damage(f"byte {at}", f"the file ends inside a record, {size} bytes in all")
             return
         try:
             if fields[b"op"] == b"\x05":
-                yield from _bag_chunk(_BAG_COMPRESSION[fields[b"compression"]](data), connections)
+                chunk, start = memoryview(_BAG_COMPRESSION[fields[b"compression"]](data)), 0
+                while start < len(chunk):
+                    fields, content, start = bag_record(chunk, start)
+                    yield from _bag_content(fields, content, connections)
             else:
                 yield from _bag_content(fields, data, connections)
         except (*_Damaged, OSError, RuntimeError) as error:
             yield Damage(f"byte {at}", f"damaged record ({error})")
 
 
-def _bag_record(file: BinaryIO) -> tuple[dict[bytes, bytes], bytes]:
-    return _bag_fields(_exactly(file, _length(file))), _exactly(file, _length(file))
+def _sized(file: BinaryIO) -> bytes:
+    """Bytes with their number before them."""
+    (size,) = struct.unpack("<I", file.read(4))
+    data = file.read(size)
+    if len(data) < size:
+        raise ValueError("file ends here")
+    return data
 
 
-def _bag_chunk(chunk: bytes, connections: dict[int, tuple[str, str]]) -> Iterator[RawMessage]:
-    at = 0
-    while at < len(chunk):
-        (header,) = struct.unpack_from("<I", chunk, at)
-        (length,) = struct.unpack_from("<I", chunk, at + 4 + header)
-        end = at + 8 + header + length
-        yield from _bag_content(_bag_fields(chunk[at + 4 : at + 4 + header]), chunk[end - length : end], connections)
-        at = end
+def bag_record(chunk: Buffer, at: int) -> tuple[dict[bytes, bytes], Buffer, int]:
+    """(fields, content, end) of the record at a place in a chunk. Raises ValueError or struct.error where it is cut."""
+    (header,) = struct.unpack_from("<I", chunk, at)
+    start = at + 8 + header
+    (length,) = struct.unpack_from("<I", chunk, start - 4)
+    if start + length > len(chunk):
+        raise ValueError("a record does not end inside its chunk")
+    return _bag_fields(bytes(chunk[at + 4 : start - 4])), chunk[start : start + length], start + length
 
 
 def _bag_content(
-    fields: dict[bytes, bytes], data: bytes, connections: dict[int, tuple[str, str]]
+    fields: dict[bytes, bytes], data: Buffer, connections: dict[int, tuple[str, str]]
 ) -> Iterator[RawMessage]:
-    if fields[b"op"] == b"\x07":
-        package, _, name = _bag_fields(data)[b"type"].decode().partition("/")
+    if fields[b"op"] == BAG_CONNECTION:
+        package, _, name = _bag_fields(bytes(data))[b"type"].decode().partition("/")
         connections[struct.unpack("<I", fields[b"conn"])[0]] = fields[b"topic"].decode(), f"{package}/msg/{name}"
-    elif fields[b"op"] == b"\x02":
-        seconds, nanoseconds = struct.unpack("<II", fields[b"time"])
-        yield RawMessage(
-            *connections[struct.unpack("<I", fields[b"conn"])[0]], seconds * 1_000_000_000 + nanoseconds, data
-        )
+    elif fields[b"op"] == BAG_MESSAGE:
+        connection, log_time = bag_message(fields)
+        yield RawMessage(*connections[connection], log_time, data)
+
+
+BAG_MESSAGE, BAG_CONNECTION = b"\x02", b"\x07"
+"""The `op` of a record that is a message, and of one that tells what a connection is."""
+
+
+def bag_message(fields: dict[bytes, bytes]) -> tuple[int, int]:
+    """(connection, log time) of a message."""
+    connection, seconds, nanoseconds = struct.unpack("<III", fields[b"conn"] + fields[b"time"])
+    return connection, seconds * 1_000_000_000 + nanoseconds
 
 
 def _bag_fields(header: bytes) -> dict[bytes, bytes]:
@@ -190,18 +229,7 @@ def _bag_fields(header: bytes) -> dict[bytes, bytes]:
     return fields
 
 
-def _length(file: BinaryIO) -> int:
-    return int(struct.unpack("<I", file.read(4))[0])
-
-
-def _exactly(file: BinaryIO, size: int) -> bytes:
-    data = file.read(size)
-    if len(data) < size:
-        raise ValueError("file ends here")
-    return data
-
-
-_BAG_COMPRESSION: dict[bytes, Callable[[bytes], bytes]] = {
+_BAG_COMPRESSION: dict[bytes, Callable[[Buffer], Buffer]] = {
     b"none": lambda data: data,
     b"bz2": bz2.decompress,
     b"lz4": lz4.frame.decompress,
