@@ -71,7 +71,7 @@ def predict(backend: Backend, model: Model, video: LabelledVideo, rng: np.random
     if video.ordered:
         outputs = _tracked(outputs, model)
     adjacency = outputs["adjacency"]
-    linked = (adjacency >= EDGE_THRESHOLD).any(axis=-1)
+    linked = adjacency.max(axis=-1) >= EDGE_THRESHOLD
     found = PredictedVideo.of(video, outputs["keypoints"], linked, adjacency[frame], viewport)
     info = model.info
     return replace(found, alike=info.alike, parent=info.parent, either_end=info.either_end)
