@@ -67,11 +67,13 @@ class LimbTracker:
         self._time = time
         if self._chain is not None:
             self._believe(observation.scores)
-            order = self._chain.order(observation)
-        else:
-            order = self._order(observation)
-            self._believe(observation.scores[order])
-        return self._placed(observation, order)
+            there = int((self._evidence > 0).sum())
+            return self._as_body(observation, *self._chain(observation.keypoints, observation.scores, there))
+        order = self._order(observation)
+        keypoints, scores = observation.keypoints[order], observation.scores[order]
+        self._believe(scores)
+        self._hold(keypoints, scores >= EDGE_THRESHOLD, self._evidence > 0)
+        return self._as_body(observation, keypoints, scores)
 
     def _order(self, observation: Observation) -> np.ndarray:
         """(K,) the keypoints in the order in which limbs lie nearest to where they were."""
@@ -92,24 +94,14 @@ class LimbTracker:
         most = _REMEMBERED * math.log(_MOST_SURE / (1 - _MOST_SURE))
         self._evidence = np.clip(self._evidence + np.log(sure / (1 - sure)), -most, most)
 
-    def _placed(self, observation: Observation, order: np.ndarray) -> Observation:
-        """The observation with its keypoints in that order, and the body's joints that it lacks filled in."""
-        keypoints, scores = observation.keypoints[order], observation.scores[order]
+    def _as_body(self, observation: Observation, keypoints: np.ndarray, scores: np.ndarray) -> Observation:
+        """The observation with these keypoints and scores, and the skeleton that the images so far spoke for."""
         probability = 1 / (1 + np.exp(-self._evidence))
-        there, seen = self._evidence > 0, scores >= EDGE_THRESHOLD
-        if self._chain is not None:
-            self._chain.place(keypoints, int(seen.sum()), int(there.sum()))
-        else:
-            self._hold(keypoints, seen, there)
         adjacency = np.zeros_like(observation.adjacency)
         above = self._above[self._linked]
         adjacency[self._linked, above] = adjacency[above, self._linked] = probability[self._linked]
-        return replace(
-            observation,
-            keypoints=keypoints,
-            scores=np.where(there, scores, np.minimum(scores, probability)).astype(scores.dtype),
-            adjacency=adjacency,
-        )
+        there = np.where(self._evidence > 0, scores, np.minimum(scores, probability))
+        return replace(observation, keypoints=keypoints, scores=there.astype(scores.dtype), adjacency=adjacency)
 
     def _hold(self, keypoints: np.ndarray, seen: np.ndarray, there: np.ndarray) -> None:
         """Puts, in place, joints that are there but not seen where they were last, seen from the joint above."""
@@ -131,44 +123,45 @@ class _Chain:
 
     def start(self) -> None:
         """Forgets the past."""
-        self._ends: np.ndarray | None = None
+        self._last: np.ndarray | None = None
         self._shares: dict[int, np.ndarray] = {}
 
-    def order(self, observation: Observation) -> np.ndarray:
-        """(K,) the keypoints from the end that lies nearest to where the first was."""
-        order = np.arange(len(observation.keypoints))
-        chain = np.flatnonzero(observation.scores >= EDGE_THRESHOLD)
-        if self._either_end and len(chain) > 1:
-            ends = observation.keypoints[chain[[0, -1]]]
-            if self._ends is not None and _apart(ends[::-1], self._ends) < _apart(ends, self._ends):
-                order[chain], ends = chain[::-1], ends[::-1]
-            self._ends = ends
-        return order
+    def __call__(self, keypoints: np.ndarray, scores: np.ndarray, there: int) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints (K, 2) and scores (K,) of a chain whose first `there` keypoints are joints of the body.
 
-    def place(self, keypoints: np.ndarray, seen: int, there: int) -> None:
-        """Spreads, in place, the joints that are `there` over the line of the first `seen` keypoints, as they are wont.
-
-        Where the image shows as many as there are, they stay, and their links' lengths are remembered.
+        It begins where it began before. Joints that the image does not show are spread over its line as they are wont.
         """
-        if min(seen, there) < 2:
-            return
-        links = np.linalg.norm(np.diff(keypoints[:seen], axis=0), axis=1)
-        length = links.sum()
-        if length == 0:
-            return
-        usual = self._shares.get(there)
+        seen = int((scores >= EDGE_THRESHOLD).sum())
+        order = np.arange(len(keypoints))
+        orders = [order, np.concatenate([order[:seen][::-1], order[seen:]])] if self._either_end else [order]
+        placed = [(self._spread(keypoints[order], seen, there), scores[order]) for order in orders]
+        last = self._last
+        if last is not None:
+            shared = min(len(last), there)
+            placed.sort(key=lambda found: float(np.linalg.norm(found[0][:shared] - last[:shared], axis=1).sum()))
+        chain, values = placed[0]
+        self._last = chain[:there]
         if seen == there:
-            shares = links / length
-            self._shares[there] = shares if usual is None else usual + _NEWEST * (shares - usual)
-            return
-        if usual is None:
-            usual = np.full(there - 1, 1 / (there - 1))
-        at, wanted = (np.concatenate([[0], np.cumsum(parts)]) for parts in (links, usual * length))
-        keypoints[:there] = np.stack([np.interp(wanted, at, axis) for axis in keypoints[:seen].T], axis=1)
+            self._measure(chain[:there])
+        return chain, values
 
+    def _spread(self, keypoints: np.ndarray, seen: int, there: int) -> np.ndarray:
+        """The keypoints, the first `there` of them spread over the line of the first `seen`."""
+        if seen == there or min(seen, there) < 2:
+            return keypoints
+        usual = self._shares.get(there, np.full(there - 1, 1 / (there - 1)))
+        links = np.linalg.norm(np.diff(keypoints[:seen], axis=0), axis=1)
+        at, wanted = (np.concatenate([[0], np.cumsum(parts)]) for parts in (links, usual * links.sum()))
+        spread = np.stack([np.interp(wanted, at, axis) for axis in keypoints[:seen].T], axis=1)
+        return np.concatenate([spread.astype(keypoints.dtype), keypoints[there:]])
 
-def _apart(ends: np.ndarray, others: np.ndarray) -> float:
-    return float(np.linalg.norm(ends - others, axis=1).sum())
+    def _measure(self, chain: np.ndarray) -> None:
+        """Remembers the shares of its links in the length of a chain (N, 2)."""
+        links = np.linalg.norm(np.diff(chain, axis=0), axis=1)
+        if links.sum() > 0:
+            shares = links / links.sum()
+            usual = self._shares.get(len(chain), shares)
+            self._shares[len(chain)] = usual + _NEWEST * (shares - usual)
 
 
 def _nearest(last: np.ndarray, found: np.ndarray, seen: np.ndarray, far: float) -> np.ndarray:
