@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -107,6 +108,9 @@ class _Builder:
     def _viewed(self) -> Iterator[_Viewed | Damage]:
         """What the source holds, in order, seen as the network will see it. Little of it is in memory at a time."""
         items = self.source.items(self.view.topic, self.writer.items)
+        if self.source.is_decoded:  # what is left to do takes less time than to have it done by another thread
+            yield from map(self._view, items)
+            return
         waiting: deque[Future[list[_Viewed | Damage]]] = deque()
         with ThreadPoolExecutor(self.threads) as pool:
             try:
@@ -130,7 +134,7 @@ class _Builder:
         except UserError as error:
             return Damage(found.where, str(error))
         size = image.shape[1], image.shape[0]
-        return _Viewed(found, Viewport.of(size, self.view.input_size, self.view.roi).view(image), size)
+        return _Viewed(found, _shrunk(image, Viewport.of(size, self.view.input_size, self.view.roi)), size)
 
     def _take(self, found: _Viewed | Damage) -> None:
         if isinstance(found, Damage):
@@ -174,6 +178,13 @@ class _Builder:
                 writer.skips.add(reason, place, sequence.stop - sequence.start)
         writer.sequences = [sequence for sequence in writer.sequences if sequence.size == usual]
         return writer.finish()
+
+
+def _shrunk(image: np.ndarray, viewport: Viewport) -> np.ndarray:
+    """What a viewport shows of an image (H, W, 3). One in reverse, as OpenCV decodes, is small before it is turned."""
+    if image.strides[2] > 0:
+        return viewport.view(image)
+    return cv2.cvtColor(viewport.view(image[..., ::-1]), cv2.COLOR_BGR2RGB)
 
 
 def report(source: Source, store: FrameStore) -> list[str]:

@@ -49,7 +49,7 @@ class Video(Source):
 
     def items(self, topic: str, start: int = 0) -> Iterator[Item | Damage]:
         """See Source."""
-        capture = self._open()
+        capture, name = self._open(), self.path.name
         rate = capture.get(cv2.CAP_PROP_FPS)
         period = round(1e9 / (rate if 0 < rate < 1e4 else IMAGE_RATE))
         codec = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("ascii", "replace").strip("\0 ")
@@ -61,7 +61,7 @@ class Video(Source):
                 if number >= start:
                     read, frame = capture.retrieve()
                     if read:
-                        yield Item(self.path.name, stamp, f"frame {number}", codec, partial(_rgb, frame))
+                        yield Item(name, stamp, f"frame {number}", codec, partial(_rgb, frame))
                     else:
                         yield Damage(f"frame {number}", "cannot be decoded")
                 number += 1
@@ -109,6 +109,7 @@ class Episodes(Source):
     """A folder of simulated episodes, each of them a recording of its own, or a single one."""
 
     kind = "simulated episodes"
+    is_decoded = True
 
     def files(self) -> list[Path]:
         """See Source."""
@@ -144,9 +145,10 @@ class Episodes(Source):
                 number += 1
                 continue
             frames, fps = found
+            name, recording = path.name, path.stem
             for index in range(max(start - number, 0), len(frames)):
-                where, decode = f"{path.name}, frame {index}", partial(np.asarray, frames[index])
-                yield Item(path.stem, round(index * 1e9 / fps), where, "rgb8", decode)
+                decode = partial(np.asarray, frames[index])
+                yield Item(recording, round(index * 1e9 / fps), f"{name}, frame {index}", "rgb8", decode)
             number += len(frames)
 
 
@@ -181,6 +183,5 @@ def _read_image(path: Path) -> np.ndarray:
 
 
 def _rgb(pixels: np.ndarray) -> np.ndarray:
-    if pixels.ndim == 2:
-        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
-    return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+    """Of what OpenCV read: the same pixels, seen from red to blue."""
+    return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB) if pixels.ndim == 2 else pixels[..., 2::-1]

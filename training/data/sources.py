@@ -26,7 +26,7 @@ class Item(NamedTuple):
     encoding: str
     """What its pixels are kept as: a message's encoding or format, a file's suffix."""
     decode: Callable[[], np.ndarray]
-    """Gives (H, W, 3) uint8 RGB; raises UserError; may run in any thread."""
+    """Gives (H, W, 3) uint8 RGB, in memory perhaps with blue first; raises UserError; may run in any thread."""
 
 
 class Topic(NamedTuple):
@@ -44,6 +44,8 @@ class Source(ABC):
 
     kind: str
     """What it is, for the user."""
+    is_decoded = False
+    """Whether its images are decoded already when they are handed out."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
