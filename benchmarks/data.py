@@ -1,6 +1,6 @@
 """How fast recordings become training data, side by side with what bounds it.
 
-    python -m benchmarks.data [--frames 150] [--rounds 3] [--json FILE]
+    python -m benchmarks.data [--frames 450] [--rounds 3] [--json FILE]
 
 Into the store: frames a second from each kind of source into its frame store (read, decode, resize, write, in as many
 threads as there are cores), against bare decoding of the same frames to RGB arrays, and against decoding and resizing
@@ -273,7 +273,7 @@ def samples_row(what: str, store: float, memory: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=150, help="frames of each recording [150]")
+    parser.add_argument("--frames", type=int, default=450, help="frames of each recording [450]")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of which the best counts [3]")
     parser.add_argument("--steps", type=int, default=100, help="batches of 32 pairs out of the store [100]")
     parser.add_argument("--json", type=Path, help="write the figures here too")

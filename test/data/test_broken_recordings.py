@@ -29,11 +29,14 @@ from recording_files import (
 )
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
+from test_sources import BAGS
 
 from keypoint_perception.errors import UserError
 from training.data import DataConfig, load_data
 from training.data.build import build_store, report
 from training.data.opening import open_source
+from training.data.salvage import Damage
+from training.data.sources import Item
 from training.data.store import FrameStore, View
 
 SIZE = (32, 24)
@@ -130,6 +133,30 @@ def test_a_damaged_chunk_costs_only_itself(tmp_path: Path) -> None:
     assert 30 <= len(used(found)) < 60
     assert found.stamps[0] == START and found.stamps[-1] == START + 59 * PERIOD  # before it and after it
     assert any("damaged record" in line and "byte" in line for line in lines)
+
+
+@pytest.mark.parametrize("kind", ["mcap, chunks zstd", "ROS 1, bz2"])
+def test_a_damaged_chunk_without_the_topic_costs_nothing(kind: str, tmp_path: Path) -> None:
+    other = [message._replace(topic="/other") for message in large(40)]
+    path = BAGS[kind](tmp_path, other + [m._replace(stamp=m.stamp + 40 * PERIOD) for m in large(4)])
+    file = next(path.glob("*.mcap")) if path.is_dir() else path
+    data = bytearray(file.read_bytes())
+    data[len(data) // 4 : len(data) // 4 + 8] = bytes(8)
+    file.write_bytes(data)
+    found, lines = built(path)
+    assert len(used(found)) == 4 and not lines
+
+
+@pytest.mark.parametrize("kind", ["mcap", "mcap, chunks zstd", "sqlite3", "ROS 1"])
+def test_a_bag_that_is_cut_while_it_is_read(kind: str, tmp_path: Path) -> None:
+    (source,) = open_source(BAGS[kind](tmp_path, large(60)))
+    items = source.items(TOPIC)
+    assert isinstance(next(items), Item)
+    (file,) = source.files()
+    os.truncate(file, file.stat().st_size * 3 // 4)
+    rest = list(items)
+    assert any(isinstance(found, Damage) for found in rest)
+    assert 20 < sum(isinstance(found, Item) for found in rest) < 59
 
 
 def test_a_missing_part_of_a_split_recording(tmp_path: Path) -> None:
@@ -275,8 +302,6 @@ def test_what_is_skipped_is_printed(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_disk_without_room_to_unpack_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from test_sources import BAGS
-
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

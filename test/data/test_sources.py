@@ -23,10 +23,12 @@ from recording_files import (
     write_rosbag2,
     write_video,
 )
+from rosbags.highlevel import AnyReader
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 from keypoint_perception.errors import UserError
+from keypoint_perception.images import image_to_rgb
 from training.data.opening import open_source, open_sources
 from training.data.salvage import Damage, zstd
 from training.data.sources import Item, Source
@@ -127,6 +129,32 @@ def test_kinds_of_bags(kind: str, tmp_path: Path) -> None:
     assert np.array_equal(pictures, [picture(i) for i in range(COUNT)])
     assert {(t.name, t.messages) for t in source.topics()} == {(TOPIC, COUNT), ("/other", 2)}
     assert source.count(TOPIC) == COUNT
+
+
+@pytest.mark.parametrize("kind", ["mcap", "mcap, chunks zstd", "sqlite3", "ROS 1", "ROS 1, bz2", "ROS 1, lz4"])
+def test_a_file_that_is_not_in_order_of_time_is_read_as_rosbags_reads_it(kind: str, tmp_path: Path) -> None:
+    """Several chunks that overlap in time, and messages that were recorded at the same time."""
+    numbers = np.random.default_rng(0).permutation(80)
+    content = [
+        Message(encode(picture(i, (160, 120)), "rgb8"), START + int(i), recorded=START + int(i) // 2 * PERIOD)
+        for i in numbers
+    ]
+    path = BAGS[kind](tmp_path, content + messages(2, "png", "/other"))
+    pictures, stamps = read(only(path), TOPIC)
+    assert sorted(stamps) == sorted(m.stamp for m in content)
+    assert np.all(np.diff([(stamp - START) // 2 for stamp in stamps]) >= 0)
+    with AnyReader([path]) as reader:
+        wanted = [c for c in reader.connections if c.topic == TOPIC]
+        theirs = [image_to_rgb(reader.deserialize(data, c.msgtype)) for c, _, data in reader.messages(wanted)]
+    assert np.array_equal(pictures, theirs)
+
+
+@pytest.mark.parametrize("kind", ["mcap", "ROS 1"])
+def test_what_was_read_stays_when_the_file_is_gone(kind: str, tmp_path: Path) -> None:
+    source = only(BAGS[kind](tmp_path, messages(COUNT)))
+    items = [item for item in source.items(TOPIC) if isinstance(item, Item)]
+    source.files()[0].unlink()
+    assert np.array_equal([item.decode() for item in items], [picture(i) for i in range(COUNT)])
 
 
 def test_a_bag_whose_images_have_no_stamp_takes_the_time_of_recording(tmp_path: Path) -> None:

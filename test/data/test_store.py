@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from recording_files import SIZE, TOPIC, messages, picture, write_images, write_rosbag2
@@ -52,6 +53,17 @@ def test_frames_are_what_the_robot_will_see(bag: Path, roi: tuple[float, float, 
     viewport = Viewport.of(SIZE, (16, 12), roi)
     assert np.array_equal(found.frames, [viewport.view(picture(i)) for i in range(COUNT)])
     assert found.items == COUNT and not found.skips.by_reason
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_pictures_are_shrunk_as_the_robot_does_it_in_whatever_order_they_lie_in_memory(
+    channels: int, tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (480, 640, channels), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), pixels)
+    rgb = np.ascontiguousarray(pixels[..., 2::-1] if channels > 1 else pixels.repeat(3, axis=2))
+    found = built(tmp_path, View("", (128, 128), None), tmp_path / "stores")
+    assert np.array_equal(found.frames, [Viewport.of((640, 480), (128, 128)).view(rgb)])
 
 
 def test_it_lies_beside_the_recording_and_git_ignores_it(bag: Path) -> None:
