@@ -43,9 +43,11 @@ than this for each thread and twice over are in memory."""
 
 
 class _Viewed(NamedTuple):
-    """An image as it will be stored."""
+    """An image as it will be stored; without its Item, whose memory the thread that decoded it gives back."""
 
-    item: Item
+    recording: str
+    stamp: int
+    where: str
     frame: np.ndarray
     """(H, W, 3) uint8 of the network's input size."""
     size: tuple[int, int]
@@ -134,29 +136,30 @@ class _Builder:
         except UserError as error:
             return Damage(found.where, str(error))
         size = image.shape[1], image.shape[0]
-        return _Viewed(found, _shrunk(image, Viewport.of(size, self.view.input_size, self.view.roi)), size)
+        frame = _shrunk(image, Viewport.of(size, self.view.input_size, self.view.roi))
+        return _Viewed(found.recording, found.stamp, found.where, frame, size)
 
     def _take(self, found: _Viewed | Damage) -> None:
         if isinstance(found, Damage):
             self.writer.skips.add(found.why, found.where)
         else:
-            self._place(*found)
+            self._place(found)
         self.writer.items += 1
         if time.monotonic() - self.saved > SAVE_SECONDS:
             self.writer.save_progress()
             self.saved = time.monotonic()
 
-    def _place(self, item: Item, frame: np.ndarray, size: tuple[int, int]) -> None:
-        writer = self.writer
+    def _place(self, found: _Viewed) -> None:
+        writer, (recording, stamp, where, frame, size) = self.writer, found
         last = writer.sequences[-1] if writer.sequences else None
-        if last is None or last.recording != item.recording or last.size != size:
-            writer.append(frame, item.stamp, item.recording, size, new=True)
+        if last is None or last.recording != recording or last.size != size:
+            writer.append(frame, stamp, recording, size, new=True)
             return
-        back = (writer.last_stamp - item.stamp) / 1e9
+        back = (writer.last_stamp - stamp) / 1e9
         if 0 <= back <= RESTART_SECONDS:
-            writer.skips.add("its stamp does not come after the one before", item.where)
+            writer.skips.add("its stamp does not come after the one before", where)
             return
-        writer.append(frame, item.stamp, item.recording, size, new=back > 0)
+        writer.append(frame, stamp, recording, size, new=back > 0)
 
     def _finish(self) -> FrameStore:
         """Keeps the sequences of the most common size: a network sees one shape of picture."""
