@@ -42,7 +42,9 @@ class LimbTracker:
         self._limbs = [np.array(limbs) for limbs in info.alike]  # (L, M) each
         self._max_gap = max_gap
         self._time = math.nan
-        self._inner: dict[bytes, list[np.ndarray]] = {}
+        self._body: np.ndarray | None = None
+        self._inner: list[np.ndarray] = []
+        """Limbs that are alike in `_body`, the joints that were there last."""
         self._start()
 
     def _start(self) -> None:
@@ -79,18 +81,17 @@ class LimbTracker:
         """(K,) the keypoints in the order in which limbs lie nearest to where they were."""
         order = np.arange(len(self._above))
         there = self._evidence > 0 if self._evidence.any() else observation.scores >= EDGE_THRESHOLD
-        inner = self._inner.get(there.tobytes())
-        if inner is None:
-            inner = self._inner[there.tobytes()] = inner_limbs(self._above, there)
-        for limbs in (*self._limbs, *inner):
+        if self._body is None or not np.array_equal(there, self._body):
+            self._body, self._inner = there, inner_limbs(self._above, there)
+        for limbs in (*self._limbs, *self._inner):
             seen = observation.scores[limbs].min(axis=1) >= EDGE_THRESHOLD
             far = _FAR * observation.image_size[0]
             order[limbs] = limbs[_nearest(self._last[limbs], observation.keypoints[limbs], seen, far)]
         return order
 
     def _believe(self, scores: np.ndarray) -> None:
-        """Adds up, joint by joint, the log odds that it is there: scores (K,)."""
-        sure = np.clip(scores.astype(np.float64), 1 - _MOST_SURE, _MOST_SURE)
+        """Adds up, joint by joint, the log odds that it is there: scores (K,), of which NaN says nothing."""
+        sure = np.clip(np.nan_to_num(scores.astype(np.float64), nan=0.5), 1 - _MOST_SURE, _MOST_SURE)
         most = _REMEMBERED * math.log(_MOST_SURE / (1 - _MOST_SURE))
         self._evidence = np.clip(self._evidence + np.log(sure / (1 - sure)), -most, most)
 
