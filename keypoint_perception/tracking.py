@@ -168,15 +168,21 @@ class _Chain:
 def _nearest(last: np.ndarray, found: np.ndarray, seen: np.ndarray, far: float) -> np.ndarray:
     """(L,) for each limb, last seen at `last` (L, M, 2), which of those `found` (L, M, 2) it is now.
 
-    last is NaN for what was never seen; seen (L,) bool says what of `found` is there. At first all keep their numbers.
+    All together move as little as they can. last is NaN for what was never seen; seen (L,) bool says what of `found` is
+    there. At first all keep their numbers.
     """
     known = np.isfinite(last[:, 0, 0])
     distance = np.linalg.norm(last[:, None] - found[None], axis=-1).mean(axis=-1)  # (L, L)
     cost = np.where(known[:, None] & seen[None], distance, far * (known[:, None] | seen[None]))
     cost -= far * 1e-3 * np.eye(len(cost))
-    chosen = np.empty(len(cost), int)
-    for _ in chosen:  # the nearest first
-        limb, now = np.unravel_index(np.argmin(cost), cost.shape)
-        chosen[limb] = now
-        cost[limb], cost[:, now] = np.inf, np.inf
-    return chosen
+    chosen = np.arange(len(cost))
+    while (
+        True
+    ):  # two exchange their places as long as that costs less; for so few limbs that is hardly ever not the best
+        paid = cost[:, chosen]
+        own = np.diagonal(paid)
+        gain = own[:, None] + own - paid - paid.T
+        first, second = np.unravel_index(np.argmax(gain), gain.shape)
+        if not gain[first, second] > 1e-9 * far:  # nor where it is no number
+            return chosen
+        chosen[[first, second]] = chosen[[second, first]]

@@ -148,6 +148,21 @@ def test_legs_within_a_body_that_look_alike_keep_their_numbers_too():
     assert track(walker(78, 22), 0.1).keypoints[[3, 5], 0].tolist() == [22, 78]
 
 
+def test_limbs_move_as_little_as_they_can_all_together():
+    """The first leg is nearest to where the second was, which would then have to move a long way."""
+    track = LimbTracker(INFO, max_gap=1.0)
+    track(seen([[20, 0], [30, 0], [-30, -30]]), 0.0)
+    assert tips(track(seen([[29, 0], [41, 0], [-30, -30]]), 0.1)) == [[29, 0], [41, 0], [-30, -30]]
+
+
+def test_keypoints_and_scores_that_are_no_numbers_end_nothing():
+    track = LimbTracker(INFO, max_gap=1.0)
+    track(seen(LEGS), 0.0)
+    track(seen(LEGS * np.nan), 0.1)
+    track(seen(LEGS, scores=(np.nan, 1, 1)), 0.2)
+    assert tips(track(seen(LEGS), 0.3)) == LEGS.tolist()
+
+
 def test_other_models_are_left_alone():
     observation = seen(LEGS)
     for info in (replace(INFO, parent=(-1,) * 7), replace(INFO, adjacency=((0.0,) * 7,) * 7)):
