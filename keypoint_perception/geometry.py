@@ -66,10 +66,9 @@ def _average_areas(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     periods = math.gcd(len(image), size[1])
     period, per_period = len(image) // periods, size[1] // periods
-    average = np.empty((periods, *image.shape[1:]), np.float32)
-    resized = []
-    for start in range(0, per_period * period, period):  # edges of output rows, in units of 1 / per_period input rows
-        stop, weights = start + period, 0
+    averages = np.empty((per_period, periods, *image.shape[1:]), np.float32)
+    for average, start in zip(averages, range(0, per_period * period, period), strict=True):
+        stop, weights = start + period, 0  # edges of an output row, in units of 1 / per_period input rows
         for row in range(start // per_period, -(-stop // per_period)):
             weight = min(stop, (row + 1) * per_period) - max(start, row * per_period)
             weights += weight
@@ -77,9 +76,9 @@ def _average_areas(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
                 np.copyto(average, image[row::period])
             else:
                 cv2.accumulateWeighted(image[row::period], average, weight / weights)
-        narrow = cv2.resize(average, (size[0], periods), interpolation=cv2.INTER_AREA)
-        resized.append(cv2.convertScaleAbs(narrow))
-    return np.stack(resized, axis=1).reshape(size[1], *resized[0].shape[1:])
+    narrow = cv2.resize(averages.reshape(size[1], *image.shape[1:]), size, interpolation=cv2.INTER_AREA)
+    resized = cv2.convertScaleAbs(narrow).reshape(per_period, periods, *narrow.shape[1:])
+    return np.ascontiguousarray(resized.swapaxes(0, 1)).reshape(narrow.shape)
 
 
 @dataclass(frozen=True)
