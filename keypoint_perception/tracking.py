@@ -38,7 +38,7 @@ class LimbTracker:
         self._linked = np.flatnonzero(self._above >= 0)
         self._outwards = self._linked[np.argsort(np.array(info.level)[self._linked], kind="stable")]
         self._follows = info.adjacency is None and len(self._linked) > 0
-        self._chain = _Chain(info.either_end) if self._follows and is_chain(self._above) else None
+        self._either_end = info.either_end
         self._limbs = [np.array(limbs) for limbs in info.alike]  # (L, M) each
         self._max_gap = max_gap
         self._time = math.nan
@@ -52,8 +52,7 @@ class LimbTracker:
         self._evidence = np.zeros(count)
         self._last = np.full((count, 2), np.nan)
         self._reach = np.full((count, 2), np.nan)
-        if self._chain is not None:
-            self._chain.start()
+        self._chain = _Chain(self._either_end) if is_chain(self._above) else None
 
     def __call__(self, observation: Observation, time: float) -> Observation:
         """The observation of the image taken at `time` seconds, as one of the body that was followed so far.
@@ -101,8 +100,8 @@ class LimbTracker:
         adjacency = np.zeros_like(observation.adjacency)
         above = self._above[self._linked]
         adjacency[self._linked, above] = adjacency[above, self._linked] = probability[self._linked]
-        there = np.where(self._evidence > 0, scores, np.minimum(scores, probability))
-        return replace(observation, keypoints=keypoints, scores=there.astype(scores.dtype), adjacency=adjacency)
+        values = np.where(self._evidence > 0, scores, np.minimum(scores, probability)).astype(scores.dtype)
+        return replace(observation, keypoints=keypoints, scores=values, adjacency=adjacency)
 
     def _hold(self, keypoints: np.ndarray, seen: np.ndarray, there: np.ndarray) -> None:
         """Puts, in place, joints that are there but not seen where they were last, seen from the joint above."""
@@ -120,10 +119,6 @@ class _Chain:
 
     def __init__(self, either_end: bool) -> None:
         self._either_end = either_end
-        self.start()
-
-    def start(self) -> None:
-        """Forgets the past."""
         self._last: np.ndarray | None = None
         self._shares: dict[int, np.ndarray] = {}
 

@@ -10,7 +10,7 @@ import numpy as np
 from training.evaluation import landmarks
 from training.evaluation.predicted import PredictedVideo
 from training.evaluation.videos import LabelledVideo
-from training.simulation.trees import in_order, numbered_by_place
+from training.simulation.trees import from_the_left, in_order, numbered_by_place
 
 LABEL_COUNTS = (1, 10, 100, 1000)
 """The curve by number of labelled examples has these points, as far as there are so many, and all."""
@@ -92,7 +92,7 @@ def points_by_place(video: PredictedVideo) -> np.ndarray:
     """
     points = video.points
     if video.either_end:
-        return _from_the_left(points, video.linked.sum(axis=1))
+        return _chains_by_place(points, video.linked.sum(axis=1))
     for group in video.alike:
         limbs = np.array(group)
         arms = points[:, limbs[:, 0]] - points[:, None, video.parent[limbs[0, 0]]]
@@ -102,13 +102,13 @@ def points_by_place(video: PredictedVideo) -> np.ndarray:
     return points
 
 
-def _from_the_left(chains: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Chains (T, K, 2), of the first counts (T,) keypoints each, begun at the end that is farther left."""
-    turned = chains.copy()
-    for chain, count in zip(turned, counts, strict=True):
-        if count and chain[count - 1, 0] < chain[0, 0]:
-            chain[:count] = chain[:count][::-1].copy()
-    return turned
+def _chains_by_place(points: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Keypoints (T, K, 2), the first counts (T,) of which are a chain, its end that is farther left the first."""
+    points = points.copy()
+    for count in np.unique(counts[counts > 0]):
+        rows = counts == count
+        points[rows, :count] = from_the_left(points[rows, :count])
+    return points
 
 
 def labels(
