@@ -22,7 +22,7 @@ from recording_files import SIZE, TOPIC, messages, picture, write_images, write_
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.geometry import Viewport
-from training.data import build, store
+from training.data import build, ordered, store
 from training.data.build import build_store
 from training.data.opening import open_source
 from training.data.salvage import Damage
@@ -276,4 +276,4 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
         source = Endless(tmp_path / f"endless{length}", length)
         assert len(build_store(source, View("", (16, 12), None), threads=2, progress=False).frames) == length
         most.append(source.most)
-    assert max(most) <= build.CHUNK * (2 + 4)
+    assert max(most) <= 2 * ordered.CHUNK

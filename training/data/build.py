@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +17,7 @@ from tqdm import tqdm
 from keypoint_perception.errors import UserError
 from keypoint_perception.geometry import Viewport
 from keypoint_perception.heap import keep_freed_memory
+from training.data.ordered import map_in_order
 from training.data.salvage import Damage
 from training.data.sources import Item, Source
 from training.data.store import (
@@ -37,9 +35,6 @@ SAVE_SECONDS = 5.0
 """An interrupted run loses at most this much."""
 RESTART_SECONDS = 1.0
 """A stamp that goes back by less is out of order and skipped; one that goes back further begins a new sequence."""
-CHUNK = 2
-"""Images that a thread takes at a time: threads that wake one another for each image spend their time on that. Not more
-than this for each thread and twice over are in memory."""
 
 
 class _Viewed(NamedTuple):
@@ -110,23 +105,7 @@ class _Builder:
     def _viewed(self) -> Iterator[_Viewed | Damage]:
         """What the source holds, in order, seen as the network will see it. Little of it is in memory at a time."""
         items = self.source.items(self.view.topic, self.writer.items)
-        if self.source.is_decoded:  # what is left to do takes less time than to have it done by another thread
-            yield from map(self._view, items)
-            return
-        waiting: deque[Future[list[_Viewed | Damage]]] = deque()
-        with ThreadPoolExecutor(self.threads) as pool:
-            try:
-                while chunk := list(itertools.islice(items, CHUNK)):
-                    waiting.append(pool.submit(self._views, chunk))
-                    if len(waiting) > self.threads + 1:
-                        yield from waiting.popleft().result()
-                while waiting:
-                    yield from waiting.popleft().result()
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-    def _views(self, chunk: list[Item | Damage]) -> list[_Viewed | Damage]:
-        return [self._view(found) for found in chunk]
+        return map_in_order(self._view, items, 1 if self.source.is_decoded else self.threads)
 
     def _view(self, found: Item | Damage) -> _Viewed | Damage:
         if isinstance(found, Damage):
