@@ -22,11 +22,15 @@ SIZE = (192, 128)
 PICTURE = spots_image(SIZE, {"red": (40, 50), "green": (150, 90), "blue": (100, 20)})
 
 
+@pytest.fixture(scope="module", autouse=True)
+def diagnostics(bench: Bench) -> None:
+    bench.listen("/diagnostics", DiagnosticArray)
+
+
 @pytest.fixture(scope="module")
 def node(bench: Bench, colour_model_path: Path) -> Iterator[NodeProcess]:
     node = NodeProcess({"model": colour_model_path, "diagnostics_period": 0.2, "smoothing": True})
     bench.listen(KEYPOINTS, KeypointArray)
-    bench.listen("/diagnostics", DiagnosticArray)
     yield node
     status, seconds = node.stop()
     assert status == 0 and seconds < 3

@@ -21,12 +21,9 @@ class Bag:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._store = message_store()
-        self._messages = BagMessages()
+        self.make = BagMessages().make
+        """A message, for example of kind "geometry_msgs/msg/Point"; what is not given is zero or empty."""
         self._connections: dict[str, Any] = {}
-
-    def make(self, kind: str, **fields: Any) -> Any:
-        """A message, for example of `kind` "geometry_msgs/msg/Point"; what is not given is zero or empty."""
-        return self._messages.make(kind, **fields)
 
     def header(self, stamp: int, frame: str) -> Any:
         """A std_msgs Header."""

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from training.prior import rooted
+
 _ALIKE = {"spider": r"hip\d", "walker": r"(left|right)_knee"}
 """Objects with limbs that only their place tells apart, and the names of the limbs' first joints."""
 _REVERSIBLE = ("swimmer",)
@@ -36,14 +38,7 @@ class Tree:
     @classmethod
     def of(cls, names: Sequence[str], adjacency: np.ndarray) -> Tree:
         """The tree of a symmetric adjacency (J, J) bool, seen from joint 0."""
-        parents = {0: -1}
-        reached = [0]
-        for joint in reached:
-            new = [other for other in np.flatnonzero(adjacency[joint]).tolist() if other not in parents]
-            parents |= dict.fromkeys(new, joint)
-            reached += new
-        assert len(parents) == len(names), "the skeleton is connected"
-        return cls(tuple(names), tuple(parents[joint] for joint in range(len(names))))
+        return cls(tuple(names), rooted(np.argwhere(np.triu(adjacency)), len(names)))
 
     def children(self, joint: int) -> list[int]:
         """The joints behind one, those with more joints behind them first."""
