@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -71,12 +72,22 @@ class Video(Source):
             yield Damage(f"frame {number}", f"the video ends here, of {self._frame_count} frames")
 
     def _open(self) -> cv2.VideoCapture:
-        capture = cv2.VideoCapture(str(self.path))
+        capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG, _decoding_threads())
+        if not capture.isOpened():  # something that FFmpeg does not read, or not in this OpenCV
+            capture.open(str(self.path))
         if not capture.isOpened():
             raise UserError(
                 f"{self.path} cannot be opened as a video: it is cut off, or of a kind OpenCV does not read"
             )
         return capture
+
+
+def _decoding_threads() -> list[int]:
+    """FFmpeg takes all cores; here half of them, as what is decoded has work for the others."""
+    try:
+        return [cv2.CAP_PROP_N_THREADS, max(1, (os.cpu_count() or 1) // 2)]
+    except AttributeError:  # OpenCV before 4.7
+        return []
 
 
 class ImageFolder(Source):
