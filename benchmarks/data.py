@@ -12,9 +12,8 @@ Out of the store: samples a second from a store on disk with two workers against
 in memory with two workers. Each figure is the best of several rounds, taken in turn, so that what else the machine does
 falls on both alike.
 
-Processor time hardly depends on what else runs. A frame takes the store at least as long as its one reading thread has
-to work on it, and at least its processor time divided by the cores; `free` is the share of bare decoding that
-follows for a machine on which nothing else runs.
+Processor time hardly depends on what else runs. A frame takes the store at least its processor time divided by the
+cores; `free` is the share of bare decoding that follows for a machine on which nothing else runs.
 """
 
 from __future__ import annotations
@@ -204,17 +203,16 @@ def into_store(path: Path, root: Path, size: tuple[int, int]) -> int:
 def measure(jobs: dict[str, Callable[[], int]], rounds: int) -> dict[str, dict[str, float]]:
     """The best of each job over `rounds`, the jobs taken in turn.
 
-    Units a second, and milliseconds a unit of processor time: of all threads and loader workers, and of this thread.
+    Units a second, and milliseconds a unit of processor time of all threads and loader workers.
     """
-    best = {name: {"per_second": 0.0, "cpu_ms": np.inf, "thread_ms": np.inf} for name in jobs}
+    best = {name: {"per_second": 0.0, "cpu_ms": np.inf} for name in jobs}
     for _ in range(rounds):
         for name, job in jobs.items():
-            started, busy, own = time.perf_counter(), processor_time(), time.thread_time()
+            started, busy = time.perf_counter(), processor_time()
             units = job()
             found = best[name]
             found["per_second"] = max(found["per_second"], units / (time.perf_counter() - started))
             found["cpu_ms"] = min(found["cpu_ms"], 1e3 * (processor_time() - busy) / units)
-            found["thread_ms"] = min(found["thread_ms"], 1e3 * (time.thread_time() - own) / units)
     return best
 
 
@@ -254,10 +252,9 @@ def out_of_store(path: Path, root: Path, rounds: int, steps: int) -> dict[str, d
 def row(kind: str, found: dict[str, dict[str, float]]) -> str:
     """A line of the table."""
     speeds = {name: figures["per_second"] for name, figures in found.items()}
-    store = found["store"]
     shares = [speeds["store"] / speeds[name] for name in ("bare", "resized")]
-    shares.append(found["bare"]["cpu_ms"] / max(store["thread_ms"], store["cpu_ms"] / (os.cpu_count() or 1)))
-    times = [*(figures["cpu_ms"] for figures in found.values()), store["thread_ms"]]
+    shares.append(found["bare"]["cpu_ms"] / found["store"]["cpu_ms"] * (os.cpu_count() or 1))
+    times = [figures["cpu_ms"] for figures in found.values()]
     return (
         f"{kind:<22}"
         + "".join(f"{speed:>9.0f}" for speed in speeds.values())
@@ -283,8 +280,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         print(f"{os.cpu_count()} cores, {given.frames} frames of {SIZE[0]}x{SIZE[1]} to {INPUT[0]}x{INPUT[1]}")
-        print(f"{'':<22}{'frames/s':>27}{'store against':>27}{'processor ms/frame':>36}")
-        columns = ("store", "bare", "resized", "bare", "resized", "free", "store", "bare", "resized", "reading")
+        print(f"{'':<22}{'frames/s':>27}{'store against':>27}{'processor ms/frame':>27}")
+        columns = ("store", "bare", "resized", "bare", "resized", "free", "store", "bare", "resized")
         print(f"{'source':<22}" + "".join(f"{column:>9}" for column in columns))
         sources = make_sources(folder, given.frames)
         for kind, path in sources.items():

@@ -87,7 +87,12 @@ def image_to_rgb(message: Any) -> np.ndarray:
 
 
 def image_to_depth(message: Any) -> np.ndarray:
-    """A depth image message to (H, W) float32 metres; NaN where unknown (0, negative, infinite or NaN in the message).
+    """A depth image message to (H, W) float32 metres, NaN where unknown. Raises UserError, see `depth_pixels`."""
+    return to_metres(depth_pixels(message))
+
+
+def depth_pixels(message: Any) -> np.ndarray:
+    """The pixels of a depth image message as it has them, for `to_metres`: (H, W), perhaps in the message's memory.
 
     Raises UserError where it is empty, shorter than it says, or of an encoding that is not depth.
     """
@@ -95,17 +100,21 @@ def image_to_depth(message: Any) -> np.ndarray:
     if hasattr(message, "format"):
         raw = encoding.split(";")[0].strip()
         if "compressedDepth" in encoding:
-            return _to_metres(decode_compressed_depth(raw, encoding, message.data))
+            return decode_compressed_depth(raw, encoding, message.data)
         pixels = _decode(encoding, message.data)
         if pixels.ndim != 2 or pixels.dtype not in (np.uint16, np.float32):
             raise UserError(f"{encoding!r} holds {_describe(pixels)}: depth is one channel of 16 bits or floats")
-        return _to_metres(pixels)
+        return pixels
     if encoding not in DEPTH:
         raise UserError(f"depth encoding {encoding!r} is not known: allowed are {', '.join(DEPTH_ENCODINGS)}")
-    return _to_metres(_pixels(message, DEPTH[encoding], 1)[..., 0])
+    return _pixels(message, DEPTH[encoding], 1)[..., 0]
 
 
-def _to_metres(depth: np.ndarray) -> np.ndarray:
+def to_metres(depth: np.ndarray) -> np.ndarray:
+    """Depth, integers in millimetres or floats in metres, to float32 metres.
+
+    NaN where it is unknown: 0, negative, infinite or NaN.
+    """
     metres = depth.astype(np.float32)
     if depth.dtype.kind == "u":
         metres *= np.float32(0.001)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from keypoint_perception.errors import UserError
+from keypoint_perception.images import to_metres
 
 DISTORTION_MODELS = ("plumb_bob", "rational_polynomial", "equidistant")
 _MAX_REPROJECTION_ERROR_PX = 0.5
@@ -134,8 +135,9 @@ class Intrinsics:
 
 
 def lift(points: np.ndarray, depth: np.ndarray, intrinsics: Intrinsics, window: int = 7) -> Lifted:
-    """Keypoints (K, 2), pixels, to metres with a depth image (H, W) of the same camera, metres, NaN unknown.
+    """Keypoints (K, 2), pixels, to metres with a depth image (H, W) of the same camera, of which little is looked at.
 
+    depth: integers in millimetres or floats in metres; 0, negative, infinite or NaN is unknown.
     The depth of a keypoint is that of the nearest surface that fills a quarter of the `window` x `window` pixels
     around it, so that a thin limb before a far wall has the limb's depth: the median of what lies near the lower
     quartile. stddev is the spread of that surface. Unknown where less than a quarter of the window is known.
@@ -149,7 +151,7 @@ def lift(points: np.ndarray, depth: np.ndarray, intrinsics: Intrinsics, window: 
             continue
         column, row = round(x), round(y)
         patch = depth[max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1]
-        distance[k], spread[k] = _nearest_surface(patch)
+        distance[k], spread[k] = _nearest_surface(to_metres(patch))
     positions = intrinsics.rays(points) * distance[:, None]
     return Lifted(positions, np.where(np.isfinite(positions[:, 2]), spread, np.nan))
 
@@ -210,15 +212,19 @@ def edge_lengths(lifted: Lifted, edges: np.ndarray) -> np.ndarray:
 
 
 def _nearest_surface(patch: np.ndarray) -> tuple[float, float]:
-    """(depth, stddev) of the nearest surface of a depth patch."""
-    known = patch[np.isfinite(patch) & (patch > 0)]
+    """(depth, stddev) of the nearest surface of a depth patch, metres, NaN unknown."""
+    known = np.sort(patch[np.isfinite(patch)])
     if known.size < max(_MIN_VALID_SHARE * patch.size, 1):
         return np.nan, np.nan
-    rank = int(_SURFACE_QUANTILE * (known.size - 1))
-    anchor = np.partition(known, rank)[rank]
+    anchor = known[int(_SURFACE_QUANTILE * (known.size - 1))]
     surface = known[np.abs(known - anchor) <= _SURFACE_THICKNESS * anchor]
-    depth = float(np.median(surface))
-    return depth, float(_MAD_TO_STDDEV * np.median(np.abs(surface - depth)))
+    depth = _middle(surface)
+    return depth, _MAD_TO_STDDEV * _middle(np.sort(np.abs(surface - depth)))
+
+
+def _middle(values: np.ndarray) -> float:
+    """The median of sorted values (N,), N > 0; several times as fast as NumPy's for so few."""
+    return float(values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
 
 
 def _unit(rays: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keypoint_perception.errors import UserError
-from keypoint_perception.images import image_to_depth
+from keypoint_perception.images import depth_pixels
 from keypoint_perception.ros.conversions import stamp_ns
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class DepthBuffer:
         return 0.75 <= (instant - last) / max(last - before, 1) <= _PATIENCE
 
     def at(self, header: Any, image_size: tuple[int, int], max_delay: float) -> np.ndarray:
-        """Depth (H, W), metres, that fits the image of `image_size` with that header.
+        """Depth (H, W), as its message has it, that fits the image of `image_size` with that header.
 
         max_delay: seconds that they may be apart. Raises UserError that says why there is none.
         """
@@ -66,7 +66,7 @@ class DepthBuffer:
             raise UserError(
                 f"depth is in frame {frame!r}, the image in {header.frame_id!r}: give depth aligned with the image"
             )
-        depth = image_to_depth(nearest)
+        depth = depth_pixels(nearest)
         if depth.shape[1::-1] != image_size:
             raise UserError(
                 f"depth has {depth.shape[1]}x{depth.shape[0]} pixels, the image {image_size[0]}x{image_size[1]}: "

@@ -121,6 +121,16 @@ def test_holes_and_zeros_are_no_depth() -> None:
     assert lifted.positions[2, 2] == 1.0
 
 
+def test_depth_may_be_as_messages_have_it() -> None:
+    """Integers are millimetres, 0 and infinity unknown."""
+    millimetres = np.full(SIZE[::-1], 1500, np.uint16)
+    millimetres[100:104, 100:107] = 0
+    metres = np.where(millimetres > 0, millimetres / np.float32(1000), np.float32("inf"))
+    points = np.array([(103.0, 103.0), (50.0, 60.0)])
+    for depth in (millimetres, millimetres.astype(">u2"), metres):
+        np.testing.assert_allclose(lift(points, depth, CAMERAS["pinhole"]).positions[:, 2], 1.5)
+
+
 def test_at_the_border_the_window_is_cut() -> None:
     lifted = lift(np.array([(0.0, 0.0), (639.4, 479.4)]), np.ones(SIZE[::-1], np.float32), CAMERAS["pinhole"])
     np.testing.assert_allclose(lifted.positions[:, 2], 1)
