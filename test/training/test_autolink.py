@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -5,7 +6,10 @@ import pytest
 import torch
 
 from keypoint_perception.errors import UserError
-from training.methods.autolink import AutoLink, AutoLinkConfig, edge_map, random_cells
+from training.heatmaps import segment_distance
+from training.methods.autolink import AutoLink, AutoLinkConfig, drawn_length, edge_map, grid_to_segment, random_cells
+from training.methods.autolink_layers import LayeredDecoder, chromaticity, opacity
+from training.regularisation import Regularisation
 
 TINY = AutoLinkConfig(
     keypoints=4,
@@ -179,7 +183,14 @@ def test_overfits_eight_images():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("keypoints", 1), ("thickness", 0.0), ("keep", 1.5), ("upsamplings", 4), ("feature_error", "cubed")],
+    [
+        ("keypoints", 1),
+        ("thickness", 0.0),
+        ("keep", 1.5),
+        ("upsamplings", 4),
+        ("feature_error", "cubed"),
+        ("edge_cost", -1.0),
+    ],
 )
 def test_bad_values_are_refused(key, value):
     with pytest.raises(UserError, match=key):
@@ -189,3 +200,80 @@ def test_bad_values_are_refused(key, value):
 def test_an_input_that_does_not_divide_is_refused():
     with pytest.raises(UserError, match="multiples of 8"):
         AutoLink(TINY, (36, 32))
+
+
+def test_distances_to_a_segment_are_those_of_the_shared_function():
+    start, end = torch.tensor([[-0.5, 0.2], [0.3, 0.3]]), torch.tensor([[0.7, -0.4], [0.3, 0.3]])
+    torch.testing.assert_close(grid_to_segment(5, 8, start, end), segment_distance(start, end, 5, 8))
+
+
+def test_layers_show_the_background_where_no_line_is():
+    torch.manual_seed(0)
+    decoder = LayeredDecoder(4, 1, 8).eval()
+    visible = torch.rand(2, 3, 8, 8)
+    edges = torch.zeros(2, 1, 8, 8)
+    edges[:, :, 3] = math.log(4)  # opacity 3/4
+    background, foreground = decoder.background(visible), decoder.object(torch.cat((visible, edges), dim=1))
+    painted = decoder(visible, edges)
+    torch.testing.assert_close(painted[:, :, 0], background[:, :, 0])
+    torch.testing.assert_close(painted[:, :, 3], 0.25 * background[:, :, 3] + 0.75 * foreground[:, :, 3])
+
+
+def test_edges_cost_opacity_times_length():
+    keypoints = torch.tensor([[[0.0, 0.0], [0.3, 0.4], [0.0, 1.0]], [[0.0, 0.0], [0.0, 0.1], [0.0, 0.3]]])
+    weights = torch.tensor([math.log(2), math.log(4), 1e-9])  # opacities 1/2, 3/4, 0
+    pairs = torch.triu_indices(3, 3, 1)  # 01, 02, 12
+    assert opacity(weights).tolist() == pytest.approx([0.5, 0.75, 0.0], abs=1e-6)
+    first, second = 0.5 * 0.5 + 0.75 * 1.0, 0.5 * 0.1 + 0.75 * 0.3
+    assert drawn_length(keypoints, weights, pairs).item() == pytest.approx((first + second) / 2)
+
+
+def test_chromaticity_is_blind_to_shadows_and_sees_colours():
+    colours = torch.tensor([[0.6, 0.4, 0.2], [0.3, 0.2, 0.1], [0.2, 0.4, 0.6]])[:, :, None, None]
+    lit, shadow, other = chromaticity(colours)[..., 0, 0]
+    assert lit.tolist() == pytest.approx([0.6 / 1.3, 0.4 / 1.3, 0.2 / 1.3])
+    assert (lit - shadow).abs().max() < 0.04 and (lit - other).abs().max() > 0.3
+
+
+def test_optional_terms_are_weighted_and_the_edges_cost_moves_no_keypoint():
+    regularisation = Regularisation(concentration=1.0, separation=1.0, foreground=1.0)
+    images = bars(4)
+    batch = {"image": images, "reference": images.flip(0)}
+    method = build(layered=True, edge_cost=2.0, motion_weight=3.0, shadow_free=True, regularisation=regularisation)
+    terms = method.loss(batch, "main")
+    assert set(terms) == {"perceptual", "edges", "concentration", "separation", "foreground"}
+    keypoints = method.keypoints(images)[0]
+    torch.testing.assert_close(terms["edges"], 2 * drawn_length(keypoints, method.weights(), method.pairs))
+    terms["edges"].backward()
+    assert method.edges.grad.min() > 0
+    assert all(p.grad is None for p in method.detector.parameters())
+
+
+def test_moving_pixels_count_more():
+    method = build(motion_weight=3.0)
+    image = torch.full((1, 3, 32, 32), 0.5)
+    reference = image.clone()
+    reference[..., 4:8, 4:8] = 0.0
+    weight = method.mask({"image": image, "reference": reference})
+    assert weight[0, 0, 5, 5] == 4 and weight[0, 0, 20, 20] == 1
+    assert build().mask({"image": image}) is None
+
+
+@pytest.mark.parametrize("option", [{"motion_weight": 1.0}, {"regularisation": Regularisation(foreground=1.0)}])
+def test_terms_of_motion_ask_for_pairs(option):
+    with pytest.raises(UserError, match="need pairs"):
+        build(**option).loss({"image": bars(2)}, "main")
+
+
+def test_layers_learn_lines_on_the_object():
+    """Eight images of one bar: what is drawn lies on it."""
+    method, images = build(layered=True, keep=0.1, initial_edge=0.0), bars(8)
+    groups = [{"params": g["params"], "lr": 5e-3} for g in method.param_groups("main")]
+    optimizer = torch.optim.Adam(groups)
+    for _ in range(80):
+        optimizer.zero_grad()
+        sum(method.loss({"image": images}, "main").values()).backward()
+        optimizer.step()
+    drawn = torch.nn.functional.interpolate(method.reconstruct(images, method.keypoints(images)[0])[1], (32, 32))
+    bar = (images[:, :1] > 0.9).float()
+    assert (drawn * bar).sum() / drawn.sum() > 2 * bar.mean()

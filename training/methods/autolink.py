@@ -10,6 +10,9 @@ Where the paper and its official code differ the text is the default:
 - Adam with betas (0.9, 0.99) against AdamW with (0.9, 0.999) and weight decay 1e-3: `optimizer`.
 - The factor of 512 on the edge weights' learning rate is, in the code, a factor inside the softplus. Adam steps by the
   gradient's sign, so the two are equal once Adam's eps and the weight decay are divided by 512: `param_groups`.
+
+Options that the paper does not have, all off by default and each with its reason in `AutoLinkConfig`: `layered`,
+`motion_weight`, `shadow_free`, `edge_cost`, `regularisation`, `running_mean_rate`, `edge_stride`.
 """
 
 from __future__ import annotations
@@ -24,11 +27,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from keypoint_perception.errors import UserError
-from training.heatmaps import expected_position, grid, points_to_segments, spatial_softmax
+from training.heatmaps import axis, expected_position, grid, points_to_segments, spatial_softmax
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, OptimizerConfig
+from training.methods.autolink_layers import LayeredDecoder, chromaticity, opacity
 from training.networks import ResidualBlock, UNet, conv_block, upsample
 from training.perceptual import FeatureName, perceptual_features
+from training.regularisation import Regularisation, motion
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,19 @@ class AutoLinkConfig:
     layers: tuple[str, ...] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
     """Layers of VGG that are compared, beside the image itself; the official code's."""
     feature_error: Literal["squared", "absolute"] = "squared"
+    layered: bool = False
+    """Not in the paper: the edge map composes two painted layers instead of entering the U-Net, so that lines have to
+    lie on the object; see `autolink_layers`."""
+    motion_weight: float = 0.0
+    """Not in the paper: pixels where image and reference differ count up to 1 + this; for small objects. This and
+    `regularisation.foreground` need pairs (`data.pairs: time`)."""
+    shadow_free: bool = False
+    """Not in the paper: errors and motion are those of `chromaticity`, for objects that throw shadows."""
+    edge_cost: float = 0.0
+    """Not in the paper: weight of Σ_ij opacity(w_ij) · ‖k_i - k_j‖, a mean over images, which only the weights feel. An
+    edge whose line lies over another's has no gradient under the maximum of Eq. 4: it would stay as it began."""
+    regularisation: Regularisation = field(default_factory=Regularisation)
+    """Not in the paper: terms for small objects."""
     running_mean_rate: float | None = None
     """Not in the paper: divide each layer's error by a running mean of it, so that layers of any scale count alike."""
     edge_share: float = 0.2
@@ -80,6 +98,9 @@ class AutoLinkConfig:
             raise UserError(
                 f"autolink: upsamplings is {self.upsamplings}: give at most the {len(self.detector_widths)} stages"
             )
+        for name in ("motion_weight", "edge_cost"):
+            if getattr(self, name) < 0:
+                raise UserError(f"autolink: {name} is {getattr(self, name)}: give 0 or more")
         for name in ("thickness", "edge_lr_multiplier"):
             if not getattr(self, name) > 0:
                 raise UserError(f"autolink: {name} is {getattr(self, name)}: give a number above 0")
@@ -119,17 +140,32 @@ def edge_map(keypoints: Tensor, weights: Tensor, pairs: Tensor, height: int, wid
     with torch.no_grad():
         highest = keypoints.new_full((len(keypoints), height, width), -torch.inf)
         winner = torch.zeros_like(highest, dtype=torch.long)
-        cells = grid(height, width, keypoints)
         for edge, (i, j) in enumerate(pairs.T.tolist()):
-            distance = points_to_segments(cells, keypoints[:, i, None, None], keypoints[:, j, None, None])
+            distance = grid_to_segment(height, width, keypoints[:, i], keypoints[:, j])
             height_here = weights[edge].log() - distance / thickness
-            better = height_here > highest
-            highest = torch.where(better, height_here, highest)
-            winner[better] = edge
+            winner.masked_fill_(height_here > highest, edge)
+            highest = torch.maximum(highest, height_here)
+    cells = grid(height, width, keypoints)
     ends = (keypoints.gather(1, pairs[side][winner].flatten(1)[..., None].expand(-1, -1, 2)) for side in (0, 1))
     start, end = (point.view(-1, height, width, 2) for point in ends)
     drawn = weights[winner] * torch.exp(-points_to_segments(cells, start, end) / thickness)
     return drawn[:, None]
+
+
+def grid_to_segment(height: int, width: int, start: Tensor, end: Tensor) -> Tensor:
+    """Squared distance of every cell to the segments start-end: two (B, 2) to (B, height, width).
+
+    `segment_distance` with x and y taken apart, which needs a third of the time.
+    """
+    x = axis(width, start) - start[:, 0, None]  # (B, W)
+    y = axis(height, start) - start[:, 1, None]  # (B, H)
+    along = (end - start)[..., None]  # (B, 2, 1)
+    t = (along[:, 1] * y)[:, :, None] + (along[:, 0] * x)[:, None]
+    length = along.square().sum(dim=1, keepdim=True).clamp_min(1e-8)
+    t = t.div_(length).clamp_(0, 1)
+    across_x = x[:, None] - t * along[:, 0, None]
+    across_y = y[:, :, None] - t * along[:, 1, None]
+    return across_x.square_().add_(across_y.square_())
 
 
 def random_cells(image: Tensor, cells: int, keep: float) -> Tensor:
@@ -154,7 +190,8 @@ class AutoLink(Method):
         self.optimizer = config.optimizer
         self.keypoint_count = config.keypoints
         self.detector = KeypointDetector(config.keypoints, config.detector_widths, config.upsamplings)
-        self.decoder = UNet(4, 3, config.decoder_width, config.decoder_depth, widest=512)
+        size = (config.decoder_width, config.decoder_depth)
+        self.decoder = LayeredDecoder(*size, widest=512) if config.layered else UNet(4, 3, *size, widest=512)
         self.register_buffer("pairs", torch.triu_indices(config.keypoints, config.keypoints, 1), persistent=False)
         self.edges = nn.Parameter(config.initial_edge + 0.1 * torch.randn(self.pairs.shape[1]))
         self.alpha = nn.Parameter(torch.ones(()))
@@ -178,9 +215,10 @@ class AutoLink(Method):
         The export clusters this graph spectrally (`training.kinematics`), as section 4.4 splits object and background.
 
         Only the ratio of weights has a meaning, as α and the decoder rescale the edge map; and under the maximum of
-        Eq. 4 an edge of a small share of the strongest is drawn too faintly to carry structure.
+        Eq. 4 an edge of a small share of the strongest is drawn too faintly to carry structure. Where the edge map
+        composes layers, w is the line's opacity.
         """
-        weights = self.weights()
+        weights = opacity(self.weights()) if self.config.layered else self.weights()
         relative = weights / (weights + self.config.edge_share * weights.max())
         return symmetric(relative, self.pairs, self.keypoint_count)
 
@@ -196,18 +234,37 @@ class AutoLink(Method):
         return Detection(keypoints, scores, adjacency, parent=root, level=torch.zeros_like(root))
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
-        """Eq. 6."""
-        reconstruction, _ = self.reconstruct(batch["image"])
-        return {"perceptual": self.perceptual(reconstruction, batch["image"], batch.get("loss_mask"))}
+        """Eq. 6; and the optional terms. Raises UserError where these need pairs and the batch has none."""
+        if "reference" not in batch and (self.config.motion_weight or self.config.regularisation.foreground):
+            raise UserError("autolink: motion_weight and regularisation.foreground need pairs: add --data.pairs time")
+        keypoints, maps = self.keypoints(batch["image"])
+        reconstruction, _ = self.reconstruct(batch["image"], keypoints)
+        if self.config.shadow_free:
+            reconstruction = chromaticity(reconstruction)
+            batch = {**batch, "image": chromaticity(batch["image"])}
+            if "reference" in batch:
+                batch["reference"] = chromaticity(batch["reference"])
+        terms = {"perceptual": self.perceptual(reconstruction, batch["image"], self.mask(batch))}
+        if self.config.edge_cost:
+            terms["edges"] = self.config.edge_cost * drawn_length(keypoints.detach(), self.weights(), self.pairs)
+        return terms | self.config.regularisation.terms(maps.sum(dim=-2), maps.sum(dim=-1), keypoints, batch)
 
-    def reconstruct(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def mask(self, batch: Batch) -> Tensor | None:
+        """(B, 1, H, W): how much the error of a pixel counts; None for all alike."""
+        mask = batch.get("loss_mask")
+        if not self.config.motion_weight:
+            return mask
+        weight = 1 + self.config.motion_weight * motion(batch)
+        return weight if mask is None else mask * weight
+
+    def reconstruct(self, image: Tensor, keypoints: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 5: the repainted image (B, 3, H, W) in [0, 1] units (unclamped) and the edge map."""
-        keypoints, _ = self.keypoints(image)
         height, width = (side // self.config.edge_stride for side in self.size)
         edges = edge_map(keypoints.float(), self.weights(), self.pairs, height, width, self.config.thickness)
         visible = (2 * image - 1) * random_cells(image, self.config.mask_cells, self.config.keep)
         visible = F.interpolate(visible, (height, width), mode="area")
-        painted = self.decoder(torch.cat((self.alpha * visible, edges), dim=1))
+        visible = self.alpha * visible
+        painted = self.decoder(visible, edges) if self.config.layered else self.decoder(torch.cat((visible, edges), 1))
         return F.interpolate(painted, self.size, mode="bilinear", align_corners=False) / 2 + 0.5, edges
 
     def param_groups(self, phase: str) -> Iterable[dict[str, Any]]:
@@ -220,9 +277,15 @@ class AutoLink(Method):
     @torch.no_grad()
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         """The reconstruction and the edge map, scaled to its highest value."""
-        reconstruction, edges = self.reconstruct(batch["image"])
+        reconstruction, edges = self.reconstruct(batch["image"], self.keypoints(batch["image"])[0])
         edges = F.interpolate(edges / edges.amax(dim=(1, 2, 3), keepdim=True), self.size, mode="bilinear")
         return {"reconstruction": reconstruction.clamp(0, 1), "edges": edges.expand(-1, 3, -1, -1)}
+
+
+def drawn_length(keypoints: Tensor, weights: Tensor, pairs: Tensor) -> Tensor:
+    """Σ over edges of opacity(w) times length, the mean over images: (B, K, 2), (E,) and (2, E) to a scalar."""
+    length = torch.linalg.vector_norm(keypoints[:, pairs[0]] - keypoints[:, pairs[1]], dim=-1)
+    return (opacity(weights) * length).sum(dim=-1).mean()
 
 
 def symmetric(values: Tensor, pairs: Tensor, count: int) -> Tensor:
