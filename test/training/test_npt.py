@@ -7,13 +7,17 @@ from torch import nn
 
 from keypoint_perception.errors import UserError
 from training.heatmaps import around_mode
-from training.methods.npt import Npt, NptConfig
+from training.methods.npt import Npt
+from training.methods.npt_config import NptConfig
 from training.methods.npt_losses import (
     as_matrix,
     blur,
     contiguity_loss,
+    foreground_loss,
+    foreground_map,
     foreground_share,
     gumbel_softmax,
+    isometry_loss,
     length_loss,
     near_loss,
     neighbours,
@@ -96,6 +100,41 @@ def test_contiguity_rewards_each_point_that_keeps_a_neighbour():
     source = one_hot([(1, 1), (3, 1), (8, 8)])
     assert contiguity_loss(source, one_hot([(5, 5), (6, 5), (0, 0)]), pool=3).item() == -2
     assert contiguity_loss(source, one_hot([(0, 8), (8, 0), (0, 0)]), pool=3).item() == 0
+
+
+def test_the_object_is_where_the_image_is_far_from_its_background():
+    image, background = torch.full((1, 3, 1, 2), 0.5), torch.full((1, 3, 1, 2), 0.5)
+    image[0, :, 0, 1] += torch.tensor([0.3, 0.0, 0.0])  # a mean difference of 0.1
+    share = foreground_map(image, background, contrast=0.2)[0, 0]
+    assert share.tolist() == pytest.approx([0, 1 - np.exp(-(0.5**2))], abs=1e-6)
+
+
+def test_foreground_loss_is_the_mean_negative_logarithm_of_each_map_s_share_on_the_object():
+    maps, object_map = torch.zeros(1, 2, 2, 2), torch.tensor([[[1.0, 0.0], [0.0, 0.5]]])
+    maps[0, 0, 0, 0] = 1  # wholly on the object
+    maps[0, 1, 0, 1], maps[0, 1, 1, 1] = 0.6, 0.4  # 0.4 of it where the object map is a half
+    assert foreground_loss(maps, object_map).item() == pytest.approx(-np.log(0.2) / 2, abs=1e-3)
+
+
+def test_a_point_that_lies_off_the_object_is_drawn_there():
+    logits = torch.zeros(1, 1, 3, 3)
+    logits[0, 0, 0, 0] = 12.0
+    logits.requires_grad_()
+    object_map = torch.zeros(1, 3, 3)
+    object_map[0, 2, 2] = 1
+    foreground_loss(logits.flatten(2).softmax(-1).view_as(logits), object_map).backward()
+    assert logits.grad[0, 0, 2, 2] < -0.01
+
+
+def test_isometry_compares_the_lengths_of_pairs_that_are_close_in_a_frame():
+    source, target = [[0.0, 0.0], [0.2, 0.0], [0.2, 0.4]], [[0.0, 0.0], [0.0, 0.5], [0.4, 0.5]]
+    lengths = np.array([[0.2, 0.4, 0.2**0.5], [0.5, 0.4, (0.4**2 + 0.5**2) ** 0.5]])
+    weight = np.exp(-((lengths.min(axis=0) / 0.3) ** 2))
+    expected = (weight * np.abs(lengths[0] - lengths[1])).sum() / weight.sum()
+    points = torch.tensor([source, target])
+    assert isometry_loss(points, reach=0.3).item() == pytest.approx(expected, abs=1e-4)
+    turned = points[:1] @ torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
+    assert isometry_loss(torch.cat((points[:1], turned + 0.3)), reach=0.3).item() == pytest.approx(0, abs=1e-6)
 
 
 def near_by_loops(strength, points, scale, temperature):
@@ -227,10 +266,27 @@ def test_points_learn_alone_first_then_the_graph_s_terms_grow():
 
 
 def test_the_searched_skeleton_trains_psi_alone():
-    method, batch = build(search=True, near_contrast=0.1), moving_dots(2)
+    method, batch = build(search=True), moving_dots(2)
     terms = method.loss(batch, "main")
     assert set(terms) == {"reconstruction", "contiguity", "skeleton"}
     assert touched(method, [terms["skeleton"]]) == {"skeleton"}
+
+
+def test_a_background_with_a_term_of_its_own_is_moved_by_nothing_else():
+    batch = moving_dots(4)
+    method = build(background=1.0, foreground=1.0, isometry=1.0, separation=1.0, stride=2)
+    terms = method.loss(batch, "main")
+    assert touched(method, [terms["background"]]) == {"background"}
+    for name in ("reconstruction", "foreground", "isometry", "separation"):
+        assert touched(method, [method.loss(batch, "main")[name]]) == {"points"}, name
+
+
+def test_maps_are_smaller_than_the_image_by_the_stride():
+    method, images = build(stride=2).eval(), torch.rand(2, 3, 32, 32)
+    assert method.points(images).shape == (2, 5, 16, 16)
+    assert method.background(images).shape == (2, 3, 16, 16)
+    assert method.detect(images).keypoints.shape == (2, 5, 2)
+    assert all(picture.shape == (2, 3, 16, 16) for picture in method.preview(moving_dots(2)).values())
 
 
 @pytest.mark.parametrize("position", ["categorical", "expectation"])

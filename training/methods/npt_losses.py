@@ -63,6 +63,34 @@ def contiguity_loss(source_maps: Tensor, target_maps: Tensor, pool: int) -> Tens
     return -together.masked_fill(itself, 0).amax(dim=-1).sum(dim=-1).mean()
 
 
+def foreground_map(image: Tensor, background: Tensor, contrast: float) -> Tensor:
+    """(B, H, W) in [0, 1], where the object is: 1 - exp(-(c / contrast)²), c the mean over colours of |image - B|."""
+    apart = (image.float() - background.float()).abs().mean(dim=1)
+    return 1 - torch.exp(-((apart / contrast) ** 2))
+
+
+def foreground_loss(maps: Tensor, object_map: Tensor) -> Tensor:
+    """-log Σ_ω π_p(ω) f(ω), mean over batch and points: maps (B, P, H, W), object map f (B, H, W).
+
+    Unlike the share itself, its logarithm has a gradient for a point that is far from the object.
+    """
+    share = torch.einsum("bphw,bhw->bp", maps.float(), object_map)
+    return -(share + 1e-4).log().mean()
+
+
+def isometry_loss(points: Tensor, reach: float) -> Tensor:
+    """How much the distances of points that are close in one frame differ from those in the other.
+
+    points (2B, P, 2), first all sources, then all targets. Σ w |l_source - l_target| / Σ w over pairs of points and the
+    batch with w = exp(-(l / reach)²), l the smaller of the two lengths; w has no gradient.
+    """
+    lengths = ((points[:, :, None] - points[:, None]).square().sum(dim=-1) + 1e-6).sqrt()
+    source, target = lengths.chunk(2)
+    weight = torch.exp(-((torch.minimum(source, target).detach() / reach) ** 2))
+    weight = weight * (1 - torch.eye(points.shape[1], dtype=points.dtype, device=points.device))
+    return (weight * (source - target).abs()).sum() / weight.sum().clamp_min(1e-6)
+
+
 def near_loss(strength: Tensor, points: Tensor, pairs: Tensor, scale: float, temperature: float) -> Tensor:
     """Eq. 3 for one frame: -Σ_p max_ij S_ij exp(-d[p‖i,j] / scale), mean over the batch.
 

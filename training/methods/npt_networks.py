@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.methods.npt_config import PSI_KERNELS, NptConfig
 from training.networks import conv_block
-
-if TYPE_CHECKING:
-    from training.methods.npt import NptConfig
-
-PSI_KERNELS = (7, 5, 3, 3, 3, 3, 3, 1)
-"""Kernel sizes of ψ's layers (section VIII)."""
 
 
 class SkeletonPredictor(nn.Module):

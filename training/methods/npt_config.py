@@ -1,0 +1,124 @@
+"""NPT's options. Sections, equations and tables are the paper's; "there" is the text of `training.methods.npt`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from keypoint_perception.errors import UserError
+from training.method import OptimizerConfig
+
+PSI_KERNELS = (7, 5, 3, 3, 3, 3, 3, 1)
+"""Kernel sizes of ψ's layers (section VIII)."""
+
+
+@dataclass(frozen=True)
+class NptConfig:
+    """The paper's values (section VIII, weights of Swimmers) or, where it gives none, the ones that worked here."""
+
+    points: int = 32
+    """P. Not given."""
+    width: int = 64
+    """Channels of π's first double convolution, doubled at each of 4 steps down. Not given; the U-Net paper's."""
+    psi_widths: tuple[int, ...] = (32, 64, 64, 64, 128, 128, 128, 32)
+    """Channels of ψ's 8 layers. Not given."""
+    psi_strides: tuple[int, ...] = (2, 1, 2, 1, 2, 1, 1, 1)
+    """Strides of ψ's 8 layers. Not given."""
+    background_size: int = 64
+    """Length of B's background vector. Not given."""
+    stride: int = 1
+    """π's maps, B, the transport and ψ run on images this much smaller, see there. 1 in the paper."""
+    background: float = 0.0
+    """Weight of |B(x) - x|, by which alone B learns if it is not 0, see there. Not in the paper."""
+    foreground: float = 0.0
+    """Weight of -log of the share of a point's map on what B does not explain, see there. Not in the paper."""
+    isometry: float = 0.0
+    """Weight of the change of distances between points that are close in a frame, see there. Not in the paper."""
+    isometry_reach: float = 0.3
+    """Distance in [-1, 1] units up to which points are close."""
+    separation: float = 0.0
+    """Weight of points that are in one place, see there. Not in the paper."""
+    separation_distance: float = 0.06
+    """Distance in [-1, 1] units up to which points are in one place."""
+    contrast: float = 0.1
+    """How far, in [0, 1] units, an image is from its background where that counts for 1 - 1/e, see `foreground_map`."""
+    position: Literal["categorical", "expectation"] = "categorical"
+    """`expectation` is the ablation of Table III: a Gaussian at the mean of a spatial softmax."""
+    temperature: float = 1.0
+    """Of the Gumbel-softmax at step 0. Not given."""
+    final_temperature: float = 0.3
+    """Of the Gumbel-softmax from `temperature_steps` on, linear in between. Not given."""
+    temperature_steps: int = 2000
+    straight_through: bool = False
+    """One-hot samples with the gradient of the soft ones; the paper relaxes instead."""
+    background_weight: float = 0.2
+    """Weight of the background in the compositing softmax; a point's centre has 1. Not given."""
+    pyramid_levels: int = 5
+    contiguity_pool: int = 7
+    """β, in pixels."""
+    uniform_pool: int = 5
+    """τ, in pixels."""
+    uniform_share: float = 0.8
+    """α of Eq. 5."""
+    line_samples: int = 16
+    """Positions along a line at which δ is measured."""
+    near_scale: float = 0.1
+    """Distance in [-1, 1] units at which exp(-d) of Eq. 3 has fallen to 1/e. Not given."""
+    near_temperature: float = 0.1
+    """Of the softmax that relaxes the maximum of Eq. 3. Not given."""
+    power: float = 1.0
+    """p of Eq. 4, 0 < p <= 1. Not given."""
+    length_range: tuple[float, float] = (0.1, 1.2)
+    """l_min and l_max of Eq. 8 in [-1, 1] units. Not given."""
+    search: bool = False
+    """S is searched for instead of descended to, see there. The weights below are then costs of one link or joint."""
+    rigid: float = 0.0
+    """In the search, the cost of a link whose length differs by 1 between the frames. Not in the paper."""
+    extent: float = 0.0
+    """In the search, the cost of a link for each unit of its length, so that no link runs along others. Not in the
+    paper."""
+    belief: float = 0.0
+    """In the search, how much cheaper a link is that ψ is sure of, see there. Not in the paper."""
+    reconstruction: float = 10.0
+    contiguity: float = 0.001
+    near: float = 10.0
+    joints: float = 0.1
+    links: float = 7000.0
+    uniform: float = 20.0
+    length: float = 1000.0
+    ramp_steps: int = 10_000
+    """`uniform`, `joints` and `links` grow linearly from 0 over so many steps after `points_steps`."""
+    points_steps: int = 0
+    """Steps in which only the points learn. The paper has none, see there."""
+    psi_lr_multiplier: float = 1.0
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig("adam", 5e-3, (0.9, 0.999), clip_norm=1.0, clip_value=1.0)
+    )
+
+    def __post_init__(self) -> None:
+        """Raises UserError that names the first bad value."""
+        counts = ("points", "width", "background_size", "temperature_steps", "pyramid_levels", "line_samples", "stride")
+        for name in counts:
+            if getattr(self, name) < (2 if name == "points" else 1):
+                raise UserError(f"npt: {name} is {getattr(self, name)}: give at least {2 if name == 'points' else 1}")
+        if self.position not in ("categorical", "expectation"):
+            raise UserError(f"npt: position is {self.position!r}: give 'categorical' or 'expectation'")
+        for name in ("psi_widths", "psi_strides"):
+            if len(getattr(self, name)) != len(PSI_KERNELS):
+                raise UserError(f"npt: {name} has {len(getattr(self, name))} entries: give {len(PSI_KERNELS)}")
+        for name in ("contiguity_pool", "uniform_pool"):
+            if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
+                raise UserError(f"npt: {name} is {getattr(self, name)}: give an odd number of pixels")
+        positive = ("temperature", "final_temperature", "near_scale", "near_temperature", "background_weight")
+        for name in (*positive, "contrast", "isometry_reach", "separation_distance"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"npt: {name} is {getattr(self, name)}: give a number above 0")
+        weights = ("reconstruction", "contiguity", "near", "joints", "links", "uniform", "length", "rigid", "belief")
+        more = ("background", "foreground", "isometry", "separation")
+        for name in (*weights, *more, "ramp_steps", "points_steps"):
+            if getattr(self, name) < 0:
+                raise UserError(f"npt: {name} is {getattr(self, name)}: give 0 or more")
+        if not 0 < self.power <= 1:
+            raise UserError(f"npt: power is {self.power}: give 0 < power <= 1")
+        if not 0 <= self.length_range[0] < self.length_range[1]:
+            raise UserError(f"npt: length_range is {self.length_range}: give 0 <= shortest < longest")
