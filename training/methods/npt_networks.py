@@ -29,7 +29,7 @@ class SkeletonPredictor(nn.Module):
 
     def forward(self, image: Tensor, maps: Tensor) -> Tensor:
         """image (B, 3, H, W) and π (B, P, H, W) to logits (B, E)."""
-        return self.head(self.convolutions(torch.cat((image, maps), dim=1)).flatten(1))
+        return self.head(self.convolutions(torch.cat((image, maps.to(image.dtype)), dim=1)).flatten(1))
 
 
 class BackgroundNetwork(nn.Module):
