@@ -62,6 +62,15 @@ def motion(batch: Batch) -> Tensor:
     return (4 * near).clamp(max=1)
 
 
+def motion_mask(batch: Batch, weight: float) -> Tensor | None:
+    """(B, 1, H, W): how much the error of a pixel counts, `loss_mask` times 1 + weight · motion; None for all alike."""
+    mask = batch.get("loss_mask")
+    if not weight:
+        return mask
+    moving = 1 + weight * motion(batch)
+    return moving if mask is None else mask * moving
+
+
 def share_within(area: Tensor, column: Tensor, row: Tensor) -> Tensor:
     """Σ_p p_x · p_y · area(p): area (B, 1, H, W) and marginals (B, K, W'), (B, K, H') to (B, K)."""
     weight = F.adaptive_avg_pool2d(area, (row.shape[-1], column.shape[-1]))[:, 0]

@@ -249,16 +249,6 @@ def test_optional_terms_are_weighted_and_the_edges_cost_moves_no_keypoint():
     assert all(p.grad is None for p in method.detector.parameters())
 
 
-def test_moving_pixels_count_more():
-    method = build(motion_weight=3.0)
-    image = torch.full((1, 3, 32, 32), 0.5)
-    reference = image.clone()
-    reference[..., 4:8, 4:8] = 0.0
-    weight = method.mask({"image": image, "reference": reference})
-    assert weight[0, 0, 5, 5] == 4 and weight[0, 0, 20, 20] == 1
-    assert build().mask({"image": image}) is None
-
-
 @pytest.mark.parametrize("option", [{"motion_weight": 1.0}, {"regularisation": Regularisation(foreground=1.0)}])
 def test_terms_of_motion_ask_for_pairs(option):
     with pytest.raises(UserError, match="need pairs"):

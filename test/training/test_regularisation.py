@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from keypoint_perception.errors import UserError
-from training.regularisation import Regularisation, axis_variance, crowding, motion, share_within
+from training.regularisation import Regularisation, axis_variance, crowding, motion, motion_mask, share_within
 
 
 def test_terms_against_values_by_hand() -> None:
@@ -44,3 +44,12 @@ def test_only_terms_with_a_weight_are_there_and_are_weighted() -> None:
 def test_bad_weights_are_named(bad: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(bad))):
         Regularisation(**bad)
+
+
+def test_moving_pixels_count_more() -> None:
+    image = torch.full((1, 3, 32, 32), 0.5)
+    reference = image.clone()
+    reference[..., 4:8, 4:8] = 0.0
+    weight = motion_mask({"image": image, "reference": reference}, 3.0)
+    assert weight[0, 0, 5, 5] == 4 and weight[0, 0, 20, 20] == 1
+    assert motion_mask({"image": image}, 0.0) is None

@@ -97,7 +97,8 @@ class _Work(Generic[_Item, _Result]):
                 error = raised
             number = self._begun
             self._begun += 1
-            self._last |= len(chunk) < CHUNK
+            if len(chunk) < CHUNK:  # not |=, which would undo a stop() that comes between its reading and its writing
+                self._last = True
         try:
             for item in chunk:
                 results.append(self._function(item))

@@ -33,7 +33,7 @@ from training.method import Batch, Detection, Method, OptimizerConfig
 from training.methods.autolink_layers import LayeredDecoder, chromaticity, opacity
 from training.networks import ResidualBlock, UNet, conv_block, upsample
 from training.perceptual import FeatureName, perceptual_features
-from training.regularisation import Regularisation, motion
+from training.regularisation import Regularisation, motion_mask
 
 
 @dataclass(frozen=True)
@@ -244,18 +244,11 @@ class AutoLink(Method):
             batch = {**batch, "image": chromaticity(batch["image"])}
             if "reference" in batch:
                 batch["reference"] = chromaticity(batch["reference"])
-        terms = {"perceptual": self.perceptual(reconstruction, batch["image"], self.mask(batch))}
+        mask = motion_mask(batch, self.config.motion_weight)
+        terms = {"perceptual": self.perceptual(reconstruction, batch["image"], mask)}
         if self.config.edge_cost:
             terms["edges"] = self.config.edge_cost * drawn_length(keypoints.detach(), self.weights(), self.pairs)
         return terms | self.config.regularisation.terms(maps.sum(dim=-2), maps.sum(dim=-1), keypoints, batch)
-
-    def mask(self, batch: Batch) -> Tensor | None:
-        """(B, 1, H, W): how much the error of a pixel counts; None for all alike."""
-        mask = batch.get("loss_mask")
-        if not self.config.motion_weight:
-            return mask
-        weight = 1 + self.config.motion_weight * motion(batch)
-        return weight if mask is None else mask * weight
 
     def reconstruct(self, image: Tensor, keypoints: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 5: the repainted image (B, 3, H, W) in [0, 1] units (unclamped) and the edge map."""

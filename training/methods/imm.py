@@ -34,7 +34,7 @@ from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
 from training.networks import Decoder, Encoder, NormName, initialise_normal
 from training.perceptual import VGG_LAYERS, FeatureName, perceptual_features
-from training.regularisation import Regularisation, motion
+from training.regularisation import Regularisation, motion_mask
 
 
 def _paper_optimizer() -> OptimizerConfig:
@@ -171,10 +171,7 @@ class IMM(Method):
         return terms | self.config.regularisation.terms(*marginals, keypoints, batch)
 
     def _mask(self, batch: Batch) -> Tensor | None:
-        mask = batch.get("loss_mask")
-        if self.config.motion_weight:
-            weight = 1 + self.config.motion_weight * motion(batch)
-            mask = weight if mask is None else mask * weight
+        mask = motion_mask(batch, self.config.motion_weight)
         return None if mask is None else self._at_output_size(mask)
 
     def _at_output_size(self, image: Tensor) -> Tensor:

@@ -51,6 +51,7 @@ from training.methods.npt_losses import (
     isometry_loss,
     length_loss,
     near_loss,
+    object_share,
     sparse_losses,
     transport,
     uniform_loss,
@@ -130,10 +131,12 @@ class Npt(Method):
         if config.foreground:
             object_map = foreground_map(frames, background.detach(), config.contrast)
             terms["foreground"] = config.foreground * foreground_loss(maps, object_map)
-        if config.isometry:
-            terms["isometry"] = config.isometry * isometry_loss(expected_position(maps), config.isometry_reach)
-        if config.separation:
-            terms["separation"] = config.separation * crowding(expected_position(maps), config.separation_distance)
+        if config.isometry or config.separation:
+            points = expected_position(maps)
+            if config.isometry:
+                terms["isometry"] = config.isometry * isometry_loss(points, config.isometry_reach)
+            if config.separation:
+                terms["separation"] = config.separation * crowding(points, config.separation_distance)
         if self.step >= config.points_steps:
             if config.search:
                 terms["skeleton"] = SEARCHED_WEIGHT * self._searched(source, frames, logits.detach())
@@ -184,7 +187,7 @@ class Npt(Method):
         frames (B, 3, H, W), maps (B, P, H, W), points (B, P, 2).
         """
         maps, object_map = maps.float(), foreground_map(frames, self.background(frames), self.config.contrast)
-        needed = torch.einsum("bphw,bhw->bp", maps, object_map)
+        needed = object_share(maps, object_map)
         cover = explained(needed, points, self.pairs, self.config)
         return cover, link_costs(maps, needed, points, self.pairs, self.config)
 

@@ -74,8 +74,12 @@ def foreground_loss(maps: Tensor, object_map: Tensor) -> Tensor:
 
     Unlike the share itself, its logarithm has a gradient for a point that is far from the object.
     """
-    share = torch.einsum("bphw,bhw->bp", maps.float(), object_map)
-    return -(share + 1e-4).log().mean()
+    return -(object_share(maps, object_map) + 1e-4).log().mean()
+
+
+def object_share(maps: Tensor, object_map: Tensor) -> Tensor:
+    """Σ_ω π_p(ω) f(ω), how much of each point is on the object: (B, P, H, W) and (B, H, W) to (B, P)."""
+    return torch.einsum("bphw,bhw->bp", maps.float(), object_map)
 
 
 def isometry_loss(points: Tensor, reach: float) -> Tensor:

@@ -32,7 +32,7 @@ def explained(needed: Tensor, points: Tensor, pairs: Tensor, config: NptConfig) 
 
 def link_costs(maps: Tensor, needed: Tensor, points: Tensor, pairs: Tensor, config: NptConfig) -> Tensor:
     """(B, E) of Eq. 5 and 8 and of `extent` in one frame; prohibitive where a picture does not need one of its ends."""
-    length = (points[:, pairs[0]] - points[:, pairs[1]]).norm(dim=-1)
+    length = lengths(points, pairs)
     share = foreground_share(maps, points, pairs, config.uniform_pool, config.line_samples)
     gap = (1 - share / config.uniform_share).clamp_min(0)
     unneeded = (needed < NEEDED)[:, pairs].any(dim=1)
@@ -40,9 +40,14 @@ def link_costs(maps: Tensor, needed: Tensor, points: Tensor, pairs: Tensor, conf
     return cost.masked_fill(unneeded, PROHIBITIVE)
 
 
+def lengths(points: Tensor, pairs: Tensor) -> Tensor:
+    """(B, E) the distance between the ends of each pair: points (B, P, 2), pairs (2, E)."""
+    return (points[:, pairs[0]] - points[:, pairs[1]]).norm(dim=-1)
+
+
 def changes(points: Tensor, pairs: Tensor) -> Tensor:
     """(B, E) by how much the lengths of links differ between sources and targets, which points (2B, P, 2) are."""
-    source, target = (points[:, pairs[0]] - points[:, pairs[1]]).norm(dim=-1).chunk(2)
+    source, target = lengths(points, pairs).chunk(2)
     return (source - target).abs()
 
 
