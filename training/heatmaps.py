@@ -109,6 +109,15 @@ def points_to_segments(points: Tensor, start: Tensor, end: Tensor) -> Tensor:
 
 
 def segment_distance(start: Tensor, end: Tensor, height: int, width: int) -> Tensor:
-    """Squared distance of every cell to the segments start-end: two (..., 2) to (..., height, width)."""
-    cells = grid(height, width, start)
-    return points_to_segments(cells, start[..., None, None, :], end[..., None, None, :])
+    """Squared distance of every cell to the segments start-end: two (..., 2) to (..., height, width).
+
+    `points_to_segments` of the cells with x and y taken apart, which needs a third of the time.
+    """
+    x = axis(width, start) - start[..., 0, None]  # (..., W)
+    y = axis(height, start) - start[..., 1, None]  # (..., H)
+    along_x, along_y = (end - start)[..., None].unbind(-2)  # (..., 1)
+    length = (along_x**2 + along_y**2).clamp_min(1e-8)[..., None]
+    t = (((along_y * y)[..., :, None] + (along_x * x)[..., None, :]) / length).clamp(0, 1)
+    across_x = x[..., None, :] - t * along_x[..., None]
+    across_y = y[..., :, None] - t * along_y[..., None]
+    return across_x.square() + across_y.square()

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from keypoint_perception.errors import UserError
-from training.heatmaps import segment_distance
-from training.methods.autolink import AutoLink, AutoLinkConfig, drawn_length, edge_map, grid_to_segment, random_cells
+from training.methods.autolink import AutoLink, AutoLinkConfig, drawn_length, edge_map, random_cells
 from training.methods.autolink_layers import LayeredDecoder, chromaticity, opacity
 from training.regularisation import Regularisation
 
@@ -200,11 +199,6 @@ def test_bad_values_are_refused(key, value):
 def test_an_input_that_does_not_divide_is_refused():
     with pytest.raises(UserError, match="multiples of 8"):
         AutoLink(TINY, (36, 32))
-
-
-def test_distances_to_a_segment_are_those_of_the_shared_function():
-    start, end = torch.tensor([[-0.5, 0.2], [0.3, 0.3]]), torch.tensor([[0.7, -0.4], [0.3, 0.3]])
-    torch.testing.assert_close(grid_to_segment(5, 8, start, end), segment_distance(start, end, 5, 8))
 
 
 def test_layers_show_the_background_where_no_line_is():

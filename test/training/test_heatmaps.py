@@ -9,7 +9,9 @@ from training.heatmaps import (
     concentration,
     expected_position,
     gaussian_maps,
+    grid,
     heatmap_targets,
+    points_to_segments,
     segment_distance,
     spatial_softmax,
 )
@@ -74,6 +76,12 @@ def test_segment_distance_beside_beyond_and_for_a_point():
     point = torch.zeros(2, requires_grad=True)
     segment_distance(point, point, 3, 3).sum().backward()
     assert torch.isfinite(point.grad).all()
+
+
+def test_distances_of_cells_to_a_segment_are_those_of_points():
+    start, end = torch.tensor([[-0.5, 0.2], [0.3, 0.3]]), torch.tensor([[0.7, -0.4], [0.3, 0.3]])
+    wanted = points_to_segments(grid(5, 8, start), start[:, None, None], end[:, None, None])
+    torch.testing.assert_close(segment_distance(start, end, 5, 8), wanted)
 
 
 def test_targets_sum_to_one_and_are_nothing_for_what_is_no_keypoint():

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from keypoint_perception.errors import UserError
-from training.heatmaps import axis, expected_position, grid, points_to_segments, spatial_softmax
+from training.heatmaps import expected_position, grid, points_to_segments, segment_distance, spatial_softmax
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, OptimizerConfig
 from training.methods.autolink_layers import LayeredDecoder, chromaticity, opacity
@@ -141,7 +141,7 @@ def edge_map(keypoints: Tensor, weights: Tensor, pairs: Tensor, height: int, wid
         highest = keypoints.new_full((len(keypoints), height, width), -torch.inf)
         winner = torch.zeros_like(highest, dtype=torch.long)
         for edge, (i, j) in enumerate(pairs.T.tolist()):
-            distance = grid_to_segment(height, width, keypoints[:, i], keypoints[:, j])
+            distance = segment_distance(keypoints[:, i], keypoints[:, j], height, width)
             height_here = weights[edge].log() - distance / thickness
             winner.masked_fill_(height_here > highest, edge)
             highest = torch.maximum(highest, height_here)
@@ -150,22 +150,6 @@ def edge_map(keypoints: Tensor, weights: Tensor, pairs: Tensor, height: int, wid
     start, end = (point.view(-1, height, width, 2) for point in ends)
     drawn = weights[winner] * torch.exp(-points_to_segments(cells, start, end) / thickness)
     return drawn[:, None]
-
-
-def grid_to_segment(height: int, width: int, start: Tensor, end: Tensor) -> Tensor:
-    """Squared distance of every cell to the segments start-end: two (B, 2) to (B, height, width).
-
-    `segment_distance` with x and y taken apart, which needs a third of the time.
-    """
-    x = axis(width, start) - start[:, 0, None]  # (B, W)
-    y = axis(height, start) - start[:, 1, None]  # (B, H)
-    along = (end - start)[..., None]  # (B, 2, 1)
-    t = (along[:, 1] * y)[:, :, None] + (along[:, 0] * x)[:, None]
-    length = along.square().sum(dim=1, keepdim=True).clamp_min(1e-8)
-    t = t.div_(length).clamp_(0, 1)
-    across_x = x[:, None] - t * along[:, 0, None]
-    across_y = y[:, :, None] - t * along[:, 1, None]
-    return across_x.square_().add_(across_y.square_())
 
 
 def random_cells(image: Tensor, cells: int, keep: float) -> Tensor:
