@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypedDict
 import torch
 from torch import Tensor, nn
 
-from keypoint_perception.errors import UserError
 from keypoint_perception.model import Alike
 
 if TYPE_CHECKING:
@@ -126,15 +125,6 @@ class Method(nn.Module, ABC):
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         """Pictures worth looking at during training: name to (B, 3, H, W) in [0, 1]. Reconstructions, edge maps."""
         return {}
-
-
-def require_multiple(method: str, option: str, stride: int, input_size: tuple[int, int]) -> None:
-    """Raises UserError unless both sides of input_size are multiples of `stride`, and two of it; `option` names it."""
-    if any(side % stride or side < 2 * stride for side in input_size):
-        raise UserError(
-            f"{method}: input_size is {input_size}: both sides must be multiples of {option} ({stride})"
-            " and at least two of it"
-        )
 
 
 def independent_keypoints(keypoints: Tensor, scores: Tensor) -> Detection:

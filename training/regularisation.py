@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from keypoint_perception.errors import UserError
+from training import bounds
 from training.heatmaps import axis
 from training.method import Batch
 
@@ -32,11 +32,8 @@ class Regularisation:
 
     def __post_init__(self) -> None:
         """Raises UserError that names the first bad value."""
-        for name in ("concentration", "separation", "foreground"):
-            if getattr(self, name) < 0:
-                raise UserError(f"regularisation: {name} is {getattr(self, name)}: give 0 or more")
-        if not self.separation_distance > 0:
-            raise UserError(f"regularisation: separation_distance is {self.separation_distance}: give a number above 0")
+        bounds.at_least("regularisation", self, concentration=0, separation=0, foreground=0)
+        bounds.above_zero("regularisation", self, "separation_distance")
 
     def terms(self, column: Tensor, row: Tensor, keypoints: Tensor, batch: Batch) -> dict[str, Tensor]:
         """The weighted terms that are on.

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from keypoint_perception.errors import UserError
+from training import bounds
 from training.heatmaps import expected_position, grid, points_to_segments, segment_distance, spatial_softmax
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, OptimizerConfig
@@ -88,27 +89,17 @@ class AutoLinkConfig:
 
     def __post_init__(self) -> None:
         """Raises UserError that names the first bad value."""
-        least = {"keypoints": 2, "upsamplings": 0, "decoder_width": 1, "decoder_depth": 1, "edge_stride": 1}
-        for name, value in (least | {"mask_cells": 1}).items():
-            if getattr(self, name) < value:
-                raise UserError(f"autolink: {name} is {getattr(self, name)}: give at least {value}")
-        if not self.detector_widths or min(self.detector_widths) < 1:
-            raise UserError(f"autolink: detector_widths is {self.detector_widths}: give one number of channels a stage")
+        bounds.at_least("autolink", self, keypoints=2, upsamplings=0, decoder_width=1, decoder_depth=1)
+        bounds.at_least("autolink", self, edge_stride=1, mask_cells=1, detector_widths=1, motion_weight=0, edge_cost=0)
+        if not self.detector_widths:
+            raise UserError("autolink: detector_widths is empty: give channels for each stage")
         if self.upsamplings > len(self.detector_widths):
             raise UserError(
                 f"autolink: upsamplings is {self.upsamplings}: give at most the {len(self.detector_widths)} stages"
             )
-        for name in ("motion_weight", "edge_cost"):
-            if getattr(self, name) < 0:
-                raise UserError(f"autolink: {name} is {getattr(self, name)}: give 0 or more")
-        for name in ("thickness", "edge_lr_multiplier"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"autolink: {name} is {getattr(self, name)}: give a number above 0")
-        for name in ("keep", "edge_share"):
-            if not 0 < getattr(self, name) <= 1:
-                raise UserError(f"autolink: {name} is {getattr(self, name)}: give a share above 0 and at most 1")
-        if self.feature_error not in ("squared", "absolute"):
-            raise UserError(f"autolink: feature_error is {self.feature_error!r}: give 'squared' or 'absolute'")
+        bounds.above_zero("autolink", self, "thickness", "edge_lr_multiplier")
+        bounds.share("autolink", self, "keep", "edge_share")
+        bounds.one_of("autolink", self, "feature_error", ("squared", "absolute"))
 
 
 class KeypointDetector(nn.Module):

@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from keypoint_perception.errors import UserError
+from training import bounds
 from training.heatmaps import axis_mean, concentration, gaussian_maps, separable_softmax, spatial_softmax
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
@@ -90,15 +90,13 @@ class IMMConfig:
     optimizer: OptimizerConfig = field(default_factory=_paper_optimizer)
 
     def __post_init__(self) -> None:
-        if self.keypoints < 1 or self.width < 1 or self.sigma <= 0:
-            raise UserError(
-                f"imm: keypoints {self.keypoints}, width {self.width}, sigma {self.sigma}: all must be positive"
-            )
+        """Raises UserError that names the first bad value."""
+        bounds.at_least("imm", self, keypoints=1, width=1)
+        bounds.above_zero("imm", self, "sigma")
         least = 2 if self.early_stride else 1
-        for name, low in (("map_stride", least), ("code_stride", max(least, self.output_stride)), ("output_stride", 1)):
-            value = getattr(self, name)
-            if not low <= value <= 64 or value & (value - 1):
-                raise UserError(f"imm: {name} is {value}: allowed are powers of two from {low} to 64")
+        bounds.power_of_two("imm", self, "map_stride", least, 64)
+        bounds.power_of_two("imm", self, "code_stride", max(least, self.output_stride), 64)
+        bounds.power_of_two("imm", self, "output_stride", 1, 64)
 
 
 class IMM(Method):
@@ -109,8 +107,7 @@ class IMM(Method):
     def __init__(self, config: IMMConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
         stride = max(config.map_stride, config.code_stride)
-        if any(side % stride or side < 2 * stride for side in input_size):
-            raise UserError(f"imm: input_size is {input_size}: both sides must be multiples of {stride}, at least two")
+        bounds.multiple("imm", "map_stride and code_stride", stride, input_size)
         self.config = config
         self.optimizer = config.optimizer
         self.keypoint_count = config.keypoints

@@ -30,11 +30,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from keypoint_perception.errors import UserError
+from training import bounds
 from training.heatmaps import concentration, expected_position, gaussian_maps, spatial_softmax
 from training.losses import difference
-from training.method import Batch, Detection, Method, OptimizerConfig, require_multiple
+from training.method import Batch, Detection, Method, OptimizerConfig
 from training.methods.feature_pyramid import FeaturePyramid
-from training.methods.transporter import CombineName, check_power_of_two, one_map
+from training.methods.transporter import CombineName, one_map
 from training.networks import Decoder, Encoder, NormName, conv_block
 from training.regularisation import Regularisation
 
@@ -95,18 +96,12 @@ class KeypointPyramidsConfig:
         if any(fine >= coarse for coarse, fine in pairwise(self.transport_channels)):
             channels = list(self.transport_channels)
             raise UserError(f"keypoint_pyramids: transport_channels are {channels}: give fewer to each finer level")
-        for name in ("width", "pyramid_width", "decoder_width", "decoder_least_width"):
-            if getattr(self, name) < 1:
-                raise UserError(f"keypoint_pyramids: {name} is {getattr(self, name)}: give 1 or more")
+        bounds.at_least("keypoint_pyramids", self, width=1, pyramid_width=1, decoder_width=1, decoder_least_width=1)
+        bounds.at_least("keypoint_pyramids", self, reconstruction=0, spring=0, transport=0)
+        bounds.above_zero("keypoint_pyramids", self, "sigma")
         least = 2 ** (levels - 1) * (2 if self.early_stride else 1)
-        check_power_of_two("keypoint_pyramids", "coarsest_stride", self.coarsest_stride, least, 64)
-        check_power_of_two("keypoint_pyramids", "output_stride", self.output_stride, 1, self.finest_stride)
-        if not self.sigma > 0:
-            raise UserError(f"keypoint_pyramids: sigma is {self.sigma}: give a number above 0")
-        if min(self.reconstruction, self.spring, *self.transport) < 0:
-            raise UserError(
-                "keypoint_pyramids: a weight of reconstruction, transport or spring is below 0: give 0 or more"
-            )
+        bounds.power_of_two("keypoint_pyramids", self, "coarsest_stride", least, 64)
+        bounds.power_of_two("keypoint_pyramids", self, "output_stride", 1, self.finest_stride)
 
     @property
     def finest_stride(self) -> int:
@@ -162,7 +157,7 @@ class KeypointPyramids(Method):
 
     def __init__(self, config: KeypointPyramidsConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
-        require_multiple("keypoint_pyramids", "coarsest_stride", config.coarsest_stride, input_size)
+        bounds.multiple("keypoint_pyramids", "coarsest_stride", config.coarsest_stride, input_size)
         self.config = config
         self.optimizer = config.optimizer
         self.keypoint_count = sum(config.keypoints)

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from keypoint_perception.errors import UserError
+from training import bounds
 from training.heatmaps import gaussian_maps, segment_distance
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, OptimizerConfig
@@ -119,24 +120,17 @@ class KeypointGANConfig:
 
     def __post_init__(self) -> None:
         """Raises UserError that names the first bad value."""
-        least = {"keypoints": 1, "width": 1, "discriminator_width": 1, "discriminator_halvings": 1, "scales": 1}
-        for name, low in (least | {"pool": 0, "pretrain_steps": 0, "perceptual": 0, "adversarial": 0}).items():
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise UserError(f"keypointgan: {name} is {value}: give {low} or more")
+        bounds.at_least("keypointgan", self, keypoints=1, width=1, scales=1)
+        bounds.at_least("keypointgan", self, discriminator_width=1, discriminator_halvings=1, pool=0)
+        bounds.at_least("keypointgan", self, pretrain_steps=0, perceptual=0, adversarial=0, finetune=0)
         for pair in self.edges or ():
             if len(set(pair)) != 2 or min(pair) < 0 or (self.keypoints and max(pair) >= self.keypoints):
                 allowed = f"two different joints of 0 to {self.keypoints - 1 if self.keypoints else 'keypoints - 1'}"
                 raise UserError(f"keypointgan: edges has {list(pair)}: allowed are {allowed}")
-        for name in ("line_width", "blob_sigma"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"keypointgan: {name} is {getattr(self, name)}: give a number above 0")
-        for name in ("code_stride", "heatmap_stride", "skeleton_stride"):
-            value, low = getattr(self, name), 1 if name == "skeleton_stride" else max(2, self.skeleton_stride)
-            if not low <= value <= 64 or value & (value - 1):
-                raise UserError(f"keypointgan: {name} is {value}: allowed are powers of two from {low} to 64")
-        if min(self.finetune) < 0:
-            raise UserError(f"keypointgan: finetune is {list(self.finetune)}: give two weights of 0 or more")
+        bounds.above_zero("keypointgan", self, "line_width", "blob_sigma")
+        bounds.power_of_two("keypointgan", self, "skeleton_stride", 1, 64)
+        for name in ("code_stride", "heatmap_stride"):
+            bounds.power_of_two("keypointgan", self, name, max(2, self.skeleton_stride), 64)
 
     @property
     def brightness(self) -> tuple[float, float]:

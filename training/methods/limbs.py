@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.limb_tree import depths, inner_limbs, is_chain, root_limbs
+from training import bounds
 from training.heatmaps import around_mode, heatmap_targets, spatial_softmax
 from training.method import Batch, Detection, Method, OptimizerConfig
 from training.methods import limb_ends
@@ -94,16 +95,9 @@ class LimbsConfig:
             least, most = getattr(self, name)
             if not 0 < least <= most:
                 raise UserError(f"limbs: {name} is {[least, most]}: give the least, above 0, and the most")
-        for name in ("body", "one_hue", "left_out"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"limbs: {name} is {getattr(self, name)}: give a probability")
-        for name in ("width", "drawn", "sigma"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"limbs: {name} is {getattr(self, name)}: give a number above 0")
-        if self.background_window < 3 or self.background_window % 2 == 0:
-            raise UserError(
-                f"limbs: background_window is {self.background_window}: give an odd number of pixels from 3"
-            )
+        bounds.share("limbs", self, "body", "one_hue", "left_out", zero=True)
+        bounds.above_zero("limbs", self, "width", "drawn", "sigma")
+        bounds.odd("limbs", self, "background_window", least=3)
 
     @property
     def joints(self) -> int:

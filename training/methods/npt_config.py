@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from keypoint_perception.errors import UserError
+from training import bounds
 from training.method import OptimizerConfig
 
 PSI_KERNELS = (7, 5, 3, 3, 3, 3, 3, 1)
@@ -97,28 +98,18 @@ class NptConfig:
 
     def __post_init__(self) -> None:
         """Raises UserError that names the first bad value."""
-        counts = ("points", "width", "background_size", "temperature_steps", "pyramid_levels", "line_samples", "stride")
-        for name in counts:
-            if getattr(self, name) < (2 if name == "points" else 1):
-                raise UserError(f"npt: {name} is {getattr(self, name)}: give at least {2 if name == 'points' else 1}")
-        if self.position not in ("categorical", "expectation"):
-            raise UserError(f"npt: position is {self.position!r}: give 'categorical' or 'expectation'")
+        bounds.at_least("npt", self, points=2, width=1, background_size=1, stride=1)
+        bounds.at_least("npt", self, temperature_steps=1, pyramid_levels=1, line_samples=1)
+        bounds.at_least("npt", self, reconstruction=0, contiguity=0, background=0, foreground=0, isometry=0)
+        bounds.at_least("npt", self, separation=0, near=0, joints=0, links=0, uniform=0, length=0, rigid=0)
+        bounds.at_least("npt", self, extent=0, belief=0, ramp_steps=0, points_steps=0)
+        bounds.above_zero("npt", self, "temperature", "final_temperature", "near_scale", "near_temperature")
+        bounds.above_zero("npt", self, "background_weight", "contrast", "isometry_reach", "separation_distance")
+        bounds.odd("npt", self, "contiguity_pool", "uniform_pool")
+        bounds.one_of("npt", self, "position", ("categorical", "expectation"))
+        bounds.share("npt", self, "power")
         for name in ("psi_widths", "psi_strides"):
             if len(getattr(self, name)) != len(PSI_KERNELS):
                 raise UserError(f"npt: {name} has {len(getattr(self, name))} entries: give {len(PSI_KERNELS)}")
-        for name in ("contiguity_pool", "uniform_pool"):
-            if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
-                raise UserError(f"npt: {name} is {getattr(self, name)}: give an odd number of pixels")
-        positive = ("temperature", "final_temperature", "near_scale", "near_temperature", "background_weight")
-        for name in (*positive, "contrast", "isometry_reach", "separation_distance"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"npt: {name} is {getattr(self, name)}: give a number above 0")
-        weights = ("reconstruction", "contiguity", "near", "joints", "links", "uniform", "length", "rigid", "belief")
-        more = ("background", "foreground", "isometry", "separation")
-        for name in (*weights, *more, "ramp_steps", "points_steps"):
-            if getattr(self, name) < 0:
-                raise UserError(f"npt: {name} is {getattr(self, name)}: give 0 or more")
-        if not 0 < self.power <= 1:
-            raise UserError(f"npt: power is {self.power}: give 0 < power <= 1")
         if not 0 <= self.length_range[0] < self.length_range[1]:
             raise UserError(f"npt: length_range is {self.length_range}: give 0 <= shortest < longest")

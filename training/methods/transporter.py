@@ -23,10 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from keypoint_perception.errors import UserError
+from training import bounds
 from training.heatmaps import axis_mean, concentration, gaussian_maps, separable_softmax, spatial_softmax
 from training.losses import difference
-from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints, require_multiple
+from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
 from training.networks import Decoder, Encoder, NormName
 from training.regularisation import Regularisation
 
@@ -73,19 +73,10 @@ class TransporterConfig:
 
     def __post_init__(self) -> None:
         """Raises UserError that names the first bad value."""
-        for name in ("keypoints", "width", "decoder_least_width"):
-            if getattr(self, name) < 1:
-                raise UserError(f"transporter: {name} is {getattr(self, name)}: give 1 or more")
-        check_power_of_two("transporter", "map_stride", self.map_stride, 2, 64)
-        check_power_of_two("transporter", "output_stride", self.output_stride, 1, self.map_stride)
-        if not self.sigma > 0:
-            raise UserError(f"transporter: sigma is {self.sigma}: give a number above 0")
-
-
-def check_power_of_two(method: str, name: str, value: int, least: int, most: int) -> None:
-    """Raises UserError unless `value` is a power of two from `least` to `most`."""
-    if not least <= value <= most or value & (value - 1):
-        raise UserError(f"{method}: {name} is {value}: allowed are powers of two from {least} to {most}")
+        bounds.at_least("transporter", self, keypoints=1, width=1, decoder_least_width=1)
+        bounds.above_zero("transporter", self, "sigma")
+        bounds.power_of_two("transporter", self, "map_stride", 2, 64)
+        bounds.power_of_two("transporter", self, "output_stride", 1, self.map_stride)
 
 
 def one_map(maps: Tensor, combine: CombineName = "union") -> Tensor:
@@ -109,7 +100,7 @@ class Transporter(Method):
 
     def __init__(self, config: TransporterConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
-        require_multiple("transporter", "map_stride", config.map_stride, input_size)
+        bounds.multiple("transporter", "map_stride", config.map_stride, input_size)
         self.config = config
         self.optimizer = config.optimizer
         self.keypoint_count = config.keypoints
