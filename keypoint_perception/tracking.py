@@ -4,13 +4,15 @@ A model that looks at single images cannot know which leg of a spider is the fir
 or by their colours, and changes its mind when the object turns. It overlooks a leg that another one covers, and counts
 the links of a chain anew in each image, wrongly where they lie in line. But a body keeps its limbs.
 
-This is for models that say for each image which joints of one tree the object has: their skeleton is predicted
-(`ModelInfo.adjacency` is None) and its edges join keypoints to the ones above them (`ModelInfo.parent`).
+`LimbTracker` is for models that say for each image which joints of one tree the object has: their skeleton is
+predicted (`ModelInfo.adjacency` is None) and its edges join keypoints to the ones above them (`ModelInfo.parent`). Of
+other models that predict a skeleton, `SteadySkeleton` finds the one that explains all images best.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +20,7 @@ import numpy as np
 from keypoint_perception.limb_tree import inner_limbs, is_chain
 from keypoint_perception.model import ModelInfo
 from keypoint_perception.observation import EDGE_THRESHOLD, Observation
+from keypoint_perception.steady_skeleton import SteadySkeleton
 
 _FAR = 0.25
 """What it costs to take a limb for one that was not seen before, or to miss one: a quarter of the image's width."""
@@ -29,6 +32,18 @@ _NEWEST = 0.1
 """Weight of an image in the mean length of a chain's links."""
 
 
+def body_tracker(info: ModelInfo, max_gap: float) -> Callable[[Observation, float], Observation]:
+    """What makes the observations of one camera, in the order of their times, those of one body.
+
+    info: of the model; one with a fixed skeleton needs nothing. max_gap: seconds after which the past no longer counts.
+    """
+    if info.adjacency is not None:
+        return lambda observation, time: observation
+    if any(above >= 0 for above in info.parent):
+        return LimbTracker(info, max_gap)
+    return SteadySkeleton(max_gap)
+
+
 class LimbTracker:
     """Follows the body in one camera's observations. A time that goes back, or a gap, starts it afresh."""
 
@@ -37,7 +52,6 @@ class LimbTracker:
         self._above = np.array(info.parent)
         self._linked = np.flatnonzero(self._above >= 0)
         self._outwards = self._linked[np.argsort(np.array(info.level)[self._linked], kind="stable")]
-        self._follows = info.adjacency is None and len(self._linked) > 0
         self._either_end = info.either_end
         self._limbs = [np.array(limbs) for limbs in info.alike]  # (L, M) each
         self._max_gap = max_gap
@@ -61,8 +75,6 @@ class LimbTracker:
         joint that this image does not show keeps its own low score and is put where it was last, seen from the joint
         above it; in a chain, where the lengths of its links put it.
         """
-        if not self._follows:
-            return observation
         if not 0 < time - self._time <= self._max_gap:
             self._start()
         self._time = time

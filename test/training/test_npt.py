@@ -274,10 +274,10 @@ def test_the_searched_skeleton_trains_psi_alone():
 
 def test_a_background_with_a_term_of_its_own_is_moved_by_nothing_else():
     batch = moving_dots(4)
-    method = build(background=1.0, foreground=1.0, isometry=1.0, separation=1.0, stride=2)
+    method = build(background=1.0, foreground=1.0, isometry=1.0, separation=1.0, equivariance=1.0, stride=2)
     terms = method.loss(batch, "main")
     assert touched(method, [terms["background"]]) == {"background"}
-    for name in ("reconstruction", "foreground", "isometry", "separation"):
+    for name in ("reconstruction", "foreground", "isometry", "separation", "equivariance"):
         assert touched(method, [method.loss(batch, "main")[name]]) == {"points"}, name
 
 

@@ -10,7 +10,7 @@ from keypoint_perception.backends import Backend
 from keypoint_perception.geometry import Viewport
 from keypoint_perception.model import Alike, Model
 from keypoint_perception.observation import EDGE_THRESHOLD, Observation
-from keypoint_perception.tracking import LimbTracker
+from keypoint_perception.tracking import body_tracker
 from training.evaluation.videos import LabelledVideo
 
 BATCH = 64
@@ -79,7 +79,7 @@ def predict(backend: Backend, model: Model, video: LabelledVideo, rng: np.random
 
 def _tracked(outputs: dict[str, np.ndarray], model: Model) -> dict[str, np.ndarray]:
     """A model's outputs for the frames of a video, as of one body; keypoints are normalised, 2 units wide."""
-    tracker = LimbTracker(model.info, max_gap=np.inf)
+    tracker = body_tracker(model.info, max_gap=np.inf)
     rows = zip(outputs["keypoints"], outputs["scores"], outputs["adjacency"], strict=True)
     followed = [tracker(Observation(*row, image_size=(2, 2)), time) for time, row in enumerate(rows)]
     return {name: np.stack([getattr(seen, name) for seen in followed]) for name in outputs}

@@ -23,6 +23,8 @@ What the paper leaves open is an option with a note in `training.methods.npt_con
   and `foreground` draws points onto what B does not explain, from any distance.
 - Nothing in Eq. 1 keeps a point in its place on a body of one colour, or two points from one place. `isometry` does the
   first, better than Eq. 2, which knows near from far only; `separation`, from `training.regularisation`, the second.
+- Nor does anything in Eq. 1 keep the topmost point on the head when the head goes down. `equivariance` turns the object
+  before its background and asks the points to turn along (`training.equivariance`).
 - With `stride` 2, π, B, ψ and the transport work on images of half the size, at less than half the cost.
 """
 
@@ -36,6 +38,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from keypoint_perception.errors import UserError
+from training.equivariance import equivariance_loss, random_turns, turned
 from training.heatmaps import around_mode, expected_position, gaussian_maps, spatial_softmax
 from training.losses import difference, pyramid_mse
 from training.method import Batch, Detection, Method
@@ -61,6 +64,8 @@ from training.methods.skeleton_search import changes, explained, greedy_tree, li
 from training.networks import UNet
 from training.regularisation import crowding
 
+TURNED_SCALE = 0.2
+"""By how much `equivariance` makes images larger or smaller, at most."""
 SEARCHED_WEIGHT = 10.0
 """Of the cross-entropy with the links that the search finds; most links of most images are none."""
 
@@ -126,6 +131,19 @@ class Npt(Method):
         if config.contiguity:
             contiguity = contiguity_loss(source_maps, target_maps, config.contiguity_pool)
             terms["contiguity"] = config.contiguity * contiguity
+        terms |= self._more_terms(images, frames, background, logits, maps)
+        if self.step >= config.points_steps:
+            if config.search:
+                terms["skeleton"] = SEARCHED_WEIGHT * self._searched(source, frames, logits.detach())
+            else:
+                terms |= self._skeleton_terms(source, source_maps, target_maps)
+        return terms
+
+    def _more_terms(
+        self, images: Tensor, frames: Tensor, background: Tensor, logits: Tensor, maps: Tensor
+    ) -> dict[str, Tensor]:
+        """Those of points and background that the paper does not have: images (2B, 3, H, W), all else of these."""
+        config, terms = self.config, {}
         if config.background:
             terms["background"] = config.background * difference(background, frames, power=1)
         if config.foreground:
@@ -137,12 +155,19 @@ class Npt(Method):
                 terms["isometry"] = config.isometry * isometry_loss(points, config.isometry_reach)
             if config.separation:
                 terms["separation"] = config.separation * crowding(points, config.separation_distance)
-        if self.step >= config.points_steps:
-            if config.search:
-                terms["skeleton"] = SEARCHED_WEIGHT * self._searched(source, frames, logits.detach())
-            else:
-                terms |= self._skeleton_terms(source, source_maps, target_maps)
+        if config.equivariance:
+            terms["equivariance"] = config.equivariance * self._equivariance(images, background, logits)
         return terms
+
+    def _equivariance(self, images: Tensor, background: Tensor, logits: Tensor) -> Tensor:
+        """How far points are from where turns of the object take them: the targets of images (2B, 3, H, W), their B(x)
+        and logits."""
+        images, background, logits = (x.chunk(2)[1] for x in (images, background.detach(), logits))
+        turns = random_turns(images, self.config.turn, TURNED_SCALE)
+        object_map = foreground_map(self._shrunk(images), background, self.config.contrast)
+        in_turned = self.points(turned(images, object_map[:, None], background, turns))
+        points, points_when_turned = (expected_position(spatial_softmax(x)) for x in (logits, in_turned))
+        return equivariance_loss(points, points_when_turned, turns)
 
     def _shrunk(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, 3, H / stride, W / stride)."""

@@ -37,6 +37,10 @@ class NptConfig:
     """Weight of the change of distances between points that are close in a frame, see there. Not in the paper."""
     isometry_reach: float = 0.3
     """Distance in [-1, 1] units up to which points are close."""
+    equivariance: float = 0.0
+    """Weight of how far points are from where a turn of the image takes them, see there. Not in the paper."""
+    turn: float = 180.0
+    """Degrees up to which `equivariance` turns images, either way."""
     separation: float = 0.0
     """Weight of points that are in one place, see there. Not in the paper."""
     separation_distance: float = 0.06
@@ -102,7 +106,7 @@ class NptConfig:
         bounds.at_least("npt", self, temperature_steps=1, pyramid_levels=1, line_samples=1)
         bounds.at_least("npt", self, reconstruction=0, contiguity=0, background=0, foreground=0, isometry=0)
         bounds.at_least("npt", self, separation=0, near=0, joints=0, links=0, uniform=0, length=0, rigid=0)
-        bounds.at_least("npt", self, extent=0, belief=0, ramp_steps=0, points_steps=0)
+        bounds.at_least("npt", self, extent=0, belief=0, ramp_steps=0, points_steps=0, equivariance=0, turn=0)
         bounds.above_zero("npt", self, "temperature", "final_temperature", "near_scale", "near_temperature")
         bounds.above_zero("npt", self, "background_weight", "contrast", "isometry_reach", "separation_distance")
         bounds.odd("npt", self, "contiguity_pool", "uniform_pool")

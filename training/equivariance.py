@@ -1,0 +1,53 @@
+"""Equivariance: the keypoints of a turned image are the turned keypoints of the image.
+
+A network that is never asked for this may number keypoints by where they are, the topmost first; then an object that
+turns around hands its keypoints from one part to another. Where whole images are turned, "nearest to the sky" is as
+equivariant as "the head", so only the object is turned, before a background that stays.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def random_turns(images: Tensor, degrees: float, scale: float) -> Tensor:
+    """(B, 2, 2) matrices A that turn images (B, 3, H, W) about their centre, p -> A p in normalised coordinates.
+
+    By an angle up to `degrees` either way, and larger or smaller by a factor of up to 1 + `scale`; all uniform, the
+    factor in its logarithm.
+    """
+    batch, (height, width) = len(images), images.shape[-2:]
+    angle, size = 2 * torch.rand(2, batch, device=images.device) - 1
+    angle, size = math.radians(degrees) * angle, (math.log1p(scale) * size).exp()
+    cos, sin = size * angle.cos(), size * angle.sin()
+    aspect = (width - 1) / (height - 1)  # a turn in pixels
+    return torch.stack((cos, -sin / aspect, sin * aspect, cos), dim=-1).view(batch, 2, 2)
+
+
+def turned(images: Tensor, object_map: Tensor, background: Tensor, turns: Tensor) -> Tensor:
+    """Images (B, 3, H, W) whose object is turned by `turns` (B, 2, 2).
+
+    object_map (B, 1, H', W') in [0, 1] says where the object is, background (B, 3, H', W') what is behind it.
+    """
+    size = list(images.shape[-2:])
+    mask, behind = (F.interpolate(x, size, mode="bilinear", align_corners=False) for x in (object_map, background))
+    without = images + mask * (behind - images)
+    back = F.pad(torch.linalg.inv(turns), (0, 1))
+    where = F.affine_grid(back, list(images.shape), align_corners=True)
+    mask, images = F.grid_sample(torch.cat((mask, images), dim=1), where, align_corners=True).split((1, 3), dim=1)
+    return without + mask * (images - without)
+
+
+def equivariance_loss(points: Tensor, points_when_turned: Tensor, turns: Tensor) -> Tensor:
+    """Mean ‖A u - u'‖ over the points whose place A u is within the turned image.
+
+    points u (B, K, 2) of the images, points_when_turned u' (B, K, 2) of the turned ones, turns A (B, 2, 2).
+    """
+    expected = points @ turns.transpose(1, 2)
+    inside = (expected.detach().abs() <= 1).all(dim=-1)
+    apart = ((expected - points_when_turned).square().sum(dim=-1) + 1e-8).sqrt()
+    return (apart * inside).sum() / inside.sum().clamp_min(1)
