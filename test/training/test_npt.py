@@ -275,10 +275,23 @@ def test_the_searched_skeleton_trains_psi_alone():
 def test_a_background_with_a_term_of_its_own_is_moved_by_nothing_else():
     batch = moving_dots(4)
     method = build(background=1.0, foreground=1.0, isometry=1.0, separation=1.0, equivariance=1.0, stride=2)
+    method.step = method.config.equivariance_steps
     terms = method.loss(batch, "main")
     assert touched(method, [terms["background"]]) == {"background"}
     for name in ("reconstruction", "foreground", "isometry", "separation", "equivariance"):
         assert touched(method, [method.loss(batch, "main")[name]]) == {"points"}, name
+
+
+def test_equivariance_grows_to_its_weight():
+    batch, values = moving_dots(2), []
+    for step in (0, 2, 4, 8):
+        method = build(equivariance=3.0, equivariance_steps=4, points_steps=10**6)
+        method.step = step
+        torch.manual_seed(1)
+        values.append(method.loss(batch, "main")["equivariance"].item())
+    assert values[0] == 0
+    assert values[1] == pytest.approx(values[2] / 2, rel=0.05)
+    assert values[3] == pytest.approx(values[2], rel=0.05)
 
 
 def test_maps_are_smaller_than_the_image_by_the_stride():

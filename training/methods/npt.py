@@ -24,7 +24,9 @@ What the paper leaves open is an option with a note in `training.methods.npt_con
 - Nothing in Eq. 1 keeps a point in its place on a body of one colour, or two points from one place. `isometry` does the
   first, better than Eq. 2, which knows near from far only; `separation`, from `training.regularisation`, the second.
 - Nor does anything in Eq. 1 keep the topmost point on the head when the head goes down. `equivariance` turns the object
-  before its background and asks the points to turn along (`training.equivariance`).
+  before its background and asks the points to turn along (`training.equivariance`). Only the points of the turned image
+  are asked, and not from the first step: where the two ends of an object look alike, all points could only agree to
+  meet in its middle.
 - With `stride` 2, π, B, ψ and the transport work on images of half the size, at less than half the cost.
 """
 
@@ -156,13 +158,14 @@ class Npt(Method):
             if config.separation:
                 terms["separation"] = config.separation * crowding(points, config.separation_distance)
         if config.equivariance:
-            terms["equivariance"] = config.equivariance * self._equivariance(images, background, logits)
+            ramp = min(1.0, self.step / config.equivariance_steps)
+            terms["equivariance"] = config.equivariance * ramp * self._equivariance(images, background, logits)
         return terms
 
     def _equivariance(self, images: Tensor, background: Tensor, logits: Tensor) -> Tensor:
         """How far points are from where turns of the object take them: the targets of images (2B, 3, H, W), their B(x)
         and logits."""
-        images, background, logits = (x.chunk(2)[1] for x in (images, background.detach(), logits))
+        images, background, logits = (x.detach().chunk(2)[1] for x in (images, background, logits))
         turns = random_turns(images, self.config.turn, TURNED_SCALE)
         object_map = foreground_map(self._shrunk(images), background, self.config.contrast)
         in_turned = self.points(turned(images, object_map[:, None], background, turns))

@@ -39,6 +39,8 @@ class NptConfig:
     """Distance in [-1, 1] units up to which points are close."""
     equivariance: float = 0.0
     """Weight of how far points are from where a turn of the image takes them, see there. Not in the paper."""
+    equivariance_steps: int = 4000
+    """`equivariance` grows linearly from 0 over so many steps; points that have not found a place yet would meet."""
     turn: float = 180.0
     """Degrees up to which `equivariance` turns images, either way."""
     separation: float = 0.0
@@ -103,7 +105,7 @@ class NptConfig:
     def __post_init__(self) -> None:
         """Raises UserError that names the first bad value."""
         bounds.at_least("npt", self, points=2, width=1, background_size=1, stride=1)
-        bounds.at_least("npt", self, temperature_steps=1, pyramid_levels=1, line_samples=1)
+        bounds.at_least("npt", self, temperature_steps=1, equivariance_steps=1, pyramid_levels=1, line_samples=1)
         bounds.at_least("npt", self, reconstruction=0, contiguity=0, background=0, foreground=0, isometry=0)
         bounds.at_least("npt", self, separation=0, near=0, joints=0, links=0, uniform=0, length=0, rigid=0)
         bounds.at_least("npt", self, extent=0, belief=0, ramp_steps=0, points_steps=0, equivariance=0, turn=0)
