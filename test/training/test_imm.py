@@ -157,7 +157,7 @@ def test_early_stride_gives_the_same_map_size_with_a_block_less():
 @pytest.mark.parametrize(
     ("changes", "size", "message"),
     [
-        ({"keypoints": 0}, (32, 32), "keypoints 0"),
+        ({"keypoints": 0}, (32, 32), "keypoints is 0: give 1 or more"),
         ({"map_stride": 3}, (32, 32), "map_stride is 3: allowed are powers of two"),
         ({"code_stride": 2, "output_stride": 4}, (32, 32), "code_stride is 2: allowed are powers of two from 4"),
         ({}, (30, 32), "input_size"),

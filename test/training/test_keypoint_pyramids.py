@@ -151,7 +151,7 @@ def test_reference_gets_no_gradient_through_transport() -> None:
         ({"keypoints": (10,)}, "transport_channels has 2 entries for 1 levels"),
         ({"transport_channels": (32, 32)}, "fewer to each finer level"),
         ({"coarsest_stride": 1}, "powers of two from 2 to 64"),
-        ({"spring": -1.0}, "below 0"),
+        ({"spring": -1.0}, "spring is -1.0: give 0 or more"),
     ],
 )
 def test_bad_options_are_refused_with_the_allowed_ones(options: dict, text: str) -> None:

@@ -281,20 +281,21 @@ def test_legs_are_found_however_many_there_are():
     method, batch = Limbs(config, (32, 32)), frames()
     assert method.network.offsets.out_channels == 2 and method.single.tolist() == [0]
     optimizer = torch.optim.Adam(method.parameters(), 3e-3)
-    for _ in range(200):
+    for _ in range(400):
         optimizer.zero_grad()
         sum(method.loss(batch, "main").values()).backward()
         optimizer.step()
     method.eval()
-    images, figures = method.figures(batch)
-    with torch.no_grad():
-        found = method.detect(images)
     near, counts = [], []
-    for keypoints, scores, figure in zip(found.keypoints.numpy(), found.scores.numpy(), figures, strict=True):
-        true = figure.joints[1:][np.isfinite(figure.joints[1:, 0])]
-        likely = keypoints[1:][np.argsort(-scores[1:])[: len(true)]]
-        near += list(np.linalg.norm(true[:, None] - likely[None], axis=-1).min(axis=1) < 0.2)
-        counts.append((len(true), scores[1:].sum()))
+    for _ in range(8):  # 0.90 to 0.95 are near with four seeds; of one batch alone by luck fewer
+        images, figures = method.figures(batch)
+        with torch.no_grad():
+            found = method.detect(images)
+        for keypoints, scores, figure in zip(found.keypoints.numpy(), found.scores.numpy(), figures, strict=True):
+            true = figure.joints[1:][np.isfinite(figure.joints[1:, 0])]
+            likely = keypoints[1:][np.argsort(-scores[1:])[: len(true)]]
+            near += list(np.linalg.norm(true[:, None] - likely[None], axis=-1).min(axis=1) < 0.2)
+            counts.append((len(true), scores[1:].sum()))
     assert np.mean(near) > 0.8, "the likeliest ends are those of the legs"
     assert np.corrcoef(np.array(counts).T)[0, 1] > 0.5, "more legs are more ends"
 
