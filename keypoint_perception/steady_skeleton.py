@@ -39,7 +39,7 @@ class SteadySkeleton:
         self._links: list[np.ndarray] = []
         """M times (L, 2), the links of the remembered skeletons."""
         self._points: list[np.ndarray] = []
-        """M times (K, 2), in half widths of the image."""
+        """M times (K,) x + iy, in half widths of the image."""
         self._cost = np.zeros((_REMEMBERED, _REMEMBERED))
         """(M, M) of each skeleton in each image."""
 
@@ -67,7 +67,7 @@ class SteadySkeleton:
         edges = observation.edges()
         if len(edges) == 0 or not np.isfinite(observation.keypoints).all():
             return
-        points = observation.keypoints * (2 / observation.image_size[0])
+        points = observation.keypoints @ np.array([1, 1j], np.complex64) * (2 / observation.image_size[0])
         place = self._count % _REMEMBERED
         self._count += 1
         self._seen[place : place + 1] = [observation]
@@ -84,11 +84,10 @@ class SteadySkeleton:
 
 
 def _distances_and_prices(points: np.ndarray, links: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(…, L, K) from each link to each point, and (…, L) what the links cost: points (…, K, 2), links (L, 2)."""
-    start = points[..., links[:, 0], None, :]  # (…, L, 1, 2)
-    along = points[..., links[:, 1], None, :] - start
-    squared = (along**2).sum(axis=-1)  # (…, L, 1)
-    from_start = points[..., None, :, :] - start  # (…, L, K, 2)
-    part = np.clip((from_start * along).sum(axis=-1) / np.maximum(squared, 1e-12), 0, 1)
-    distance = np.linalg.norm(from_start - part[..., None] * along, axis=-1)
-    return distance, _LINK + _LENGTH * np.sqrt(squared[..., 0])
+    """(…, L, K) from each link to each point, and (…, L) what the links cost: points (…, K) x + iy, links (L, 2)."""
+    start = points[..., links[:, 0], None]  # (…, L, 1)
+    along = points[..., links[:, 1], None] - start
+    length = np.abs(along)
+    from_start = points[..., None, :] - start  # (…, L, K)
+    part = np.clip((from_start * along.conj()).real / np.maximum(length**2, 1e-12), 0, 1)
+    return np.abs(from_start - part * along), _LINK + _LENGTH * length[..., 0]
