@@ -48,6 +48,6 @@ def equivariance_loss(points: Tensor, points_when_turned: Tensor, turns: Tensor)
     points u (B, K, 2) of the images, points_when_turned u' (B, K, 2) of the turned ones, turns A (B, 2, 2).
     """
     expected = points @ turns.transpose(1, 2)
-    inside = (expected.detach().abs() <= 1).all(dim=-1)
+    inside = (expected.abs() <= 1).all(dim=-1)
     apart = ((expected - points_when_turned).square().sum(dim=-1) + 1e-8).sqrt()
     return (apart * inside).sum() / inside.sum().clamp_min(1)

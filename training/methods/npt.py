@@ -105,7 +105,8 @@ class Npt(Method):
         maps, position = self._locate(self.points(image))
         strength = self.skeleton(frames, maps).sigmoid()
         if self.config.search:
-            cover, cost = self._energy(frames, maps, position)
+            object_map = foreground_map(frames, self.background(frames), self.config.contrast)
+            cover, cost = self._energy(object_map, maps, position)
             strength = 0.5 * (strength + self._tree(2 * cover, 2 * cost, strength.float(), thorough=True))
         adjacency = as_matrix(strength, self.pairs, self.keypoint_count)
         root = torch.full_like(position[..., 0], -1, dtype=torch.long)
@@ -133,23 +134,25 @@ class Npt(Method):
         if config.contiguity:
             contiguity = contiguity_loss(source_maps, target_maps, config.contiguity_pool)
             terms["contiguity"] = config.contiguity * contiguity
-        terms |= self._more_terms(images, frames, background, logits, maps)
+        object_map = foreground_map(frames, background.detach(), config.contrast)
+        if config.background:
+            terms["background"] = config.background * difference(background, frames, power=1)
+        terms |= self._point_terms(maps, object_map)
+        if config.equivariance:
+            ramp = min(1.0, self.step / config.equivariance_steps)
+            apart = self._equivariance(images, object_map, background, logits)
+            terms["equivariance"] = config.equivariance * ramp * apart
         if self.step >= config.points_steps:
             if config.search:
-                terms["skeleton"] = SEARCHED_WEIGHT * self._searched(source, frames, logits.detach())
+                terms["skeleton"] = SEARCHED_WEIGHT * self._searched(source, object_map, logits.detach())
             else:
                 terms |= self._skeleton_terms(source, source_maps, target_maps)
         return terms
 
-    def _more_terms(
-        self, images: Tensor, frames: Tensor, background: Tensor, logits: Tensor, maps: Tensor
-    ) -> dict[str, Tensor]:
-        """Those of points and background that the paper does not have: images (2B, 3, H, W), all else of these."""
+    def _point_terms(self, maps: Tensor, object_map: Tensor) -> dict[str, Tensor]:
+        """What the paper does not ask of points: maps (2B, P, H, W) of sources and targets, object map (2B, H, W)."""
         config, terms = self.config, {}
-        if config.background:
-            terms["background"] = config.background * difference(background, frames, power=1)
         if config.foreground:
-            object_map = foreground_map(frames, background.detach(), config.contrast)
             terms["foreground"] = config.foreground * foreground_loss(maps, object_map)
         if config.isometry or config.separation:
             points = expected_position(maps)
@@ -157,17 +160,16 @@ class Npt(Method):
                 terms["isometry"] = config.isometry * isometry_loss(points, config.isometry_reach)
             if config.separation:
                 terms["separation"] = config.separation * crowding(points, config.separation_distance)
-        if config.equivariance:
-            ramp = min(1.0, self.step / config.equivariance_steps)
-            terms["equivariance"] = config.equivariance * ramp * self._equivariance(images, background, logits)
         return terms
 
-    def _equivariance(self, images: Tensor, background: Tensor, logits: Tensor) -> Tensor:
-        """How far points are from where turns of the object take them: the targets of images (2B, 3, H, W), their B(x)
-        and logits."""
-        images, background, logits = (x.detach().chunk(2)[1] for x in (images, background, logits))
+    def _equivariance(self, images: Tensor, object_map: Tensor, background: Tensor, logits: Tensor) -> Tensor:
+        """How far points are from where turns of the object take them, in the targets of images (2B, 3, H, W).
+
+        object_map (2B, H', W'), B(x) and logits are those of the images.
+        """
+        of_targets = (x.detach().chunk(2)[1] for x in (images, object_map, background, logits))
+        images, object_map, background, logits = of_targets
         turns = random_turns(images, self.config.turn, TURNED_SCALE)
-        object_map = foreground_map(self._shrunk(images), background, self.config.contrast)
         in_turned = self.points(turned(images, object_map[:, None], background, turns))
         points, points_when_turned = (expected_position(spatial_softmax(x)) for x in (logits, in_turned))
         return equivariance_loss(points, points_when_turned, turns)
@@ -197,24 +199,27 @@ class Npt(Method):
             "length": config.length * length,
         }
 
-    def _searched(self, source: Tensor, frames: Tensor, logits: Tensor) -> Tensor:
-        """Cross-entropy of ψ's links of the source with the tree that explains the points of both frames best."""
+    def _searched(self, source: Tensor, object_map: Tensor, logits: Tensor) -> Tensor:
+        """Cross-entropy of ψ's links of the source with the tree that explains the points of both frames best.
+
+        object_map (2B, H, W) and logits are of sources and targets.
+        """
         config = self.config
         maps, points = self._locate(logits)
         strength = self.skeleton(source, maps[: len(source)])
         with torch.no_grad():
-            cover, cost = self._energy(frames, maps, points)
+            cover, cost = self._energy(object_map, maps, points)
             cover, (of_source, of_target) = torch.cat(cover.chunk(2), dim=2), cost.chunk(2)
             cost = of_source + of_target + config.rigid * changes(points, self.pairs)
             found = self._tree(cover, cost, strength.float().sigmoid())
         return F.binary_cross_entropy_with_logits(strength, found.to(strength))
 
-    def _energy(self, frames: Tensor, maps: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    def _energy(self, object_map: Tensor, maps: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """What each link explains of each frame, (B, E, Q), and costs there, (B, E).
 
-        frames (B, 3, H, W), maps (B, P, H, W), points (B, P, 2).
+        object_map (B, H, W), maps (B, P, H, W), points (B, P, 2).
         """
-        maps, object_map = maps.float(), foreground_map(frames, self.background(frames), self.config.contrast)
+        maps = maps.float()
         needed = object_share(maps, object_map)
         cover = explained(needed, points, self.pairs, self.config)
         return cover, link_costs(maps, needed, points, self.pairs, self.config)
