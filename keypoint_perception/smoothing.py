@@ -146,8 +146,7 @@ class Follower:
         """The observation of the image taken at `time` seconds, smoothed, and (K,) uint8 State."""
         if observation.image_size != self._size:
             self._start(observation.image_size)
-        if self._as_body is not None:
-            observation = self._as_body(observation, time)
+        observation = self._as_body(observation, time)
         states = self._track(observation.keypoints, observation.scores, time, observation.image_size, threshold)
         if self._smooth is not None:
             smoothed = self._smooth(observation.keypoints, time, observation.image_size[0])
@@ -157,7 +156,7 @@ class Follower:
     def _start(self, size: tuple[int, int]) -> None:
         """Nothing is known of images of `size`; what is known of others is in other pixels."""
         self._size = size
-        self._as_body = None if self._info is None else body_tracker(self._info, self._max_gap)
+        self._as_body = body_tracker(self._info, self._max_gap)
         self._track = StateTracker(self._max_gap)
         self._smooth = None if self._smoothing is None else OneEuro(self._smoothing, self._max_gap)
 

@@ -76,11 +76,14 @@ class SteadySkeleton:
         known = len(self._seen)
         first = np.cumsum([0, *(len(links) for links in self._links[:-1])])
         distance, price = _distances_and_prices(points, np.concatenate(self._links))
-        unexplained = 1 - np.exp(-np.minimum.reduceat(distance, first) / _NEAR)  # (M, K)
-        self._cost[:known, place] = unexplained.sum(axis=1) + np.add.reduceat(price, first)
+        self._cost[:known, place] = _unexplained(np.minimum.reduceat(distance, first)) + np.add.reduceat(price, first)
         distance, price = _distances_and_prices(np.stack(self._points), edges)
-        unexplained = 1 - np.exp(-distance.min(axis=1) / _NEAR)
-        self._cost[place, :known] = unexplained.sum(axis=1) + price.sum(axis=1)
+        self._cost[place, :known] = _unexplained(distance.min(axis=1)) + price.sum(axis=1)
+
+
+def _unexplained(distance: np.ndarray) -> np.ndarray:
+    """(M,) how many points are not explained: distances (M, K) from points to the nearest link."""
+    return (1 - np.exp(-distance / _NEAR)).sum(axis=1)
 
 
 def _distances_and_prices(points: np.ndarray, links: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

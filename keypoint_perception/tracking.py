@@ -32,12 +32,13 @@ _NEWEST = 0.1
 """Weight of an image in the mean length of a chain's links."""
 
 
-def body_tracker(info: ModelInfo, max_gap: float) -> Callable[[Observation, float], Observation]:
+def body_tracker(info: ModelInfo | None, max_gap: float) -> Callable[[Observation, float], Observation]:
     """What makes the observations of one camera, in the order of their times, those of one body.
 
-    info: of the model; one with a fixed skeleton needs nothing. max_gap: seconds after which the past no longer counts.
+    info: of the model; where it is unknown, or its skeleton is fixed, they stay as they are. max_gap: seconds after
+    which the past no longer counts.
     """
-    if info.adjacency is not None:
+    if info is None or info.adjacency is not None:
         return lambda observation, time: observation
     if any(above >= 0 for above in info.parent):
         return LimbTracker(info, max_gap)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from keypoint_perception.errors import UserError
@@ -14,7 +13,8 @@ def at_least(owner: str, options: Any, **least: float) -> None:
         value = getattr(options, name)
         entries = value if isinstance(value, (tuple, list)) else (value,)
         if any(entry is not None and not entry >= low for entry in entries):
-            raise UserError(f"{owner}: {name} is {_shown(value)}: give {low} or more")
+            shown = list(value) if isinstance(value, tuple) else value
+            raise UserError(f"{owner}: {name} is {shown}: give {low} or more")
 
 
 def above_zero(owner: str, options: Any, *names: str) -> None:
@@ -47,11 +47,11 @@ def power_of_two(owner: str, options: Any, name: str, least: int, most: int) -> 
         raise UserError(f"{owner}: {name} is {value}: allowed are powers of two from {least} to {most}")
 
 
-def one_of(owner: str, options: Any, name: str, allowed: Iterable[str]) -> None:
+def one_of(owner: str, options: Any, name: str, allowed: tuple[str, ...]) -> None:
     """Raises UserError unless the named option is one of the words `allowed`."""
     value = getattr(options, name)
-    if value not in (words := tuple(allowed)):
-        raise UserError(f"{owner}: {name} is {value!r}: give {' or '.join(repr(word) for word in words)}")
+    if value not in allowed:
+        raise UserError(f"{owner}: {name} is {value!r}: give {' or '.join(repr(word) for word in allowed)}")
 
 
 def multiple(owner: str, option: str, stride: int, input_size: tuple[int, int]) -> None:
@@ -61,7 +61,3 @@ def multiple(owner: str, option: str, stride: int, input_size: tuple[int, int]) 
             f"{owner}: input_size is {input_size}: both sides must be multiples of {option} ({stride})"
             " and at least two of it"
         )
-
-
-def _shown(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
