@@ -12,6 +12,7 @@ import keypoint_perception
 from keypoint_perception.backends import open_backend
 from keypoint_perception.errors import UserError
 from keypoint_perception.geometry import Viewport
+from keypoint_perception.link_colours import LinkColours
 from keypoint_perception.model import Model, read_model
 from keypoint_perception.observation import Observation
 
@@ -36,6 +37,7 @@ class Detector:
         """
         self.model = model if isinstance(model, Model) else read_model(model)
         self.backend = open_backend(backend, self.model, threads=threads, log=log)
+        self._colours = LinkColours(self.model.info)
         adjacency = self.model.info.adjacency
         self._static_adjacency = None if adjacency is None else np.asarray(adjacency, np.float32)
         if self._static_adjacency is not None:
@@ -67,6 +69,7 @@ class Detector:
                 scores=np.clip(outputs["scores"][i], 0, 1),
                 adjacency=outputs["adjacency"][i] if self._static_adjacency is None else self._static_adjacency,
                 image_size=image.shape[1::-1],
+                colours=self._colours(batch[i], outputs["keypoints"][i]),
             )
             for i, (image, viewport) in enumerate(zip(images, viewports, strict=True))
         ]

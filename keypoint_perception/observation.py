@@ -27,6 +27,8 @@ class Observation:
     """(K, K) float32 in [0, 1], symmetric, zero diagonal."""
     image_size: tuple[int, int]
     """(width, height) of the image in pixels."""
+    colours: np.ndarray | None = None
+    """(K, 3) float32 in [0, 1], of the link above each keypoint, whatever the light; None where nothing needs them."""
 
     def edges(self, threshold: float = EDGE_THRESHOLD) -> np.ndarray:
         """The (E, 2) int pairs (i, j), i < j, whose adjacency is at least `threshold`, in lexicographic order."""

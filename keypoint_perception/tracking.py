@@ -2,7 +2,8 @@
 
 A model that looks at single images cannot know which leg of a spider is the first: it numbers legs by where they are,
 or by their colours, and changes its mind when the object turns. It overlooks a leg that another one covers, and counts
-the links of a chain anew in each image, wrongly where they lie in line. But a body keeps its limbs.
+the links of a chain anew in each image, wrongly where they lie in line. But a body keeps its limbs, and a limb its
+colours (`link_colours`).
 
 `LimbTracker` is for models that say for each image which joints of one tree the object has: their skeleton is
 predicted (`ModelInfo.adjacency` is None) and its edges join keypoints to the ones above them (`ModelInfo.parent`). Of
@@ -29,7 +30,10 @@ _MOST_SURE = 0.95
 _REMEMBERED = 20
 """So many images in which a joint is surely there are outweighed by as many in which it is surely not."""
 _NEWEST = 0.1
-"""Weight of an image in the mean length of a chain's links."""
+"""Weight of an image in running means: of the lengths of a chain's links, of a limb's colours."""
+_COLOUR = 0.35
+"""Limbs whose colours differ by 1 (red and yellow) are as unlike one another as two that are so far apart, as a share
+of the image's width."""
 
 
 def body_tracker(info: ModelInfo | None, max_gap: float) -> Callable[[Observation, float], Observation]:
@@ -66,6 +70,7 @@ class LimbTracker:
         count = len(self._above)
         self._evidence = np.zeros(count)
         self._last = np.full((count, 2), np.nan)
+        self._colours = np.full((count, 3), np.nan)
         self._reach = np.full((count, 2), np.nan)
         self._chain = _Chain(self._either_end) if is_chain(self._above) else None
 
@@ -85,21 +90,34 @@ class LimbTracker:
             return self._as_body(observation, *self._chain(observation.keypoints, observation.scores, there))
         order = self._order(observation)
         keypoints, scores = observation.keypoints[order], observation.scores[order]
+        if observation.colours is not None:
+            self._recolour(observation.colours[order], scores >= EDGE_THRESHOLD)
         self._believe(scores)
         self._hold(keypoints, scores >= EDGE_THRESHOLD, self._evidence > 0)
         return self._as_body(observation, keypoints, scores)
 
     def _order(self, observation: Observation) -> np.ndarray:
-        """(K,) the keypoints in the order in which limbs lie nearest to where they were."""
+        """(K,) the keypoints in the order in which limbs are most like those before, in place and colours."""
         order = np.arange(len(self._above))
         there = self._evidence > 0 if self._evidence.any() else observation.scores >= EDGE_THRESHOLD
         if self._body is None or not np.array_equal(there, self._body):
             self._body, self._inner = there, inner_limbs(self._above, there)
+        width = observation.image_size[0]
         for limbs in (*self._limbs, *self._inner):
             seen = observation.scores[limbs].min(axis=1) >= EDGE_THRESHOLD
-            far = _FAR * observation.image_size[0]
-            order[limbs] = limbs[_nearest(self._last[limbs], observation.keypoints[limbs], seen, far)]
+            known = np.isfinite(self._last[limbs[:, 0], 0])
+            unlike = _unlike(self._last[limbs], observation.keypoints[limbs])
+            if observation.colours is not None:
+                faded = np.nan_to_num(_unlike(self._colours[limbs], observation.colours[limbs]))
+                unlike = unlike + _COLOUR * width * faded
+            order[limbs] = limbs[_assigned(unlike, known, seen, _FAR * width)]
         return order
+
+    def _recolour(self, colours: np.ndarray, seen: np.ndarray) -> None:
+        """Remembers the colours (K, 3) of links that are seen (K,)."""
+        usual = self._colours
+        changed = np.where(np.isnan(usual), colours, usual + _NEWEST * (colours - usual))
+        self._colours[seen] = changed[seen]
 
     def _believe(self, scores: np.ndarray) -> None:
         """Adds up, joint by joint, the log odds that it is there: scores (K,), of which NaN says nothing."""
@@ -173,20 +191,22 @@ class _Chain:
             self._shares[len(chain)] = usual + _NEWEST * (shares - usual)
 
 
-def _nearest(last: np.ndarray, found: np.ndarray, seen: np.ndarray, far: float) -> np.ndarray:
-    """(L,) for each limb, last seen at `last` (L, M, 2), which of those `found` (L, M, 2) it is now.
+def _unlike(last: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """(L, L) mean distance of the joints, or colours, of limbs `last` (L, M, D) from those of limbs `found`."""
+    return np.linalg.norm(last[:, None] - found[None], axis=-1).mean(axis=-1)
 
-    All together move as little as they can. last is NaN for what was never seen; seen (L,) bool says what of `found` is
-    there. At first all keep their numbers.
+
+def _assigned(unlike: np.ndarray, known: np.ndarray, seen: np.ndarray, far: float) -> np.ndarray:
+    """(L,) for each limb so far, which of the limbs found it is now, so that all together are least unlike (L, L).
+
+    known (L,) bool says what was ever there, seen (L,) bool what of the limbs found is there; `far` is what it costs
+    to miss one or to find a new one. At first all keep their numbers.
     """
-    known = np.isfinite(last[:, 0, 0])
-    distance = np.linalg.norm(last[:, None] - found[None], axis=-1).mean(axis=-1)  # (L, L)
-    cost = np.where(known[:, None] & seen[None], distance, far * (known[:, None] | seen[None]))
+    cost = np.where(known[:, None] & seen[None], unlike, far * (known[:, None] | seen[None]))
     cost -= far * 1e-3 * np.eye(len(cost))
     chosen = np.arange(len(cost))
-    while (
-        True
-    ):  # two exchange their places as long as that costs less; for so few limbs that is hardly ever not the best
+    # Two exchange their places as long as that costs less; for so few limbs that is hardly ever not the best.
+    while True:
         paid = cost[:, chosen]
         own = np.diagonal(paid)
         gain = own[:, None] + own - paid - paid.T

@@ -68,6 +68,47 @@ def test_the_skeleton_is_what_most_images_spoke_for():
     assert len(track(seen(LEGS, scores=(0.9, 0.9, 0.9)), 0.3).edges()) == 6, "the third leg, two images against two"
 
 
+def coloured(directions, hues):
+    """As `seen`, with the colours of the legs' links."""
+    colours = np.array([[1.0, 1, 1], *np.repeat(hues, 2, axis=0)], np.float32)
+    return replace(seen(directions), colours=colours)
+
+
+def test_legs_that_cross_are_told_apart_by_their_colours():
+    legs = np.array([[30.0, 3.0], [30.0, -3.0], [-30.0, 0.0]])
+    crossed = legs[[1, 0, 2]]
+    red, orange, green = [1, 0, 0], [1, 0.5, 0], [0, 1, 0]
+    for hues, expected in (([red, orange, green], crossed), ([red, red, green], legs)):
+        track = LimbTracker(INFO, max_gap=1.0)
+        track(coloured(legs, hues), 0.0)
+        found = track(coloured(crossed[[1, 0, 2]], [hues[1], hues[0], hues[2]]), 0.1)  # the model goes by their place
+        assert tips(found) == expected.tolist()
+    assert tips(track(seen(legs[[1, 0, 2]]), 0.2)) == legs.tolist(), "without colours by place alone"
+
+
+def test_a_leg_elsewhere_is_not_taken_for_one_because_of_its_colour():
+    legs = np.array([[30.0, 0.0], [-30.0, 0.0], [0.0, 30.0]])
+    red, orange, green = [1, 0, 0], [1, 0.5, 0], [0, 1, 0]
+    track = LimbTracker(INFO, max_gap=1.0)
+    track(coloured(legs, [red, orange, green]), 0.0)
+    assert tips(track(coloured(legs, [orange, red, green]), 0.1)) == legs.tolist(), "60 pixels in one image"
+
+
+def test_a_leg_that_was_hidden_is_known_by_its_colour():
+    legs = np.array([[30.0, 3.0], [30.0, -3.0], [-30.0, 0.0]])
+    hues = [[1, 0, 0], [0, 0, 1], [0, 1, 0]]
+    track = LimbTracker(INFO, max_gap=1.0)
+    for image in range(5):
+        track(coloured(legs, hues), image / 30)
+    for image in range(
+        5, 10
+    ):  # one leg covers the other, and what is seen at the hidden one's place is no colour of it
+        one = replace(coloured(legs, hues[:1] * 2 + hues[2:]), scores=np.array([1, 1, 1, 0.1, 0.1, 1, 1], np.float32))
+        track(one, image / 30)
+    found = track(coloured(legs[[1, 0, 2]], hues), 10 / 30)
+    assert tips(found) == legs[[1, 0, 2]].tolist()
+
+
 def test_a_body_that_changes_is_believed_after_as_many_images_at_most_as_are_remembered():
     track = LimbTracker(INFO, max_gap=1.0)
     for image in range(100):

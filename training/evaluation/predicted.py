@@ -8,6 +8,7 @@ import numpy as np
 
 from keypoint_perception.backends import Backend
 from keypoint_perception.geometry import Viewport
+from keypoint_perception.link_colours import LinkColours
 from keypoint_perception.model import Alike, Model
 from keypoint_perception.observation import EDGE_THRESHOLD, Observation
 from keypoint_perception.tracking import body_tracker
@@ -62,14 +63,15 @@ def predict(backend: Backend, model: Model, video: LabelledVideo, rng: np.random
     """
     height, width = video.frames.shape[1:3]
     viewport = Viewport.of((width, height), model.info.input_size, model.info.roi)
-    outputs = run_batches(backend, np.stack([viewport.view(frame) for frame in video.frames]))
+    views = np.stack([viewport.view(frame) for frame in video.frames])
+    outputs = run_batches(backend, views)
     frame = int(rng.integers(len(video.frames)))
     if model.info.adjacency is not None:
         outputs["adjacency"] = np.broadcast_to(
             model.info.adjacency, outputs["scores"].shape + outputs["scores"].shape[1:]
         )
     if video.ordered:
-        outputs = _tracked(outputs, model)
+        outputs = _tracked(outputs, views, model)
     adjacency = outputs["adjacency"]
     linked = adjacency.max(axis=-1) >= EDGE_THRESHOLD
     found = PredictedVideo.of(video, outputs["keypoints"], linked, adjacency[frame], viewport)
@@ -77,11 +79,14 @@ def predict(backend: Backend, model: Model, video: LabelledVideo, rng: np.random
     return replace(found, alike=info.alike, parent=info.parent, either_end=info.either_end)
 
 
-def _tracked(outputs: dict[str, np.ndarray], model: Model) -> dict[str, np.ndarray]:
-    """A model's outputs for the frames of a video, as of one body; keypoints are normalised, 2 units wide."""
-    tracker = body_tracker(model.info, max_gap=np.inf)
-    rows = zip(outputs["keypoints"], outputs["scores"], outputs["adjacency"], strict=True)
-    followed = [tracker(Observation(*row, image_size=(2, 2)), time) for time, row in enumerate(rows)]
+def _tracked(outputs: dict[str, np.ndarray], views: np.ndarray, model: Model) -> dict[str, np.ndarray]:
+    """A model's outputs for the frames of a video, seen as `views`, as of one body; keypoints are normalised."""
+    tracker, colours = body_tracker(model.info, max_gap=np.inf), LinkColours(model.info)
+    followed = []
+    for time, view in enumerate(views):
+        keypoints, scores, adjacency = (outputs[name][time] for name in ("keypoints", "scores", "adjacency"))
+        two_wide = Observation(keypoints, scores, adjacency, image_size=(2, 2), colours=colours(view, keypoints))
+        followed.append(tracker(two_wide, time))
     return {name: np.stack([getattr(seen, name) for seen in followed]) for name in outputs}
 
 
