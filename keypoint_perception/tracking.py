@@ -18,7 +18,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from keypoint_perception.chain import Chain
 from keypoint_perception.limb_tree import inner_limbs, is_chain
+from keypoint_perception.linkage import Linkage
 from keypoint_perception.model import ModelInfo
 from keypoint_perception.observation import EDGE_THRESHOLD, Observation
 from keypoint_perception.steady_skeleton import SteadySkeleton
@@ -30,7 +32,7 @@ _MOST_SURE = 0.95
 _REMEMBERED = 20
 """So many images in which a joint is surely there are outweighed by as many in which it is surely not."""
 _NEWEST = 0.1
-"""Weight of an image in running means: of the lengths of a chain's links, of a limb's colours."""
+"""Weight of an image in the mean of a link's colours."""
 _COLOUR = 0.35
 """Limbs whose colours differ by 1 (red and yellow) are as unlike one another as two that are so far apart, as a share
 of the image's width."""
@@ -56,7 +58,8 @@ class LimbTracker:
         """info: of the model; max_gap: seconds after which the past no longer counts."""
         self._above = np.array(info.parent)
         self._linked = np.flatnonzero(self._above >= 0)
-        self._outwards = self._linked[np.argsort(np.array(info.level)[self._linked], kind="stable")]
+        self._level = np.array(info.level)
+        self._outwards = self._linked[np.argsort(self._level[self._linked], kind="stable")]
         self._either_end = info.either_end
         self._limbs = [np.array(limbs) for limbs in info.alike]  # (L, M) each
         self._max_gap = max_gap
@@ -72,29 +75,34 @@ class LimbTracker:
         self._last = np.full((count, 2), np.nan)
         self._colours = np.full((count, 3), np.nan)
         self._reach = np.full((count, 2), np.nan)
-        self._chain = _Chain(self._either_end) if is_chain(self._above) else None
+        self._chain = Chain(count, self._either_end) if is_chain(self._above) else None
+        self._linkage = Linkage(self._above, self._level)
 
     def __call__(self, observation: Observation, time: float) -> Observation:
         """The observation of the image taken at `time` seconds, as one of the body that was followed so far.
 
         Limbs are numbered as before. The adjacency is that of the joints that the images so far spoke for. Of those, a
-        joint that this image does not show keeps its own low score and is put where it was last, seen from the joint
-        above it; in a chain, where the lengths of its links put it.
+        joint that this image does not show, or shows where its links would not reach, has a low score and is put where
+        it was last, seen from the joint above it, or where it is expected (`Linkage`).
         """
         if not 0 < time - self._time <= self._max_gap:
             self._start()
         self._time = time
+        width = observation.image_size[0]
         if self._chain is not None:
             self._believe(observation.scores)
             there = int((self._evidence > 0).sum())
-            return self._as_body(observation, *self._chain(observation.keypoints, observation.scores, there))
+            return self._as_body(observation, *self._chain(observation.keypoints, observation.scores, there, width))
         order = self._order(observation)
         keypoints, scores = observation.keypoints[order], observation.scores[order]
+        seen = scores >= EDGE_THRESHOLD
         if observation.colours is not None:
-            self._recolour(observation.colours[order], scores >= EDGE_THRESHOLD)
+            self._recolour(observation.colours[order], seen)
         self._believe(scores)
-        self._hold(keypoints, scores >= EDGE_THRESHOLD, self._evidence > 0)
-        return self._as_body(observation, keypoints, scores)
+        self._hold(keypoints, seen, self._evidence > 0)
+        joints, put = self._linkage(keypoints[:, None], np.zeros((len(scores), 1)), self._evidence > 0, width)
+        self._linkage.learn(keypoints, seen)
+        return self._as_body(observation, joints, scores, put)
 
     def _order(self, observation: Observation) -> np.ndarray:
         """(K,) the keypoints in the order in which limbs are most like those before, in place and colours."""
@@ -125,14 +133,26 @@ class LimbTracker:
         most = _REMEMBERED * math.log(_MOST_SURE / (1 - _MOST_SURE))
         self._evidence = np.clip(self._evidence + np.log(sure / (1 - sure)), -most, most)
 
-    def _as_body(self, observation: Observation, keypoints: np.ndarray, scores: np.ndarray) -> Observation:
-        """The observation with these keypoints and scores, and the skeleton that the images so far spoke for."""
+    def _as_body(
+        self, observation: Observation, keypoints: np.ndarray, scores: np.ndarray, put: np.ndarray
+    ) -> Observation:
+        """The observation with these keypoints and scores, and the skeleton that the images so far spoke for.
+
+        put (K,): which joints are elsewhere than the model saw them. They were not seen: their score is at most one
+        minus what the model said.
+        """
         probability = 1 / (1 + np.exp(-self._evidence))
         adjacency = np.zeros_like(observation.adjacency)
         above = self._above[self._linked]
         adjacency[self._linked, above] = adjacency[above, self._linked] = probability[self._linked]
-        values = np.where(self._evidence > 0, scores, np.minimum(scores, probability)).astype(scores.dtype)
-        return replace(observation, keypoints=keypoints, scores=values, adjacency=adjacency)
+        values = np.where(self._evidence > 0, scores, np.minimum(scores, probability))
+        values = np.where(put, np.minimum(values, 1 - values), values)
+        return replace(
+            observation,
+            keypoints=keypoints.astype(np.float32),
+            scores=values.astype(np.float32),
+            adjacency=adjacency,
+        )
 
     def _hold(self, keypoints: np.ndarray, seen: np.ndarray, there: np.ndarray) -> None:
         """Puts, in place, joints that are there but not seen where they were last, seen from the joint above."""
@@ -143,52 +163,6 @@ class LimbTracker:
         self._reach[shown] = keypoints[shown] - keypoints[self._above[shown]]
         known = seen | there
         self._last[known] = keypoints[known]
-
-
-class _Chain:
-    """A chain of links over time: which end is the first, and how its length is shared among its links."""
-
-    def __init__(self, either_end: bool) -> None:
-        self._either_end = either_end
-        self._last: np.ndarray | None = None
-        self._shares: dict[int, np.ndarray] = {}
-
-    def __call__(self, keypoints: np.ndarray, scores: np.ndarray, there: int) -> tuple[np.ndarray, np.ndarray]:
-        """Keypoints (K, 2) and scores (K,) of a chain whose first `there` keypoints are joints of the body.
-
-        It begins where it began before. Joints that the image does not show are spread over its line as they are wont.
-        """
-        seen = int((scores >= EDGE_THRESHOLD).sum())
-        order = np.arange(len(keypoints))
-        orders = [order, np.concatenate([order[:seen][::-1], order[seen:]])] if self._either_end else [order]
-        placed = [(self._spread(keypoints[order], seen, there), scores[order]) for order in orders]
-        last = self._last
-        if last is not None:
-            shared = min(len(last), there)
-            placed.sort(key=lambda found: float(np.linalg.norm(found[0][:shared] - last[:shared], axis=1).sum()))
-        chain, values = placed[0]
-        self._last = chain[:there]
-        if seen == there:
-            self._measure(chain[:there])
-        return chain, values
-
-    def _spread(self, keypoints: np.ndarray, seen: int, there: int) -> np.ndarray:
-        """The keypoints, the first `there` of them spread over the line of the first `seen`."""
-        if seen == there or min(seen, there) < 2:
-            return keypoints
-        usual = self._shares.get(there, np.full(there - 1, 1 / (there - 1)))
-        links = np.linalg.norm(np.diff(keypoints[:seen], axis=0), axis=1)
-        at, wanted = (np.concatenate([[0], np.cumsum(parts)]) for parts in (links, usual * links.sum()))
-        spread = np.stack([np.interp(wanted, at, axis) for axis in keypoints[:seen].T], axis=1)
-        return np.concatenate([spread.astype(keypoints.dtype), keypoints[there:]])
-
-    def _measure(self, chain: np.ndarray) -> None:
-        """Remembers the shares of its links in the length of a chain (N, 2)."""
-        links = np.linalg.norm(np.diff(chain, axis=0), axis=1)
-        if links.sum() > 0:
-            shares = links / links.sum()
-            usual = self._shares.get(len(chain), shares)
-            self._shares[len(chain)] = usual + _NEWEST * (shares - usual)
 
 
 def _unlike(last: np.ndarray, found: np.ndarray) -> np.ndarray:
