@@ -46,7 +46,7 @@ class Chain:
         return chain, scores, put
 
     def _new(self) -> Linkage:
-        return Linkage(self._joints - 1, self._joints)
+        return Linkage(self._joints - 1)
 
     def _from_the_same_end(
         self, keypoints: np.ndarray, scores: np.ndarray, there: int

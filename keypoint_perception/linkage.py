@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from keypoint_perception.limb_tree import depths
+
 _PACE = 0.5
 """Share of its last motion by which a joint is expected to go on."""
 _NEWEST = 0.05
@@ -28,9 +30,10 @@ _STRETCH = 2.0
 class Linkage:
     """Follows the joints of one body through the images of a camera."""
 
-    def __init__(self, above: np.ndarray, level: np.ndarray) -> None:
-        """above (K,): the joint above each joint, -1 for the root; level (K,): how many links it is away from there."""
+    def __init__(self, above: np.ndarray) -> None:
+        """above (K,): the joint above each joint, -1 for the root."""
         self._above = above.clip(min=0)
+        level = np.array(depths(above))
         self._by_level = [np.flatnonzero(level == depth) for depth in range(1, int(level.max()) + 1)]
         self._last: np.ndarray = np.full((len(above), 2), np.nan)
         self._motion: np.ndarray = np.zeros((len(above), 2))
@@ -70,7 +73,8 @@ class Linkage:
     def learn(self, keypoints: np.ndarray, seen: np.ndarray) -> None:
         """Remembers how long the links of joints (K, 2) are in an image, where both ends are `seen` (K,)."""
         length = np.linalg.norm(keypoints - keypoints[self._above], axis=-1)
-        seen = seen & seen[self._above]
+        seen = seen & seen[self._above] & np.isfinite(length)
+        length = np.where(seen, length, self.lengths)
         self._images += seen
         weight = np.where(seen, np.maximum(1 / self._images.clip(min=1), _NEWEST), 0)
         off = np.where(self._images > 1, length - self.lengths, 0)

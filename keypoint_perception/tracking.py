@@ -19,7 +19,7 @@ from dataclasses import replace
 import numpy as np
 
 from keypoint_perception.chain import Chain
-from keypoint_perception.limb_tree import inner_limbs, is_chain
+from keypoint_perception.limb_tree import depths, inner_limbs, is_chain
 from keypoint_perception.linkage import Linkage
 from keypoint_perception.model import ModelInfo
 from keypoint_perception.observation import EDGE_THRESHOLD, Observation
@@ -58,8 +58,7 @@ class LimbTracker:
         """info: of the model; max_gap: seconds after which the past no longer counts."""
         self._above = np.array(info.parent)
         self._linked = np.flatnonzero(self._above >= 0)
-        self._level = np.array(info.level)
-        self._outwards = self._linked[np.argsort(self._level[self._linked], kind="stable")]
+        self._outwards = self._linked[np.argsort(np.array(depths(self._above))[self._linked], kind="stable")]
         self._either_end = info.either_end
         self._limbs = [np.array(limbs) for limbs in info.alike]  # (L, M) each
         self._max_gap = max_gap
@@ -76,7 +75,7 @@ class LimbTracker:
         self._colours = np.full((count, 3), np.nan)
         self._reach = np.full((count, 2), np.nan)
         self._chain = Chain(count, self._either_end) if is_chain(self._above) else None
-        self._linkage = Linkage(self._above, self._level)
+        self._linkage = Linkage(self._above)
 
     def __call__(self, observation: Observation, time: float) -> Observation:
         """The observation of the image taken at `time` seconds, as one of the body that was followed so far.
@@ -139,7 +138,7 @@ class LimbTracker:
         """The observation with these keypoints and scores, and the skeleton that the images so far spoke for.
 
         put (K,): which joints are elsewhere than the model saw them. They were not seen: their score is at most one
-        minus what the model said.
+        minus what the model said. Colours have done their part: they are the model's links', in its order.
         """
         probability = 1 / (1 + np.exp(-self._evidence))
         adjacency = np.zeros_like(observation.adjacency)
@@ -152,6 +151,7 @@ class LimbTracker:
             keypoints=keypoints.astype(np.float32),
             scores=values.astype(np.float32),
             adjacency=adjacency,
+            colours=None,
         )
 
     def _hold(self, keypoints: np.ndarray, seen: np.ndarray, there: np.ndarray) -> None:

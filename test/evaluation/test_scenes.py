@@ -1,10 +1,17 @@
 """The options that each scene adds to `fit`."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from keypoint_perception.errors import UserError
+from training.checkpoint import build_method
+from training.config import method_class, parse_config
 from training.evaluation import scenes
 from training.evaluation.scenes import SCENES, config_file
+from training.methods import METHODS
+from training.prior import Poses
 
 SMALL = """
 steps: 6000
@@ -66,3 +73,13 @@ def test_bags_are_named_one_by_one_since_pictures_lie_beside_them(tmp_path):
         (tmp_path / f"{name}.png").touch()
     assert SCENES["tabletop"].sources(tmp_path) == [str(tmp_path / name) for name in ("recording_00", "recording_01")]
     assert SCENES["cartpoles"].sources(tmp_path) == [str(tmp_path)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("scene", SCENES)
+def test_every_method_can_be_built_for_every_scene(scene, method):
+    options = [o for o in SCENES[scene].fit_options(method) if o != "--topic" and not o.startswith("/table")]
+    config = parse_config(method, options)
+    poses = Poses(np.zeros((1, 3, 2), np.float32), np.array([[0, 1], [1, 2]]))
+    completed = method_class(method).completed(config.options, poses if method_class(method).uses_prior else None)
+    assert build_method(replace(config, options=completed)).keypoint_count > 0

@@ -43,8 +43,9 @@ def test_what_covers_a_small_part_of_a_link_does_not_change_its_colour():
     np.testing.assert_allclose(LinkColours(STAR)(image, KEYPOINTS)[1], [1, 0.5, 0], atol=0.01)
 
 
-def test_black_has_no_colour_and_links_may_leave_the_image():
-    found = LinkColours(STAR)(np.zeros((65, 65, 3), np.uint8), 3 * KEYPOINTS)
+@pytest.mark.parametrize("factor", [3, np.nan, 1e9])
+def test_black_has_no_colour_and_links_may_leave_the_image(factor):
+    found = LinkColours(STAR)(np.zeros((65, 65, 3), np.uint8), factor * KEYPOINTS)
     assert (found == 0).all()
 
 

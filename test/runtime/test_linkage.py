@@ -8,7 +8,6 @@ import pytest
 from keypoint_perception.linkage import Linkage
 
 ABOVE = np.array([-1, 0, 1, 1, 3])
-LEVEL = np.array([0, 1, 2, 2, 3])
 BODY = np.array([[20.0, 20], [40, 20], [60, 20], [40, 40], [40, 60]])
 ALL = np.ones(5, bool)
 WIDTH = 100
@@ -21,7 +20,7 @@ def seen(joints):
 
 def after(images, joints=BODY):
     """A linkage that has seen a body in some images."""
-    linkage = Linkage(ABOVE, LEVEL)
+    linkage = Linkage(ABOVE)
     for _ in range(images):
         linkage(*seen(joints), ALL, WIDTH)
         linkage.learn(joints, ALL)
@@ -119,7 +118,7 @@ def test_no_other_choice_costs_less(seed):
 
 
 def test_joints_that_the_body_lacks_hold_nothing():
-    linkage = Linkage(ABOVE, LEVEL)
+    linkage = Linkage(ABOVE)
     lacks = np.array([True, True, True, False, False])
     for _ in range(5):
         linkage(*seen(BODY), lacks, WIDTH)
@@ -128,4 +127,17 @@ def test_joints_that_the_body_lacks_hold_nothing():
     far[3:] = 0
     joints, put = linkage(*seen(far), lacks, WIDTH)
     np.testing.assert_allclose(joints, far)
+    assert not put.any()
+
+
+def test_a_joint_that_is_no_number_is_forgotten_as_soon_as_it_is_one():
+    linkage = after(20)
+    broken = BODY.copy()
+    broken[3] = np.nan
+    linkage(*seen(broken), ALL, WIDTH)
+    linkage.learn(broken, ALL)
+    np.testing.assert_allclose(linkage.lengths[1:], 20)
+    for _ in range(2):
+        joints, put = linkage(*seen(BODY), ALL, WIDTH)
+    np.testing.assert_allclose(joints, BODY)
     assert not put.any()
