@@ -177,6 +177,16 @@ def test_a_joint_too_many_is_left_out_of_a_chain():
     assert found.edges().tolist() == [[0, 1], [1, 2]] and found.scores[3] < 0.5
 
 
+def test_a_joint_seen_twice_does_not_move_the_others_along_a_chain():
+    """The model takes the first joint for two, and the rest for one further on each; the last has no number left."""
+    track = LimbTracker(CHAIN, max_gap=1.0)
+    for image in range(10):
+        track(chain(10, 30, 60, last=0.9, end=80), image / 30)
+    found = track(chain(10, 12, 30, last=0.9, end=60), 10 / 30)
+    np.testing.assert_allclose(found.keypoints[:, 0], [10, 30, 60, 80], atol=1e-4)
+    assert found.scores[3] < 0.5 < found.scores[:3].min(), "the last joint was not seen"
+
+
 def test_legs_within_a_body_that_look_alike_keep_their_numbers_too():
     """Two legs of two joints at the hips, keypoint 1, which the head, 0, is above: no limbs of the root."""
     info = replace(INFO, keypoint_names=tuple("abcdef"), parent=(-1, 0, 1, 2, 1, 4), level=(0, 1, 2, 3, 2, 3), alike=())
