@@ -9,7 +9,7 @@ from keypoint_perception.geometry import normalised_to_pixels
 from keypoint_perception.limb_tree import is_chain
 from keypoint_perception.model import ModelInfo
 
-_SAMPLES = np.array([0.15, 0.325, 0.5, 0.675, 0.85])[:, None]
+SAMPLES = (0.15, 0.325, 0.5, 0.675, 0.85)
 """Where on a link, as shares of its length, its colour is looked at."""
 _DARK = 20
 """Of 255: what is darker has no colour that could be relied on."""
@@ -20,8 +20,7 @@ class LinkColours:
 
     def __init__(self, info: ModelInfo) -> None:
         above = np.array(info.parent)
-        limbs = info.adjacency is None and (above >= 0).any() and not is_chain(above)
-        self._above = above.clip(min=0) if limbs else None
+        self._above = above.clip(min=0) if info.predicts_tree and not is_chain(above) else None
 
     def __call__(self, image: np.ndarray, keypoints: np.ndarray) -> np.ndarray | None:
         """(K, 3) float32 RGB in [0, 1] of the link above each keypoint, its brightest channel 1; None without limbs.
@@ -31,7 +30,8 @@ class LinkColours:
         """
         if self._above is None:
             return None
-        on_links = keypoints[self._above][:, None] * (1 - _SAMPLES) + keypoints[:, None] * _SAMPLES  # (K, S, 2)
+        share = np.array(SAMPLES)[:, None]
+        on_links = keypoints[self._above][:, None] * (1 - share) + keypoints[:, None] * share  # (K, S, 2)
         x, y = np.moveaxis(normalised_to_pixels(on_links, image.shape[1::-1]).astype(np.float32), -1, 0)
         sampled = np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
         colour = np.median(sampled, axis=1)

@@ -73,6 +73,11 @@ class ModelInfo:
         """K."""
         return len(self.keypoint_names)
 
+    @property
+    def predicts_tree(self) -> bool:
+        """Whether the model says for each image which joints of one tree, `parent`, the object has."""
+        return self.adjacency is None and any(above >= 0 for above in self.parent)
+
     def hierarchy(self) -> Hierarchy:
         """Groups first (level 0), then the keypoints coarse to fine; a keypoint of no group and no parent is a root."""
         group_of = {k: g for g, group in enumerate(self.groups) for k in group.keypoints}

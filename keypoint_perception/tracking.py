@@ -46,7 +46,7 @@ def body_tracker(info: ModelInfo | None, max_gap: float) -> Callable[[Observatio
     """
     if info is None or info.adjacency is not None:
         return lambda observation, time: observation
-    if any(above >= 0 for above in info.parent):
+    if info.predicts_tree:
         return LimbTracker(info, max_gap)
     return SteadySkeleton(max_gap)
 
@@ -90,16 +90,17 @@ class LimbTracker:
         width = observation.image_size[0]
         if self._chain is not None:
             self._believe(observation.scores)
-            there = int((self._evidence > 0).sum())
-            return self._as_body(observation, *self._chain(observation.keypoints, observation.scores, there, width))
+            count = int((self._evidence > 0).sum())
+            return self._as_body(observation, *self._chain(observation.keypoints, observation.scores, count, width))
         order = self._order(observation)
         keypoints, scores = observation.keypoints[order], observation.scores[order]
         seen = scores >= EDGE_THRESHOLD
         if observation.colours is not None:
             self._recolour(observation.colours[order], seen)
         self._believe(scores)
-        self._hold(keypoints, seen, self._evidence > 0)
-        joints, put = self._linkage(keypoints[:, None], np.zeros((len(scores), 1)), self._evidence > 0, width)
+        there = self._evidence > 0
+        self._hold(keypoints, seen, there)
+        joints, put = self._linkage(keypoints[:, None], np.zeros((len(scores), 1)), there, width)
         self._linkage.learn(keypoints, seen)
         return self._as_body(observation, joints, scores, put)
 
@@ -115,8 +116,8 @@ class LimbTracker:
             known = np.isfinite(self._last[limbs[:, 0], 0])
             unlike = _unlike(self._last[limbs], observation.keypoints[limbs])
             if observation.colours is not None:
-                faded = np.nan_to_num(_unlike(self._colours[limbs], observation.colours[limbs]))
-                unlike = unlike + _COLOUR * width * faded
+                in_colour = np.nan_to_num(_unlike(self._colours[limbs], observation.colours[limbs]))
+                unlike = unlike + _COLOUR * width * in_colour
             order[limbs] = limbs[_assigned(unlike, known, seen, _FAR * width)]
         return order
 

@@ -18,13 +18,20 @@ def seen(joints):
     return np.asarray(joints, float)[:, None], np.zeros((len(joints), 1))
 
 
-def after(images, joints=BODY):
-    """A linkage that has seen a body in some images."""
+def after(images, there=ALL):
+    """A linkage that has seen a body of the joints that are `there` in some images."""
     linkage = Linkage(ABOVE)
     for _ in range(images):
-        linkage(*seen(joints), ALL, WIDTH)
-        linkage.learn(joints, ALL)
+        linkage(*seen(BODY), there, WIDTH)
+        linkage.learn(BODY, there)
     return linkage
+
+
+def assert_as_seen(linkage, joints, there=ALL):
+    """That the next image's joints stay where the model saw them."""
+    found, put = linkage(*seen(joints), there, WIDTH)
+    np.testing.assert_allclose(found, joints)
+    assert not put.any()
 
 
 def test_joints_are_where_they_are_seen_while_links_have_their_lengths():
@@ -33,9 +40,7 @@ def test_joints_are_where_they_are_seen_while_links_have_their_lengths():
         turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
         turned = BODY + 0.0
         turned[3:] = BODY[1] + (BODY[3:] - BODY[1]) @ turn
-        joints, put = linkage(*seen(turned), ALL, WIDTH)
-        np.testing.assert_allclose(joints, turned)
-        assert not put.any()
+        assert_as_seen(linkage, turned)
 
 
 def test_a_joint_where_its_links_do_not_reach_is_put_where_it_is_expected():
@@ -59,9 +64,7 @@ def test_a_body_may_leap():
     """As between the images of a slow camera."""
     linkage = after(20)
     for leap in ([30, 0], [-20, 30], [5, 5]):
-        joints, put = linkage(*seen(BODY + leap), ALL, WIDTH)
-        np.testing.assert_allclose(joints, BODY + leap)
-        assert not put.any()
+        assert_as_seen(linkage, BODY + leap)
 
 
 def test_a_link_that_is_seen_ever_more_from_its_end_is_believed():
@@ -90,12 +93,12 @@ def test_usual_lengths_are_a_mean_that_the_newest_image_weighs_in_by_a_twentieth
     np.testing.assert_allclose(linkage.lengths[3:], 20, err_msg="links that are not seen stay as they were")
 
 
-def energy(places, costs, lengths, varies):
+def energy(places, costs, usual, varies):
     """What each choice of one place a joint costs, by its definition: places (K, C, 2), costs (K, C)."""
     for choice in itertools.product(range(places.shape[1]), repeat=len(places)):
         joints = places[np.arange(len(places)), choice]
         links = np.linalg.norm(joints[1:] - joints[ABOVE[1:]], axis=1)
-        stretch = np.maximum(np.abs(links - lengths[1:]) - varies, 0)
+        stretch = np.maximum(np.abs(links - usual) - varies, 0)
         yield costs[np.arange(len(places)), choice].sum() + 2 * stretch.sum(), joints
 
 
@@ -110,7 +113,7 @@ def test_no_other_choice_costs_less(seed):
     expected = 3.5 + 0.3 * np.maximum(away[:, 0] - 10, 0)
     every = np.concatenate([places, BODY[:, None]], axis=1)
     _, best = min(
-        energy(every, np.column_stack([costs + 0.3 * away, expected]), np.full(5, 20.0), 1 + 20 / 100),
+        energy(every, np.column_stack([costs + 0.3 * away, expected]), 20, 1 + 20 / 100),
         key=lambda one: one[0],
     )
     np.testing.assert_allclose(joints, best)
@@ -118,16 +121,10 @@ def test_no_other_choice_costs_less(seed):
 
 
 def test_joints_that_the_body_lacks_hold_nothing():
-    linkage = Linkage(ABOVE)
     lacks = np.array([True, True, True, False, False])
-    for _ in range(5):
-        linkage(*seen(BODY), lacks, WIDTH)
-        linkage.learn(BODY, lacks)
     far = BODY.copy()
     far[3:] = 0
-    joints, put = linkage(*seen(far), lacks, WIDTH)
-    np.testing.assert_allclose(joints, far)
-    assert not put.any()
+    assert_as_seen(after(5, lacks), far, lacks)
 
 
 def test_a_joint_that_is_no_number_is_forgotten_as_soon_as_it_is_one():
@@ -137,7 +134,5 @@ def test_a_joint_that_is_no_number_is_forgotten_as_soon_as_it_is_one():
     linkage(*seen(broken), ALL, WIDTH)
     linkage.learn(broken, ALL)
     np.testing.assert_allclose(linkage.lengths[1:], 20)
-    for _ in range(2):
-        joints, put = linkage(*seen(BODY), ALL, WIDTH)
-    np.testing.assert_allclose(joints, BODY)
-    assert not put.any()
+    linkage(*seen(BODY), ALL, WIDTH)
+    assert_as_seen(linkage, BODY)

@@ -81,7 +81,7 @@ def test_legs_that_cross_are_told_apart_by_their_colours():
     for hues, expected in (([red, orange, green], crossed), ([red, red, green], legs)):
         track = LimbTracker(INFO, max_gap=1.0)
         track(coloured(legs, hues), 0.0)
-        found = track(coloured(crossed[[1, 0, 2]], [hues[1], hues[0], hues[2]]), 0.1)  # the model goes by their place
+        found = track(coloured(legs, [hues[1], hues[0], hues[2]]), 0.1)  # the model goes by their place
         assert tips(found) == expected.tolist()
     assert tips(track(seen(legs[[1, 0, 2]]), 0.2)) == legs.tolist(), "without colours by place alone"
 
@@ -100,9 +100,7 @@ def test_a_leg_that_was_hidden_is_known_by_its_colour():
     track = LimbTracker(INFO, max_gap=1.0)
     for image in range(5):
         track(coloured(legs, hues), image / 30)
-    for image in range(
-        5, 10
-    ):  # one leg covers the other, and what is seen at the hidden one's place is no colour of it
+    for image in range(5, 10):  # one leg covers the other: what is seen at the hidden one's place is no colour of it
         one = replace(coloured(legs, hues[:1] * 2 + hues[2:]), scores=np.array([1, 1, 1, 0.1, 0.1, 1, 1], np.float32))
         track(one, image / 30)
     found = track(coloured(legs[[1, 0, 2]], hues), 10 / 30)

@@ -12,7 +12,8 @@ from keypoint_perception.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "config" / "train"
 SIDE_MULTIPLE = 16
-"""Every method takes inputs whose sides are multiples of this many pixels."""
+"""Inputs' sides are multiples of so many pixels. NPT on images of half the size needs twice as many: where the aspect
+ratio does not give that, it has a config of the scene."""
 DEFAULT_EPSILON = 0.20
 TRAIN_SEED, TEST_SEED, POSES_SEED = 0, 1000, 7
 """First seeds of a scene's recordings, one seed a recording: no test recording is a training recording; and the seed of

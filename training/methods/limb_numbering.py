@@ -14,10 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from keypoint_perception.link_colours import SAMPLES
 from keypoint_perception.observation import EDGE_THRESHOLD
 
-SAMPLES = (0.15, 0.325, 0.5, 0.675, 0.85)
-"""Where on a link, as shares of its length, its colour is looked at."""
 _LAST = 10.0
 """More than any difference in redness or angle: limbs that are not there come last."""
 
