@@ -1,8 +1,9 @@
 """One skeleton over time, of models that find points in each image and then say which of them are linked.
 
 Single images cannot agree about it: of two neighbouring points either is as good a joint, and where a limb is straight
-nothing tells that it has a joint in its middle. But a body keeps its skeleton. So of the skeletons that were found the
-one is taken that explains the points of all images best, with few and short links.
+nothing tells that it has a joint in its middle. But a body keeps its skeleton, and its parts are rigid. So the skeleton
+is looked for in many images together (`articulation`), among points that were followed from image to image: a model
+that numbers the points of two alike limbs by their places exchanges them when the limbs do.
 """
 
 from __future__ import annotations
@@ -12,20 +13,26 @@ from dataclasses import replace
 
 import numpy as np
 
+from keypoint_perception.articulation import articulated_tree, distances_to_links
+from keypoint_perception.assignment import assigned
 from keypoint_perception.observation import EDGE_THRESHOLD, Observation
 
-_REMEMBERED = 60
-"""So many images are remembered."""
-_NEAR = 0.1
-"""A point this far from the skeleton, in half widths of the image, is explained to 1/e."""
-_LINK = 0.3
-"""What a link costs, in points that are not explained,"""
-_LENGTH = 2.0
-"""and, on top, each half width of the image that it is long."""
+_REMEMBERED = 20
+"""So many images at most are remembered, at equal intervals,"""
+_LONGEST_INTERVAL = 8
+"""of at most so many images: then the oldest is forgotten."""
+_RARELY = 16
+"""The skeleton is looked for anew after a quarter more images, and at least after so many."""
+_OWN_NUMBER = 0.08
+"""A point keeps its number unless another one, by so many half widths of the image, is nearer to where it was."""
+_ON_BODY = 0.15
+"""A point that is nearer than this to the links that the model found in an image is on the body there, half widths."""
+_NO_EDGE = float(np.nextafter(np.float32(EDGE_THRESHOLD), np.float32(0)))
+"""The most that no edge can be."""
 
 
 class SteadySkeleton:
-    """Chooses the skeleton of one camera's observations. A time that goes back, or a gap, starts it afresh."""
+    """Finds the skeleton of one camera's observations. A time that goes back, or a gap, starts it afresh."""
 
     def __init__(self, max_gap: float) -> None:
         """max_gap: seconds after which the past no longer counts."""
@@ -34,63 +41,68 @@ class SteadySkeleton:
         self._start()
 
     def _start(self) -> None:
-        self._count = 0
-        self._seen: list[Observation] = []
-        self._links: list[np.ndarray] = []
-        """M times (L, 2), the links of the remembered skeletons."""
-        self._points: list[np.ndarray] = []
-        """M times (K,) x + iy, in half widths of the image."""
-        self._cost = np.zeros((_REMEMBERED, _REMEMBERED))
-        """(M, M) of each skeleton in each image."""
+        self._last: np.ndarray | None = None
+        """(K,) x + iy of the points, as all below in half widths of the image,"""
+        self._order = np.empty(0, int)
+        """(K,) and which of the model's points they are."""
+        self._images = 0
+        self._wait = 0
+        """So many images more until the skeleton is looked for."""
+        self._interval = 1
+        self._memory: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        """Of each remembered image (K,) points, (K,) whether they are on the body, (K, K) what the model linked."""
+        self._adjacency = np.empty(0)
 
     def __call__(self, observation: Observation, time: float) -> Observation:
-        """The observation of the image taken at `time` seconds, with the skeleton that explains all images so far best.
+        """The observation of the image taken at `time` seconds, numbered as before, with the skeleton so far.
 
-        A joint of that skeleton has at least the score that it had where the skeleton was found, any other keypoint at
-        most. Images without a link say nothing.
+        An edge has a strength of a half and more, the more often the model linked its ends in single images. A score
+        says how surely a keypoint is a joint: it is that of its strongest edge, and below a half where it has none.
+        An image in which the model finds no link says nothing and is left as it is.
         """
         if not 0 < time - self._time <= self._max_gap:
             self._start()
         self._time = time
-        self._remember(observation)
-        if not self._seen:
+        if len(observation.edges()) == 0 or not np.isfinite(observation.keypoints).all():
             return observation
-        known = len(self._seen)
-        chosen = self._seen[int(self._cost[:known, :known].sum(axis=1).argmin())]
-        joint = (chosen.adjacency >= EDGE_THRESHOLD).any(axis=1)
-        now, then = observation.scores, chosen.scores
-        scores = np.where(joint, np.fmax(now, then), np.fmin(now, then))
-        return replace(observation, adjacency=chosen.adjacency, scores=scores)
+        points = (observation.keypoints @ np.array([1, 1j], np.complex64)) * (2 / observation.image_size[0])
+        self._order = self._numbers(points)
+        self._last = points[self._order]
+        adjacency = observation.adjacency[np.ix_(self._order, self._order)]
+        if self._images % self._interval == 0:
+            self._remember(self._last, adjacency)
+        if self._wait == 0:
+            self._adjacency = self._skeleton()
+            self._wait = min(1 + self._images // 4, _RARELY)
+        self._images += 1
+        self._wait -= 1
+        keypoints, scores = observation.keypoints[self._order], self._adjacency.max(axis=1)
+        return replace(observation, keypoints=keypoints, scores=scores, adjacency=self._adjacency)
 
-    def _remember(self, observation: Observation) -> None:
-        """Puts an image and its skeleton in the place of the oldest, and their costs."""
-        edges = observation.edges()
-        if len(edges) == 0 or not np.isfinite(observation.keypoints).all():
-            return
-        points = observation.keypoints @ np.array([1, 1j], np.complex64) * (2 / observation.image_size[0])
-        place = self._count % _REMEMBERED
-        self._count += 1
-        self._seen[place : place + 1] = [observation]
-        self._links[place : place + 1] = [edges]
-        self._points[place : place + 1] = [points]
-        known = len(self._seen)
-        first = np.cumsum([0, *(len(links) for links in self._links[:-1])])
-        distance, price = _distances_and_prices(points, np.concatenate(self._links))
-        self._cost[:known, place] = _unexplained(np.minimum.reduceat(distance, first)) + np.add.reduceat(price, first)
-        distance, price = _distances_and_prices(np.stack(self._points), edges)
-        self._cost[place, :known] = _unexplained(distance.min(axis=1)) + price.sum(axis=1)
+    def _numbers(self, points: np.ndarray) -> np.ndarray:
+        """(K,) which of the points (K,) of an image each of those so far is now."""
+        if self._last is None:
+            return np.arange(len(points))
+        away = np.abs(self._last[:, None] - points[self._order])
+        away[np.diag_indices(len(away))] -= _OWN_NUMBER
+        return self._order[assigned(away)]
 
+    def _remember(self, points: np.ndarray, adjacency: np.ndarray) -> None:
+        """Puts an image into the memory; a full one first lets every second image go, or at last the oldest."""
+        if len(self._memory) == _REMEMBERED and self._interval < _LONGEST_INTERVAL:
+            self._memory = self._memory[::2]
+            self._interval *= 2
+        elif len(self._memory) == _REMEMBERED:
+            del self._memory[0]
+        links = np.argwhere(np.triu(adjacency, k=1) >= EDGE_THRESHOLD)
+        on_body = distances_to_links(points, links).min(axis=0) < _ON_BODY
+        self._memory.append((points, on_body, adjacency))
 
-def _unexplained(distance: np.ndarray) -> np.ndarray:
-    """(M,) how many points are not explained: distances (M, K) from points to the nearest link."""
-    return (1 - np.exp(-distance / _NEAR)).sum(axis=1)
-
-
-def _distances_and_prices(points: np.ndarray, links: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(…, L, K) from each link to each point, and (…, L) what the links cost: points (…, K) x + iy, links (L, 2)."""
-    start = points[..., links[:, 0], None]  # (…, L, 1)
-    along = points[..., links[:, 1], None] - start
-    length = np.abs(along)
-    from_start = points[..., None, :] - start  # (…, L, K)
-    part = np.clip((from_start * along.conj()).real / np.maximum(length**2, 1e-12), 0, 1)
-    return np.abs(from_start - part * along), _LINK + _LENGTH * length[..., 0]
+    def _skeleton(self) -> np.ndarray:
+        """(K, K) the adjacency that the remembered images speak for."""
+        points, on_body, adjacency = (np.stack(each) for each in zip(*self._memory, strict=True))
+        links = articulated_tree(points, on_body.mean(axis=0))
+        linked = np.zeros(adjacency.shape[1:], bool)
+        linked[links[:, 0], links[:, 1]] = linked[links[:, 1], links[:, 0]] = True
+        strength = EDGE_THRESHOLD * adjacency.mean(axis=0)
+        return np.where(linked, EDGE_THRESHOLD + strength, np.minimum(strength, _NO_EDGE)).astype(np.float32)
