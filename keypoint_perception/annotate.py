@@ -19,6 +19,7 @@ import numpy as np
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Writer
+from rosbags.typesys import get_types_from_msg
 
 from keypoint_perception.backends import CHOICES
 from keypoint_perception.bags import IMAGE_TYPES, BagMessages, message_store, open_bag, reliable, write_bag
@@ -164,6 +165,8 @@ def _copied(writer: Writer, reader: AnyReader) -> Iterator[tuple[Connection, int
     """The messages of a recording, for connections of a new one."""
     connections = {}
     for c in reader.connections:
+        if c.msgtype not in reader.typestore.fielddefs:  # Humble's sqlite3 bags hold no definitions: bytes are copied
+            reader.typestore.register(get_types_from_msg("", c.msgtype))
         ext: Any = c.ext
         connections[c.id] = writer.add_connection(
             c.topic, c.msgtype, typestore=reader.typestore, offered_qos_profiles=ext.offered_qos_profiles

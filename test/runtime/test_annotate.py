@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from spots_bag import DEPTH_M, FRAME_ID, spot_centres, write_spots_bag
 
 from keypoint_perception.annotate import main
@@ -122,6 +126,30 @@ def test_messages_that_are_no_messages_are_counted_and_the_rest_is_annotated(
     assert "1 unreadable (a message cannot be deserialised" in capsys.readouterr().out
     video = cv2.VideoCapture(str(tmp_path / "overlay.mp4"))
     assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == FRAMES - 1
+
+
+def test_messages_of_types_that_a_bag_does_not_define_are_copied(
+    bag: Path, tmp_path: Path, colour_model_path: Path
+) -> None:
+    """What Humble records by default: sqlite3 without a table of definitions."""
+    custom, kind = tmp_path / "humble", "my_robot_msgs/msg/Effort"
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    store.register(get_types_from_msg("float64 effort", kind))
+    effort = bytes(store.serialize_cdr(store.types[kind](effort=2.5), kind))
+    with open_bag(bag) as reader, Writer(custom, version=8, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        (wanted,) = connections_of(reader, IMAGES)
+        images = writer.add_connection(IMAGES, wanted.msgtype, typestore=reader.typestore)
+        efforts = writer.add_connection("/effort", kind, typestore=store)
+        for _, at, data in reader.messages([wanted]):
+            writer.write(images, at, data)
+            writer.write(efforts, at, effort)
+    with closing(sqlite3.connect(custom / "humble.db3")) as database:
+        database.execute("DELETE FROM message_definitions")
+        database.commit()
+    assert _run(custom, tmp_path / "annotated", colour_model_path, "--topic", IMAGES) == 0
+    with open_bag(tmp_path / "annotated") as reader:
+        copied = reader.messages([c for c in reader.connections if c.topic == "/effort"])
+        assert [data for _, _, data in copied] == [effort] * FRAMES
 
 
 def test_stamps_stay_those_of_the_images(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
