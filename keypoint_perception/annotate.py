@@ -109,7 +109,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _only_image_topic(reader: AnyReader) -> str:
-    topics = sorted({c.topic for c in reader.connections if c.msgtype in IMAGE_TYPES and "depth" not in c.topic})
+    """The one topic of pictures, overlays of a detector's own aside. Raises UserError where there is not just one."""
+    detectors = [c.topic.removesuffix("keypoints") for c in reader.connections if c.msgtype == TOPICS["keypoints"]]
+    overlays = {f"{prefix}overlay{rest}" for prefix in detectors for rest in ("", "/compressed")}
+    pictures = {c.topic for c in reader.connections if c.msgtype in IMAGE_TYPES and "depth" not in c.topic}
+    topics = sorted(pictures - overlays)
     if len(topics) != 1:
         raise UserError(
             f"the bag has {len(topics)} image topics: choose with --topic, there is {', '.join(topics) or 'none'}"
@@ -148,6 +152,9 @@ def _write_bag(
     """The recording's own messages, and ours beside them, in the order of time."""
     if not reader.is2:
         raise UserError("a ROS 1 bag cannot get ROS 2 topics: convert it with `rosbags-convert` first, or give an .mp4")
+    taken = sorted({c.topic for c in reader.connections} & {f"{prefix.rstrip('/')}/{name}" for name in TOPICS})
+    if taken:
+        raise UserError(f"the bag has {', '.join(taken)} already: choose another --prefix than {prefix}")
     with write_bag(path) as writer:
         own = _copied(writer, reader)
         ours = _Topics(writer, prefix, model, look)

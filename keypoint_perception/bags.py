@@ -24,7 +24,7 @@ from rosbags.interfaces import (
     QosReliability,
     QosTime,
 )
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
@@ -75,7 +75,10 @@ def connections_of(reader: AnyReader, topic: str, types: Collection[str] = IMAGE
 
 @contextmanager
 def write_bag(path: str | os.PathLike[str]) -> Iterator[Writer]:
-    """A new rosbag2 (mcap) at `path`, which appears when it is complete and replaces what was there."""
+    """A new rosbag2 (mcap) at `path`, which appears when it is complete and replaces what was there.
+
+    Raises UserError where it cannot be written.
+    """
     path = Path(path)
     if path.exists() and not (path / "metadata.yaml").exists():
         raise UserError(f"{path} exists and is no bag: give another name for the output")
@@ -91,6 +94,8 @@ def write_bag(path: str | os.PathLike[str]) -> Iterator[Writer]:
             yield writer
         shutil.rmtree(path, ignore_errors=True)
         os.replace(workplace / path.name, path)
+    except WriterError as error:
+        raise UserError(f"bag {path} cannot be written: {error}") from None
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
 

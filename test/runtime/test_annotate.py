@@ -14,7 +14,8 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from spots_bag import DEPTH_M, FRAME_ID, spot_centres, write_spots_bag
 
 from keypoint_perception.annotate import main
-from keypoint_perception.bags import connections_of, header_stamp_ns, open_bag, with_stamp, write_bag
+from keypoint_perception.bags import IMAGE_TYPES, connections_of, header_stamp_ns, open_bag, with_stamp, write_bag
+from keypoint_perception.errors import UserError
 from keypoint_perception.images import image_to_rgb
 
 SIZE, FRAMES = (192, 128), 20
@@ -150,6 +151,29 @@ def test_messages_of_types_that_a_bag_does_not_define_are_copied(
     with open_bag(tmp_path / "annotated") as reader:
         copied = reader.messages([c for c in reader.connections if c.topic == "/effort"])
         assert [data for _, _, data in copied] == [effort] * FRAMES
+
+
+def test_a_bag_is_annotated_again_under_another_prefix(
+    bag: Path, tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert _run(bag, first, colour_model_path, "--topic", IMAGES) == 0
+    assert _run(first, second, colour_model_path, "--topic", IMAGES) == 2
+    error = capsys.readouterr().err
+    assert "has /detector/hierarchy, /detector/keypoints" in error and "choose another --prefix" in error
+    assert not second.exists()
+    assert _run(first, second, colour_model_path, "--prefix", "/other") == 0, "our overlay is no second camera"
+    assert len(_messages(second, "/detector/keypoints")) == len(_messages(second, "/other/keypoints")) == FRAMES
+
+
+def test_a_bag_that_cannot_be_written_is_not_blamed_on_the_one_that_is_read(bag: Path, tmp_path: Path) -> None:
+    with (
+        pytest.raises(UserError, match="copy cannot be written"),
+        open_bag(bag) as reader,
+        write_bag(tmp_path / "copy") as new,
+    ):
+        for _ in range(2):
+            new.add_connection(IMAGES, IMAGE_TYPES[1], typestore=reader.typestore)
 
 
 def test_stamps_stay_those_of_the_images(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
