@@ -13,6 +13,7 @@ from pathlib import Path
 import lz4.frame
 import numpy as np
 import pytest
+from huge_png import huge_png
 from recording_files import (
     PERIOD,
     START,
@@ -251,10 +252,11 @@ def test_a_truncated_video(tmp_path: Path) -> None:
 
 def test_a_bad_file_among_images(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "images", [picture(i) for i in range(4)])
-    (folder / "img2.png").write_bytes(b"no png")
+    (folder / "img1.png").write_bytes(b"no png")
+    (folder / "img2.png").write_bytes(huge_png())
     found, lines = built(folder, "")
-    assert len(used(found)) == 3
-    assert len(lines) == 1 and "img2.png" in lines[0] and "skipped 1 of 4" in lines[0]
+    assert len(used(found)) == 2
+    assert len(lines) == 1 and "img1.png, img2.png" in lines[0] and "skipped 2 of 4" in lines[0]
 
 
 def test_a_bad_episode(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from huge_png import huge_png
 
 from keypoint_perception.errors import UserError
 from training.evaluation.reading import read_labelled
@@ -57,9 +58,12 @@ def test_mistakes_in_a_split_are_named(tmp_path):
         next(read_labelled(coco(tmp_path), fit_on=names))
 
 
-def test_a_missing_picture_is_named(tmp_path):
+def test_a_missing_or_damaged_picture_is_named(tmp_path):
     file = coco(tmp_path)
     (tmp_path / "b.png").unlink()
+    with pytest.raises(UserError, match=r"b\.png cannot be read as an image"):
+        next(read_labelled(file))
+    (tmp_path / "b.png").write_bytes(huge_png())
     with pytest.raises(UserError, match=r"b\.png cannot be read as an image"):
         next(read_labelled(file))
 

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from keypoint_perception.decoding import decoded
 from keypoint_perception.errors import UserError
 from keypoint_perception.geometry import rescale_pixels, resize
 from training.evaluation.videos import LabelledVideo, adjacency_of
@@ -87,7 +88,7 @@ def _fit(path: Path, images: list[dict[str, Any]], fit_on: frozenset[str] | None
 
 
 def _read_image(path: Path) -> np.ndarray:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    image = decoded(cv2.imread, str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise UserError(f"{path} cannot be read as an image: it must stand beside the .json that names it")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
