@@ -211,7 +211,8 @@ def _ros_default(default: Any) -> Any:
 
 
 def _from_ros(default: Any, value: Any) -> Any:
-    return tuple(entry for entry in value if entry != "") if isinstance(default, tuple) else value
+    """Of an empty list, rclpy makes no value at all."""
+    return tuple(entry for entry in value or () if entry != "") if isinstance(default, tuple) else value
 
 
 def _is_topic_part(name: str) -> bool:
