@@ -14,7 +14,7 @@ from keypoint_perception.ros.camera import Camera, Frame
 from keypoint_perception.ros.faults import Faults
 from keypoint_perception.ros.inputs import Topics
 from keypoint_perception.ros.loading import ModelHost
-from keypoint_perception.ros.parameters import DEPTH_TRANSPORTS, TRANSPORTS, Settings, declare_transport
+from keypoint_perception.ros.parameters import Settings, transports_of
 from keypoint_perception.ros.results import Look, Result
 from keypoint_perception.ros.stereo import StereoPair
 
@@ -69,8 +69,7 @@ class Rig:
     def _camera(self, name: str) -> Camera:
         settings = self._settings
         prefix = f"{name}/" if len(settings.cameras) > 1 else ""
-        image = declare_transport(self._node, name, "image_transport", settings.image_transport, TRANSPORTS)
-        depth = declare_transport(self._node, name, "depth_transport", settings.depth_transport, DEPTH_TRANSPORTS)
+        image, depth = transports_of(self._node, name, settings)
         topics = Topics(prefix, image, depth, in_stereo=name in settings.stereo)
         return Camera(self._node, name, topics, settings, self._serve_all, self._serve_due)
 
