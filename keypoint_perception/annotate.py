@@ -80,8 +80,6 @@ def annotate(options: argparse.Namespace) -> None:
         else:
             _write_bag(options.out, reader, results, options.prefix, detector.model, look)
     seconds = time.monotonic() - start
-    if not tally.images:
-        raise UserError(f"no image on {topic} could be read: {images.first_fault or 'there is none'}")
     skipped = f", {images.unreadable} unreadable ({images.first_fault})" if images.unreadable else ""
     skipped += f", {images.flat} without 3-D ({images.first_flat_fault})" if images.flat else ""
     print(
@@ -129,7 +127,7 @@ def _look(model: Model, options: argparse.Namespace) -> Look:
 def _results(
     images: RecordedImages, detector: Detector, options: argparse.Namespace, tally: Tally
 ) -> Iterator[tuple[int, Result]]:
-    """(time of recording, what was found) of the images, in order."""
+    """(time of recording, what was found) of the images, in order. Raises UserError where none could be read."""
     follow = Follower(MAX_GAP_S, OneEuroConfig() if options.smoothing else None, detector.model.info)
     for batch in images.batches(BATCH):
         observations = detector.detect([recorded.image for recorded in batch])
@@ -144,6 +142,8 @@ def _results(
             tally.images += 1
             tally.score_sum += float(observation.scores.mean())
             yield recorded.received_ns, Result(header, image, observation, states, lifted, intrinsics)
+    if not tally.images:
+        raise UserError(f"no image on {images.topic} could be read: {images.first_fault or 'there is none'}")
 
 
 def _write_bag(

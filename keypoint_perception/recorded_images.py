@@ -38,7 +38,7 @@ class RecordedImages:
         What could not be read is counted in `unreadable`, and `first_fault` says what was wrong with the first of it;
         likewise `flat` and `first_flat_fault` for images that keypoints could not be lifted in, where that was asked.
         """
-        self._reader, self._topic, self._depth_topic = reader, topic, depth
+        self._reader, self.topic, self._depth_topic = reader, topic, depth
         self._wanted = connections_of(reader, topic)
         if depth is not None:
             self._wanted = self._wanted + connections_of(reader, depth)
@@ -54,7 +54,7 @@ class RecordedImages:
     @property
     def count(self) -> int:
         """How many images the bag has on the topic."""
-        return sum(c.msgcount for c in self._wanted if c.topic == self._topic)
+        return sum(c.msgcount for c in self._wanted if c.topic == self.topic)
 
     def batches(self, size: int) -> Iterator[list[RecordedImage]]:
         """The images in order, up to `size` at a time."""
@@ -63,10 +63,10 @@ class RecordedImages:
             try:
                 message: Any = self._reader.deserialize(data, connection.msgtype)
             except Exception as error:  # rosbags' generated code raises whatever damaged bytes lead it to
-                if connection.topic == self._topic:
+                if connection.topic == self.topic:
                     self._note(f"a message cannot be deserialised ({type(error).__name__})")
                 continue
-            if connection.topic == self._topic:
+            if connection.topic == self.topic:
                 waiting += self._decoded(received, message)
             elif connection.topic == self._depth_topic:
                 self._depths.add(message)

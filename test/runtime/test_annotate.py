@@ -189,7 +189,9 @@ def test_stamps_stay_those_of_the_images(bag: Path, tmp_path: Path, colour_model
     assert stamps[IMAGES] == stamps["/detector/keypoints"]
 
 
-@pytest.mark.parametrize("case", ["missing", "empty", "truncated", "text", "topic", "exists", "depth", "model"])
+@pytest.mark.parametrize(
+    "case", ["missing", "empty", "truncated", "text", "topic", "exists", "depth", "model", "pictures"]
+)
 def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(
     case: str, bag: Path, tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -211,6 +213,11 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(
         out, words = tmp_path, "exists"
     elif case == "depth":
         more, words = [*more, "--depth", "/table/depth/image_raw"], "--camera-info"
+    elif case == "pictures":
+        given, words = tmp_path / "unreadable", f"no image on {IMAGES} could be read: a message cannot be"
+        with open_bag(bag) as reader, write_bag(given) as writer:
+            connection = writer.add_connection(IMAGES, IMAGE_TYPES[1], typestore=reader.typestore)
+            writer.write(connection, 1, b"no message")
     else:
         model, words = tmp_path / "none.onnx", "none.onnx is not there"
     before = set(tmp_path.rglob("*"))
