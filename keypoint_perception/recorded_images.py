@@ -46,6 +46,7 @@ class RecordedImages:
             self._wanted = self._wanted + connections_of(reader, camera_info, ["sensor_msgs/msg/CameraInfo"])
         self._depths = DepthBuffer(depth or "", _DEPTH_KEPT)
         self._intrinsics: Intrinsics | None = None
+        self._uncalibrated = "camera_info comes only later"
         self.unreadable = 0
         self.first_fault = ""
         self.flat = 0
@@ -71,7 +72,7 @@ class RecordedImages:
             elif connection.topic == self._depth_topic:
                 self._depths.add(message)
             elif self._intrinsics is None:
-                self._intrinsics = Intrinsics.from_camera_info(message)
+                self._calibrate(message)
             if len(waiting) >= size + _LOOK_AHEAD:
                 yield waiting[:size]
                 del waiting[:size]
@@ -90,14 +91,22 @@ class RecordedImages:
         if self._depth_topic is None:
             return None
         try:
-            if self.intrinsics(size) is None:
-                known = "x".join(map(str, self._intrinsics.size)) + " pixels" if self._intrinsics else "later images"
-                raise UserError(f"camera_info is for {known}, the image has {size[0]}x{size[1]}")
+            if self._intrinsics is None:
+                raise UserError(self._uncalibrated)
+            if self._intrinsics.size != size:
+                known = "x".join(map(str, self._intrinsics.size))
+                raise UserError(f"camera_info is for {known} pixels, the image has {size[0]}x{size[1]}")
             return self._depths.at(header, size, max_delay)
         except UserError as error:
             self.flat += 1
             self.first_flat_fault = self.first_flat_fault or str(error)
             return None
+
+    def _calibrate(self, camera_info: Any) -> None:
+        try:
+            self._intrinsics = Intrinsics.from_camera_info(camera_info)
+        except UserError as error:
+            self._uncalibrated = str(error)
 
     def _decoded(self, received: int, message: Any) -> list[RecordedImage]:
         try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from spots_bag import DEPTH_M, FRAME_ID, spot_centres, write_spots_bag
@@ -20,6 +23,7 @@ from keypoint_perception.images import image_to_rgb
 
 SIZE, FRAMES = (192, 128), 20
 IMAGES = "/table/image_raw/compressed"
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +39,20 @@ def _messages(bag: Path, topic: str) -> list:
     with open_bag(bag) as reader:
         wanted = [c for c in reader.connections if c.topic == topic]
         return [reader.deserialize(data, c.msgtype) for c, _, data in reader.messages(wanted)]
+
+
+def _copy(bag: Path, out: Path, topic: str, change: Callable[[AnyReader, int, bytes], bytes]) -> None:
+    """A bag with the messages of one topic changed: by their number, from 1, and their bytes."""
+    with open_bag(bag) as reader, write_bag(out) as writer:
+        connections = {
+            c.id: writer.add_connection(c.topic, c.msgtype, typestore=reader.typestore) for c in reader.connections
+        }
+        number = 0
+        for connection, at, data in reader.messages():
+            if connection.topic == topic:
+                number += 1
+                data = change(reader, number, data)
+            writer.write(connections[connection.id], at, data)
 
 
 def test_a_bag_has_its_own_topics_and_ours_in_order(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
@@ -75,17 +93,13 @@ def test_the_keypoints_are_where_the_spots_are_in_pixels_and_metres(
 def test_depth_of_nearly_the_same_instant_lifts_and_what_cannot_be_read_costs_one_image(
     bag: Path, tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given, out, topic, count = tmp_path / "late", tmp_path / "annotated", "/table/depth/image_raw", 0
-    with open_bag(bag) as reader, write_bag(given) as writer:
-        connections = {
-            c.id: writer.add_connection(c.topic, c.msgtype, typestore=reader.typestore) for c in reader.connections
-        }
-        for connection, at, data in reader.messages():
-            if connection.topic == topic:
-                count += 1
-                data = with_stamp(data, header_stamp_ns(data) + 8_000_000)
-                data = data.replace(b"16UC1", b"16XX1") if count == 5 else data
-            writer.write(connections[connection.id], at, data)
+    given, out, topic = tmp_path / "late", tmp_path / "annotated", "/table/depth/image_raw"
+
+    def late(reader: AnyReader, number: int, data: bytes) -> bytes:
+        data = with_stamp(data, header_stamp_ns(data) + 8_000_000)
+        return data.replace(b"16UC1", b"16XX1") if number == 5 else data
+
+    _copy(bag, given, topic, late)
     calibrated = ("--depth", topic, "--camera-info", "/table/camera_info")
     assert _run(given, out, colour_model_path, "--topic", IMAGES, *calibrated) == 0
     assert "1 without 3-D (depth encoding '16XX1' is not known" in capsys.readouterr().out
@@ -94,6 +108,23 @@ def test_depth_of_nearly_the_same_instant_lifts_and_what_cannot_be_read_costs_on
     strict = (*calibrated, "--max-depth-delay", "0.001")
     assert _run(given, tmp_path / "strict", colour_model_path, "--topic", IMAGES, *strict) == 0
     assert f"{FRAMES} without 3-D (the nearest depth is 0.008 s from the image" in capsys.readouterr().out
+
+
+def test_images_before_a_usable_calibration_are_served_without_3d(
+    bag: Path, tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, out, topic = tmp_path / "early", tmp_path / "annotated", "/table/camera_info"
+
+    def uncalibrated(reader: AnyReader, number: int, data: bytes) -> bytes:
+        info = replace(reader.deserialize(data, CAMERA_INFO), k=np.zeros(9))
+        return data if number > 15 else bytes(reader.typestore.serialize_cdr(info, CAMERA_INFO))
+
+    _copy(bag, given, topic, uncalibrated)
+    calibrated = ("--depth", "/table/depth/image_raw", "--camera-info", topic)
+    assert _run(given, out, colour_model_path, "--topic", IMAGES, *calibrated) == 0
+    assert "without 3-D (camera_info is uncalibrated" in capsys.readouterr().out
+    lifted = [message.position_frame_id == FRAME_ID for message in _messages(out, "/detector/keypoints")]
+    assert len(lifted) == FRAMES and not lifted[0] and lifted[-1]
 
 
 def test_the_pictures_in_a_bag_are_drawn_on(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
