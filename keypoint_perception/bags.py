@@ -30,6 +30,7 @@ from rosbags.typesys.store import Typestore
 
 import keypoint_perception
 from keypoint_perception.errors import UserError
+from keypoint_perception.files import writing
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 BAG_VERSION: Literal[8, 9] = 8
@@ -85,17 +86,15 @@ def write_bag(path: str | os.PathLike[str]) -> Iterator[Writer]:
     workplace = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(workplace, ignore_errors=True)
     try:
-        workplace.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}): name a folder that can be made") from error
-    try:
-        # The files in a bag are named after its folder, so the folder has its final name from the start.
-        with Writer(workplace / path.name, version=BAG_VERSION, storage_plugin=StoragePlugin.MCAP) as writer:
-            yield writer
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(workplace / path.name, path)
+        with writing(path):
+            workplace.mkdir(parents=True)
+            # The files in a bag are named after its folder, so the folder has its final name from the start.
+            with Writer(workplace / path.name, version=BAG_VERSION, storage_plugin=StoragePlugin.MCAP) as writer:
+                yield writer
+            shutil.rmtree(path, ignore_errors=True)
+            os.replace(workplace / path.name, path)
     except WriterError as error:
-        raise UserError(f"bag {path} cannot be written: {error}") from None
+        raise UserError(f"cannot write {path}: {error}") from None
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
 

@@ -19,6 +19,7 @@ import lightning_fabric
 from lightning_fabric.strategies import DDPStrategy
 
 from keypoint_perception.errors import UserError
+from keypoint_perception.files import make_folder
 from training.checkpoint import CHECKPOINT_NAME, read_checkpoint
 from training.config import RunConfig, config_parser, method_class, parse_config
 from training.data import load_data
@@ -65,7 +66,7 @@ def train(
     if checkpoint.exists():
         trainer.resume(read_checkpoint(checkpoint))
     if fabric.is_global_zero:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         (out / CONFIG_NAME).write_text(config.to_yaml())
     with stop_on_signal(trainer):
         trainer.run()
@@ -142,6 +143,7 @@ def main(argv: list[str]) -> int:
     fabric = make_fabric(config)
     fabric.launch()
     if fabric.is_global_zero:
+        make_folder(given.out)  # where that cannot be, nothing need be loaded
         print(f"training on {fabric.device.type} in {config.loop.precision}", file=sys.stderr)
     with fabric.rank_zero_first(local=True):
         data = load_data(config.data, progress=fabric.is_global_zero)

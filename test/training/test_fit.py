@@ -211,7 +211,9 @@ def test_learning_rates_follow_their_groups_and_schedules():
 
 
 def test_the_command_says_in_a_line_what_is_missing(capsys, tmp_path):
+    (tmp_path / "file").write_text("no folder")
     for arguments, message in (
+        (["fit", "imm", "--data", "nowhere", "-o", str(tmp_path / "file" / "r")], "cannot write"),
         (["fit", "imm", "-o", str(tmp_path / "r")], "no recordings given"),
         (["fit", "magic", "--data", "x", "-o", str(tmp_path / "r")], "no method 'magic': allowed are imm"),
         (["export", str(tmp_path / "none"), "-o", str(tmp_path / "m.onnx")], "does not exist"),
