@@ -6,7 +6,7 @@ import os
 import shutil
 import struct
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -50,6 +50,7 @@ def open_bag(path: str | os.PathLike[str]) -> Iterator[AnyReader]:
         raise UserError(f"bag {path} is not there: give a rosbag2 folder, an .mcap or .db3 file, or a ROS 1 .bag file")
     if path.is_dir() and not (path / "metadata.yaml").exists():
         raise UserError(f"bag {path} is a folder without metadata.yaml: give the folder that `ros2 bag record` made")
+    refuse_empty(path, [f for f in path.iterdir() if f.suffix != ".yaml"] if path.is_dir() else [path])
     try:
         with AnyReader([path], default_typestore=message_store()) as reader:
             yield reader
@@ -62,6 +63,13 @@ def open_bag(path: str | os.PathLike[str]) -> Iterator[AnyReader]:
         raise UserError(
             f"bag {path} cannot be read ({words or type(error).__name__}): record or copy it again"
         ) from None
+
+
+def refuse_empty(path: Path, files: Iterable[Path]) -> None:
+    """Raises UserError where a bag has files and all are empty, as after a crash or a copy that failed."""
+    sizes = [file.stat().st_size for file in files if file.is_file()]
+    if sizes and not any(sizes):
+        raise UserError(f"bag {path} is empty (0 bytes): record or copy it again")
 
 
 def connections_of(reader: AnyReader, topic: str, types: Collection[str] = IMAGE_TYPES) -> list[Connection]:

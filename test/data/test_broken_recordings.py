@@ -32,6 +32,7 @@ from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from test_sources import BAGS
 
+from keypoint_perception.bags import open_bag
 from keypoint_perception.errors import UserError
 from training.data import DataConfig, load_data
 from training.data.build import build_store, report
@@ -286,6 +287,14 @@ def test_a_file_that_only_looks_like_a_bag(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("text, not a bag")
     with pytest.raises(UserError, match="no image topic"):
         load_data(DataConfig(sources=[str(tmp_path / name)]), progress=False)
+
+
+@pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_a_bag_of_no_bytes(storage: StoragePlugin, tmp_path: Path) -> None:
+    cut(write_rosbag2(tmp_path / "bag", messages(2), storage), 0.0)
+    for opened in (lambda: open_source(tmp_path / "bag"), lambda: open_bag(tmp_path / "bag").__enter__()):
+        with pytest.raises(UserError, match=r"bag is empty \(0 bytes\): record or copy it again"):
+            opened()
 
 
 def test_an_empty_bag(tmp_path: Path) -> None:
