@@ -63,10 +63,7 @@ class Tally:
 
 def annotate(options: argparse.Namespace) -> None:
     """Does what the options of `_parser` say. Raises UserError; then nothing is written."""
-    if options.out.exists():
-        raise UserError(f"{options.out} exists: give another name with -o, or remove it")
-    if (options.depth is None) != (options.camera_info is None):
-        raise UserError("--depth and --camera-info are given together or not at all")
+    _check(options)
     detector = Detector(options.model or shipped_model(), options.backend, options.threads, print)
     with open_bag(options.bag) as reader:
         topic = options.topic or _only_image_topic(reader)
@@ -75,7 +72,7 @@ def annotate(options: argparse.Namespace) -> None:
         tally, start = Tally(), time.monotonic()
         results = _with_progress(_results(images, detector, options, tally), images.count, tally)
         look = _look(detector.model, options)
-        if options.out.suffix == ".mp4":
+        if options.out.suffix.lower() == ".mp4":
             _write_video(options.out, results, _fps(reader, images.count), look.style)
         else:
             _write_bag(options.out, reader, results, options.prefix, detector.model, look)
@@ -86,6 +83,20 @@ def annotate(options: argparse.Namespace) -> None:
         f"{options.out}: {tally.images} images in {seconds:.1f} s ({tally.images / seconds:.0f} images/s), "
         f"mean score {tally.score_sum / tally.images:.3f}{skipped}"
     )
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raises UserError where options are not allowed."""
+    if options.out.exists():
+        raise UserError(f"{options.out} exists: give another name with -o, or remove it")
+    if (options.depth is None) != (options.camera_info is None):
+        raise UserError("--depth and --camera-info are given together or not at all")
+    if not 0 <= options.threshold <= 1:
+        raise UserError(f"--threshold is {options.threshold}: give 0 to 1")
+    if not options.max_depth_delay >= 0:
+        raise UserError(f"--max-depth-delay is {options.max_depth_delay}: give seconds from 0")
+    if options.threads < 1:
+        raise UserError(f"--threads is {options.threads}: give at least 1")
 
 
 def _parser() -> argparse.ArgumentParser:

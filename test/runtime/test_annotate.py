@@ -137,7 +137,7 @@ def test_the_pictures_in_a_bag_are_drawn_on(bag: Path, tmp_path: Path, colour_mo
 
 
 def test_a_video_shows_every_image_at_the_recordings_pace(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
-    out = tmp_path / "overlay.mp4"
+    out = tmp_path / "overlay.MP4"
     assert _run(bag, out, colour_model_path, "--topic", IMAGES) == 0
     video = cv2.VideoCapture(str(out))
     assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == FRAMES
@@ -258,3 +258,14 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(
     error = capsys.readouterr().err
     assert words in error and error.startswith("error: ") and error.count("\n") == 1
     assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--threshold", "7"), ("--threshold", "nan"), ("--threads", "0"), ("--max-depth-delay", "nan")],
+)
+def test_numbers_that_make_no_sense_are_refused(
+    option: str, value: str, bag: Path, tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(bag, tmp_path / "out", colour_model_path, "--topic", IMAGES, option, value) == 2
+    assert f"error: {option} is {value}" in capsys.readouterr().err
