@@ -19,6 +19,7 @@ import numpy as np
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Writer
+from rosbags.typesys import get_types_from_msg
 
 from keypoint_perception.backends import CHOICES
 from keypoint_perception.bags import IMAGE_TYPES, BagMessages, message_store, open_bag, reliable, write_bag
@@ -62,10 +63,7 @@ class Tally:
 
 def annotate(options: argparse.Namespace) -> None:
     """Does what the options of `_parser` say. Raises UserError; then nothing is written."""
-    if options.out.exists():
-        raise UserError(f"{options.out} exists: give another name with -o, or remove it")
-    if (options.depth is None) != (options.camera_info is None):
-        raise UserError("--depth and --camera-info are given together or not at all")
+    _check(options)
     detector = Detector(options.model or shipped_model(), options.backend, options.threads, print)
     with open_bag(options.bag) as reader:
         topic = options.topic or _only_image_topic(reader)
@@ -74,19 +72,31 @@ def annotate(options: argparse.Namespace) -> None:
         tally, start = Tally(), time.monotonic()
         results = _with_progress(_results(images, detector, options, tally), images.count, tally)
         look = _look(detector.model, options)
-        if options.out.suffix == ".mp4":
+        if options.out.suffix.lower() == ".mp4":
             _write_video(options.out, results, _fps(reader, images.count), look.style)
         else:
             _write_bag(options.out, reader, results, options.prefix, detector.model, look)
     seconds = time.monotonic() - start
-    if not tally.images:
-        raise UserError(f"no image on {topic} could be read: {images.first_fault or 'there is none'}")
     skipped = f", {images.unreadable} unreadable ({images.first_fault})" if images.unreadable else ""
     skipped += f", {images.flat} without 3-D ({images.first_flat_fault})" if images.flat else ""
     print(
         f"{options.out}: {tally.images} images in {seconds:.1f} s ({tally.images / seconds:.0f} images/s), "
         f"mean score {tally.score_sum / tally.images:.3f}{skipped}"
     )
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raises UserError where options are not allowed."""
+    if options.out.exists():
+        raise UserError(f"{options.out} exists: give another name with -o, or remove it")
+    if (options.depth is None) != (options.camera_info is None):
+        raise UserError("--depth and --camera-info are given together or not at all")
+    if not 0 <= options.threshold <= 1:
+        raise UserError(f"--threshold is {options.threshold}: give 0 to 1")
+    if not options.max_depth_delay >= 0:
+        raise UserError(f"--max-depth-delay is {options.max_depth_delay}: give seconds from 0")
+    if options.threads < 1:
+        raise UserError(f"--threads is {options.threads}: give at least 1")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,7 +118,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _only_image_topic(reader: AnyReader) -> str:
-    topics = sorted({c.topic for c in reader.connections if c.msgtype in IMAGE_TYPES and "depth" not in c.topic})
+    """The one topic of pictures, overlays of a detector's own aside. Raises UserError where there is not just one."""
+    detectors = [c.topic.removesuffix("keypoints") for c in reader.connections if c.msgtype == TOPICS["keypoints"]]
+    overlays = {f"{prefix}overlay{rest}" for prefix in detectors for rest in ("", "/compressed")}
+    pictures = {c.topic for c in reader.connections if c.msgtype in IMAGE_TYPES and "depth" not in c.topic}
+    topics = sorted(pictures - overlays)
     if len(topics) != 1:
         raise UserError(
             f"the bag has {len(topics)} image topics: choose with --topic, there is {', '.join(topics) or 'none'}"
@@ -124,7 +138,7 @@ def _look(model: Model, options: argparse.Namespace) -> Look:
 def _results(
     images: RecordedImages, detector: Detector, options: argparse.Namespace, tally: Tally
 ) -> Iterator[tuple[int, Result]]:
-    """(time of recording, what was found) of the images, in order."""
+    """(time of recording, what was found) of the images, in order. Raises UserError where none could be read."""
     follow = Follower(MAX_GAP_S, OneEuroConfig() if options.smoothing else None, detector.model.info)
     for batch in images.batches(BATCH):
         observations = detector.detect([recorded.image for recorded in batch])
@@ -139,6 +153,8 @@ def _results(
             tally.images += 1
             tally.score_sum += float(observation.scores.mean())
             yield recorded.received_ns, Result(header, image, observation, states, lifted, intrinsics)
+    if not tally.images:
+        raise UserError(f"no image on {images.topic} could be read: {images.first_fault or 'there is none'}")
 
 
 def _write_bag(
@@ -147,6 +163,9 @@ def _write_bag(
     """The recording's own messages, and ours beside them, in the order of time."""
     if not reader.is2:
         raise UserError("a ROS 1 bag cannot get ROS 2 topics: convert it with `rosbags-convert` first, or give an .mp4")
+    taken = sorted({c.topic for c in reader.connections} & {f"{prefix.rstrip('/')}/{name}" for name in TOPICS})
+    if taken:
+        raise UserError(f"the bag has {', '.join(taken)} already: choose another --prefix than {prefix}")
     with write_bag(path) as writer:
         own = _copied(writer, reader)
         ours = _Topics(writer, prefix, model, look)
@@ -164,6 +183,8 @@ def _copied(writer: Writer, reader: AnyReader) -> Iterator[tuple[Connection, int
     """The messages of a recording, for connections of a new one."""
     connections = {}
     for c in reader.connections:
+        if c.msgtype not in reader.typestore.fielddefs:  # Humble's sqlite3 bags hold no definitions: bytes are copied
+            reader.typestore.register(get_types_from_msg("", c.msgtype))
         ext: Any = c.ext
         connections[c.id] = writer.add_connection(
             c.topic, c.msgtype, typestore=reader.typestore, offered_qos_profiles=ext.offered_qos_profiles

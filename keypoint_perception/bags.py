@@ -6,7 +6,7 @@ import os
 import shutil
 import struct
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -24,12 +24,13 @@ from rosbags.interfaces import (
     QosReliability,
     QosTime,
 )
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 import keypoint_perception
 from keypoint_perception.errors import UserError
+from keypoint_perception.files import writing
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 BAG_VERSION: Literal[8, 9] = 8
@@ -49,6 +50,7 @@ def open_bag(path: str | os.PathLike[str]) -> Iterator[AnyReader]:
         raise UserError(f"bag {path} is not there: give a rosbag2 folder, an .mcap or .db3 file, or a ROS 1 .bag file")
     if path.is_dir() and not (path / "metadata.yaml").exists():
         raise UserError(f"bag {path} is a folder without metadata.yaml: give the folder that `ros2 bag record` made")
+    refuse_empty(path, [f for f in path.iterdir() if f.suffix != ".yaml"] if path.is_dir() else [path])
     try:
         with AnyReader([path], default_typestore=message_store()) as reader:
             yield reader
@@ -63,6 +65,13 @@ def open_bag(path: str | os.PathLike[str]) -> Iterator[AnyReader]:
         ) from None
 
 
+def refuse_empty(path: Path, files: Iterable[Path]) -> None:
+    """Raises UserError where a bag has files and all are empty, as after a crash or a copy that failed."""
+    sizes = [file.stat().st_size for file in files if file.is_file()]
+    if sizes and not any(sizes):
+        raise UserError(f"bag {path} is empty (0 bytes): record or copy it again")
+
+
 def connections_of(reader: AnyReader, topic: str, types: Collection[str] = IMAGE_TYPES) -> list[Connection]:
     """The connections of a topic. Raises UserError, naming what there is, where the bag has none of these types."""
     found = [c for c in reader.connections if c.topic == topic and c.msgtype in types]
@@ -75,22 +84,25 @@ def connections_of(reader: AnyReader, topic: str, types: Collection[str] = IMAGE
 
 @contextmanager
 def write_bag(path: str | os.PathLike[str]) -> Iterator[Writer]:
-    """A new rosbag2 (mcap) at `path`, which appears when it is complete and replaces what was there."""
+    """A new rosbag2 (mcap) at `path`, which appears when it is complete and replaces what was there.
+
+    Raises UserError where it cannot be written.
+    """
     path = Path(path)
     if path.exists() and not (path / "metadata.yaml").exists():
         raise UserError(f"{path} exists and is no bag: give another name for the output")
     workplace = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(workplace, ignore_errors=True)
     try:
-        workplace.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}): name a folder that can be made") from error
-    try:
-        # The files in a bag are named after its folder, so the folder has its final name from the start.
-        with Writer(workplace / path.name, version=BAG_VERSION, storage_plugin=StoragePlugin.MCAP) as writer:
-            yield writer
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(workplace / path.name, path)
+        with writing(path):
+            workplace.mkdir(parents=True)
+            # The files in a bag are named after its folder, so the folder has its final name from the start.
+            with Writer(workplace / path.name, version=BAG_VERSION, storage_plugin=StoragePlugin.MCAP) as writer:
+                yield writer
+            shutil.rmtree(path, ignore_errors=True)
+            os.replace(workplace / path.name, path)
+    except WriterError as error:
+        raise UserError(f"cannot write {path}: {error}") from None
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
 

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from keypoint_perception.decoding import decoded
 from keypoint_perception.errors import UserError
 
 HEADER_BYTES = 12
@@ -45,7 +46,7 @@ def _stored(encoding: str, payload: np.ndarray) -> np.ndarray:
     """(H, W) uint16 as it was stored."""
     if payload[: len(PNG_MAGIC)].tobytes() != PNG_MAGIC:
         return _decode_rvl(encoding, payload)
-    stored = cv2.imdecode(payload, cv2.IMREAD_UNCHANGED)
+    stored = decoded(cv2.imdecode, payload, cv2.IMREAD_UNCHANGED)
     if stored is None or stored.dtype != np.uint16 or stored.ndim != 2:
         raise UserError(f"depth image {encoding!r} is damaged: its png is not one channel of 16 bits")
     return stored

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Files appear whole or not at all, and where they cannot, that is said."""
 
 from __future__ import annotations
 
@@ -7,18 +7,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from keypoint_perception.errors import UserError
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raises UserError where the file system does not take what the block writes to `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror or error}): name another place, or make room") from None
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Makes a folder and those it lies in, where they are missing. Raises UserError where that cannot be."""
+    with writing(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
+
 
 @contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path`, with the same suffix, that takes its name when the block ends well.
 
     Missing folders are made. When the block raises, the temporary file is removed and `path` is what it was.
+    Raises UserError where it cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with writing(path):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from keypoint_perception.compressed_depth import decode_compressed_depth
+from keypoint_perception.decoding import decoded
 from keypoint_perception.errors import UserError
 
 
@@ -228,10 +229,7 @@ def _decode(encoding: str, data: Any) -> np.ndarray:
         raise UserError(f"compressed image {encoding!r} is empty")
     # OpenCV fills what is missing of a cut jpeg with grey and says nothing.
     cut = flat[:2].tobytes() == b"\xff\xd8" and flat.tobytes().rfind(b"\xff\xd9") < 0
-    try:
-        pixels = None if cut else cv2.imdecode(flat, cv2.IMREAD_UNCHANGED)
-    except cv2.error:  # e.g. a header that promises more pixels than OpenCV allows
-        pixels = None
+    pixels = None if cut else decoded(cv2.imdecode, flat, cv2.IMREAD_UNCHANGED)
     if pixels is None:
         what = "cut short" if cut else "damaged, or not an image file"
         raise UserError(

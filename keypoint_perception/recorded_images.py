@@ -38,7 +38,7 @@ class RecordedImages:
         What could not be read is counted in `unreadable`, and `first_fault` says what was wrong with the first of it;
         likewise `flat` and `first_flat_fault` for images that keypoints could not be lifted in, where that was asked.
         """
-        self._reader, self._topic, self._depth_topic = reader, topic, depth
+        self._reader, self.topic, self._depth_topic = reader, topic, depth
         self._wanted = connections_of(reader, topic)
         if depth is not None:
             self._wanted = self._wanted + connections_of(reader, depth)
@@ -46,6 +46,7 @@ class RecordedImages:
             self._wanted = self._wanted + connections_of(reader, camera_info, ["sensor_msgs/msg/CameraInfo"])
         self._depths = DepthBuffer(depth or "", _DEPTH_KEPT)
         self._intrinsics: Intrinsics | None = None
+        self._uncalibrated = "camera_info comes only later"
         self.unreadable = 0
         self.first_fault = ""
         self.flat = 0
@@ -54,7 +55,7 @@ class RecordedImages:
     @property
     def count(self) -> int:
         """How many images the bag has on the topic."""
-        return sum(c.msgcount for c in self._wanted if c.topic == self._topic)
+        return sum(c.msgcount for c in self._wanted if c.topic == self.topic)
 
     def batches(self, size: int) -> Iterator[list[RecordedImage]]:
         """The images in order, up to `size` at a time."""
@@ -63,15 +64,15 @@ class RecordedImages:
             try:
                 message: Any = self._reader.deserialize(data, connection.msgtype)
             except Exception as error:  # rosbags' generated code raises whatever damaged bytes lead it to
-                if connection.topic == self._topic:
+                if connection.topic == self.topic:
                     self._note(f"a message cannot be deserialised ({type(error).__name__})")
                 continue
-            if connection.topic == self._topic:
+            if connection.topic == self.topic:
                 waiting += self._decoded(received, message)
             elif connection.topic == self._depth_topic:
                 self._depths.add(message)
             elif self._intrinsics is None:
-                self._intrinsics = Intrinsics.from_camera_info(message)
+                self._calibrate(message)
             if len(waiting) >= size + _LOOK_AHEAD:
                 yield waiting[:size]
                 del waiting[:size]
@@ -90,14 +91,22 @@ class RecordedImages:
         if self._depth_topic is None:
             return None
         try:
-            if self.intrinsics(size) is None:
-                known = "x".join(map(str, self._intrinsics.size)) + " pixels" if self._intrinsics else "later images"
-                raise UserError(f"camera_info is for {known}, the image has {size[0]}x{size[1]}")
+            if self._intrinsics is None:
+                raise UserError(self._uncalibrated)
+            if self._intrinsics.size != size:
+                known = "x".join(map(str, self._intrinsics.size))
+                raise UserError(f"camera_info is for {known} pixels, the image has {size[0]}x{size[1]}")
             return self._depths.at(header, size, max_delay)
         except UserError as error:
             self.flat += 1
             self.first_flat_fault = self.first_flat_fault or str(error)
             return None
+
+    def _calibrate(self, camera_info: Any) -> None:
+        try:
+            self._intrinsics = Intrinsics.from_camera_info(camera_info)
+        except UserError as error:
+            self._uncalibrated = str(error)
 
     def _decoded(self, received: int, message: Any) -> list[RecordedImage]:
         try:

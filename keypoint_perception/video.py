@@ -12,16 +12,19 @@ import cv2
 import numpy as np
 
 from keypoint_perception.errors import UserError
+from keypoint_perception.files import make_folder, writing
 
 
 @contextmanager
 def video_writer(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
     """A function that appends a picture (H, W, 3) uint8 RGB to an mp4, which appears at `path` when it is complete.
 
-    All pictures are brought to the size of the first.
+    All pictures are brought to the size of the first. Raises UserError where it cannot be written.
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
+    with writing(path):
+        temporary.touch()
     writer: Any = None
     size = (0, 0)
 
@@ -38,6 +41,7 @@ def video_writer(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None
         yield write
         if writer is not None:
             writer.release()
-            os.replace(temporary, path)
+            with writing(path):
+                os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

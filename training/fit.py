@@ -19,6 +19,7 @@ import lightning_fabric
 from lightning_fabric.strategies import DDPStrategy
 
 from keypoint_perception.errors import UserError
+from keypoint_perception.files import make_folder
 from training.checkpoint import CHECKPOINT_NAME, read_checkpoint
 from training.config import RunConfig, config_parser, method_class, parse_config
 from training.data import load_data
@@ -65,7 +66,7 @@ def train(
     if checkpoint.exists():
         trainer.resume(read_checkpoint(checkpoint))
     if fabric.is_global_zero:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         (out / CONFIG_NAME).write_text(config.to_yaml())
     with stop_on_signal(trainer):
         trainer.run()
@@ -121,9 +122,15 @@ def _arguments(given: argparse.Namespace, rest: list[str]) -> list[str]:
 
 
 def _resumed(given: argparse.Namespace) -> RunConfig | None:
-    """The config of the run to be resumed."""
-    file = given.out / CONFIG_NAME
-    return parse_config(given.method, [f"--config={file}"]) if given.resume and file.exists() else None
+    """The config of the run to be resumed. Raises UserError where there is none, or it is of another method."""
+    if not given.resume:
+        return None
+    if not (given.out / CHECKPOINT_NAME).is_file():
+        raise UserError(f"{given.out} holds no run to resume: leave out --resume, or give -o the folder of one")
+    was = read_checkpoint(given.out).config
+    if was.name != given.method:
+        raise UserError(f"{given.out} cannot be resumed: method is {given.method}, was {was.name}: name that one")
+    return was
 
 
 def main(argv: list[str]) -> int:
@@ -133,15 +140,17 @@ def main(argv: list[str]) -> int:
         return 0
     given, rest = _parser().parse_known_args(argv)
     method_class(given.method)
+    resumed = _resumed(given)
     config = parse_config(given.method, _arguments(given, rest))
     if not config.data.sources:
         raise UserError("no recordings given: add --data BAG [BAG …] (and --topic T for bags)")
     prior = read_poses(config.data.prior) if config.data.prior else None
     config = replace(config, options=method_class(config.name).completed(config.options, prior))
-    config = settled(config, _resumed(given))
+    config = settled(config, resumed)
     fabric = make_fabric(config)
     fabric.launch()
     if fabric.is_global_zero:
+        make_folder(given.out)  # where that cannot be, nothing need be loaded
         print(f"training on {fabric.device.type} in {config.loop.precision}", file=sys.stderr)
     with fabric.rank_zero_first(local=True):
         data = load_data(config.data, progress=fabric.is_global_zero)

@@ -10,11 +10,14 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from keypoint_perception.errors import UserError
 from keypoint_perception.lifting import Lifted, edge_lengths
 from keypoint_perception.model import Model
 from keypoint_perception.observation import EDGE_THRESHOLD, Observation
 
 PACKAGE = "keypoint_perception_msgs/msg"
+_MAX_JPEG_SIDE = 65_500
+"""OpenCV's limit."""
 
 
 class Messages(Protocol):
@@ -79,7 +82,12 @@ def rgb_image(messages: Messages, header: Any, image: np.ndarray) -> Any:
 
 
 def jpeg_image(messages: Messages, header: Any, image: np.ndarray, quality: int = 85) -> Any:
-    """A sensor_msgs CompressedImage, jpeg, of a picture (H, W, 3) uint8 RGB."""
+    """A sensor_msgs CompressedImage, jpeg, of a picture (H, W, 3) uint8 RGB. Raises UserError where it is too large."""
+    height, width = image.shape[:2]
+    if max(width, height) > _MAX_JPEG_SIDE:
+        raise UserError(
+            f"{width} x {height} pixels are too many for a jpeg: at most {_MAX_JPEG_SIDE} a side, give smaller images"
+        )
     _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     return messages.make(
         "sensor_msgs/msg/CompressedImage",

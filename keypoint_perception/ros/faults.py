@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
+
+from keypoint_perception.errors import UserError
 
 REPEAT_AFTER_S = 60.0
 """What comes and goes is not logged again before this, nor where only its numbers differ."""
@@ -33,6 +37,18 @@ class Faults:
     def clear(self, cause: str) -> None:
         """It is over."""
         self._active.pop(cause, None)
+
+    @contextmanager
+    def kept(self, cause: str, what: str) -> Iterator[None]:
+        """Makes a fault of what the block raises, which then goes no further. what: the words for what failed."""
+        try:
+            yield
+        except UserError as error:
+            self.error(cause, f"{what} failed: {error}")
+        except Exception as error:
+            self.error(cause, f"{what} failed: {type(error).__name__}: {error}")
+        else:
+            self.clear(cause)
 
     def has(self, cause: str) -> bool:
         """Whether there is a fault of this cause at present."""

@@ -26,6 +26,11 @@ class Request:
     batch_size: int
     """The largest batch that will be asked of it: the number of cameras."""
 
+    def check(self) -> None:
+        """Raises UserError where there is no such file."""
+        if not Path(self.path).is_file():
+            raise UserError(f"model {self.path} is not there: give the .onnx file of an exported model")
+
 
 class ModelHost:
     """Holds the running detector and swaps it between two images."""
@@ -64,8 +69,7 @@ class ModelHost:
         changes: the parameters that it comes with, for who hears of the end. The future's result is a sentence, its
         exception a UserError. Raises UserError where it cannot even begin.
         """
-        if not Path(request.path).is_file():
-            raise UserError(f"model {request.path} is not there: give the .onnx file of an exported model")
+        request.check()
         if self.busy:
             raise UserError("a model is being loaded: wait until it is there")
         answer = Future()

@@ -180,6 +180,7 @@ class DetectorNode(LifecycleNode):
 
     def _load_and_start(self, changes: dict[str, Any]) -> str:
         """For want of a model the node has not started: with this one it may."""
+        self._request(self._settings.with_changes(changes, configured=False)).check()
         self._change(changes)
         if self._starting is None:
             return "noted: configure the node"

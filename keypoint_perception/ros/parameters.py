@@ -173,7 +173,10 @@ def declare(node: Node) -> Settings:
     for f in fields(Settings):
         value = node.declare_parameter(f.name, _ros_default(f.default), _descriptor(f)).value
         values[f.name] = _from_ros(f.default, value)
-    return Settings().with_changes(values, configured=False)
+    settings = Settings().with_changes(values, configured=False)
+    for camera in settings.cameras:
+        transports_of(node, camera, settings)
+    return settings
 
 
 def changes_of(parameters: Iterable[Parameter]) -> dict[str, Any]:
@@ -182,15 +185,23 @@ def changes_of(parameters: Iterable[Parameter]) -> dict[str, Any]:
     return {p.name: _from_ros(defaults[p.name], p.value) for p in parameters if p.name in defaults}
 
 
-def declare_transport(node: Node, camera: str, kind: str, default: str, choices: tuple[str, ...]) -> str:
-    """Declares `<camera>.<kind>`, which overrules the transport of all cameras for one, and returns its value."""
-    name = f"{camera}.{kind}"
+def transports_of(node: Node, camera: str, settings: Settings) -> tuple[str, str]:
+    """How images and depth of one camera come: by its own parameters, which are declared, else as those of all.
+
+    Raises UserError where one is not allowed.
+    """
+    image = _own_transport(node, f"{camera}.image_transport", TRANSPORTS)
+    depth = _own_transport(node, f"{camera}.depth_transport", DEPTH_TRANSPORTS)
+    return image or settings.image_transport, depth or settings.depth_transport
+
+
+def _own_transport(node: Node, name: str, choices: tuple[str, ...]) -> str:
     if not node.has_parameter(name):
-        text = f"{kind} of {camera} alone. Allowed: {', '.join(choices)}."
-        node.declare_parameter(name, default, ParameterDescriptor(description=text, read_only=True))
+        text = f"For this camera alone; empty: as for all cameras. Allowed: {', '.join(choices)}."
+        node.declare_parameter(name, "", ParameterDescriptor(description=text, read_only=True))
     value = node.get_parameter(name).value
-    if value not in choices:
-        raise UserError(f"{name} is {value!r}: allowed are {', '.join(choices)}")
+    if value and value not in choices:
+        raise UserError(f"{name} is {value!r}: allowed are {', '.join(choices)}, or leave it empty")
     return value
 
 
@@ -211,7 +222,8 @@ def _ros_default(default: Any) -> Any:
 
 
 def _from_ros(default: Any, value: Any) -> Any:
-    return tuple(entry for entry in value if entry != "") if isinstance(default, tuple) else value
+    """Of an empty list, rclpy makes no value at all."""
+    return tuple(entry for entry in value or () if entry != "") if isinstance(default, tuple) else value
 
 
 def _is_topic_part(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager
 
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
@@ -13,8 +14,8 @@ from keypoint_perception.ros.camera import Camera, Frame
 from keypoint_perception.ros.faults import Faults
 from keypoint_perception.ros.inputs import Topics
 from keypoint_perception.ros.loading import ModelHost
-from keypoint_perception.ros.parameters import DEPTH_TRANSPORTS, TRANSPORTS, Settings, declare_transport
-from keypoint_perception.ros.results import Look
+from keypoint_perception.ros.parameters import Settings, transports_of
+from keypoint_perception.ros.results import Look, Result
 from keypoint_perception.ros.stereo import StereoPair
 
 _WAIT_STEP_S = 0.004
@@ -68,8 +69,7 @@ class Rig:
     def _camera(self, name: str) -> Camera:
         settings = self._settings
         prefix = f"{name}/" if len(settings.cameras) > 1 else ""
-        image = declare_transport(self._node, name, "image_transport", settings.image_transport, TRANSPORTS)
-        depth = declare_transport(self._node, name, "depth_transport", settings.depth_transport, DEPTH_TRANSPORTS)
+        image, depth = transports_of(self._node, name, settings)
         topics = Topics(prefix, image, depth, in_stereo=name in settings.stereo)
         return Camera(self._node, name, topics, settings, self._serve_all, self._serve_due)
 
@@ -91,13 +91,13 @@ class Rig:
             self._wait_timer.reset()
         elif not self._wait_timer.is_canceled():
             self._wait_timer.cancel()
-        try:
-            frames = [(camera, frame) for camera in due if (frame := camera.take(self._settings)) is not None]
-            if frames and self._host.detector is not None:
-                self._serve(frames, self._host.detector)
-                self._faults.clear("inference")
-        except Exception as error:  # one image must not end the service of all that follow
-            self._faults.error("inference", f"an image failed: {type(error).__name__}: {error}")
+        frames: list[tuple[Camera, Frame]] = []
+        for camera in due:
+            with _image_of(camera):
+                frame = camera.take(self._settings)
+                frames += [(camera, frame)] if frame is not None else []
+        if frames and self._host.detector is not None:
+            self._serve(frames, self._host.detector)
         return bool(due)
 
     def _waits(self, camera: Camera, now: float) -> bool:
@@ -107,12 +107,20 @@ class Rig:
         return self._stereo is not None and self._stereo.waits(camera, now, self._settings)
 
     def _serve(self, frames: list[tuple[Camera, Frame]], detector: Detector) -> None:
-        observations = detector.detect([frame.image for _, frame in frames])
-        results = {
-            camera.name: camera.finish(frame, detector.model, observation, self._settings)
-            for (camera, frame), observation in zip(frames, observations, strict=True)
-        }
-        if self._stereo is not None:
-            results = self._stereo.lift(results, self._settings)
+        results: dict[str, Result] = {}
+        with self._faults.kept("inference", "an image"):
+            observations = detector.detect([frame.image for _, frame in frames])
+            for (camera, frame), observation in zip(frames, observations, strict=True):
+                with _image_of(camera):
+                    results[camera.name] = camera.finish(frame, detector.model, observation, self._settings)
+            if self._stereo is not None:
+                results = self._stereo.lift(results, self._settings)
         for camera, _ in frames:
-            camera.publish(results[camera.name], detector.model, self._look, self._settings)
+            if camera.name in results:
+                with _image_of(camera):
+                    camera.publish(results[camera.name], detector.model, self._look, self._settings)
+
+
+def _image_of(camera: Camera) -> AbstractContextManager[None]:
+    """One image must not end the service of all that follow, nor one camera that of the others."""
+    return camera.faults.kept("service", "an image")

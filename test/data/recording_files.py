@@ -132,16 +132,16 @@ def write_rosbag1(path: Path, content: Iterable[Message], compression: Any = Non
 
 
 def _fill(writer: Any, content: Iterable[Message], store: Any, serialize: Callable[..., Any]) -> None:
-    connections: dict[str, Any] = {}
+    connections: dict[tuple[str, str], Any] = {}
     for fields, stamp, topic, recorded in content:
         kind = f"sensor_msgs/msg/{'CompressedImage' if 'format' in fields else 'Image'}"
-        if topic not in connections:
-            connections[topic] = writer.add_connection(topic, kind, typestore=store)
+        if (topic, kind) not in connections:
+            connections[topic, kind] = writer.add_connection(topic, kind, typestore=store)
         time = store.types["builtin_interfaces/msg/Time"](sec=stamp // 10**9, nanosec=stamp % 10**9)
         extra = {"seq": 0} if store is ROS1 else {}
         header = store.types["std_msgs/msg/Header"](stamp=time, frame_id="camera", **extra)
         message = store.types[kind](header=header, **fields)
-        writer.write(connections[topic], stamp if recorded is None else recorded, serialize(message, kind))
+        writer.write(connections[topic, kind], stamp if recorded is None else recorded, serialize(message, kind))
 
 
 def write_video(path: Path, frames: Iterable[np.ndarray], codec: str = "FFV1", rate: float = 10.0) -> Path:

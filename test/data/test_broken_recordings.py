@@ -13,6 +13,7 @@ from pathlib import Path
 import lz4.frame
 import numpy as np
 import pytest
+from huge_png import huge_png
 from recording_files import (
     PERIOD,
     START,
@@ -31,6 +32,7 @@ from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from test_sources import BAGS
 
+from keypoint_perception.bags import open_bag
 from keypoint_perception.errors import UserError
 from training.data import DataConfig, load_data
 from training.data.build import build_store, report
@@ -251,10 +253,11 @@ def test_a_truncated_video(tmp_path: Path) -> None:
 
 def test_a_bad_file_among_images(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "images", [picture(i) for i in range(4)])
-    (folder / "img2.png").write_bytes(b"no png")
+    (folder / "img1.png").write_bytes(b"no png")
+    (folder / "img2.png").write_bytes(huge_png())
     found, lines = built(folder, "")
-    assert len(used(found)) == 3
-    assert len(lines) == 1 and "img2.png" in lines[0] and "skipped 1 of 4" in lines[0]
+    assert len(used(found)) == 2
+    assert len(lines) == 1 and "img1.png, img2.png" in lines[0] and "skipped 2 of 4" in lines[0]
 
 
 def test_a_bad_episode(tmp_path: Path) -> None:
@@ -284,6 +287,14 @@ def test_a_file_that_only_looks_like_a_bag(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("text, not a bag")
     with pytest.raises(UserError, match="no image topic"):
         load_data(DataConfig(sources=[str(tmp_path / name)]), progress=False)
+
+
+@pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_a_bag_of_no_bytes(storage: StoragePlugin, tmp_path: Path) -> None:
+    cut(write_rosbag2(tmp_path / "bag", messages(2), storage), 0.0)
+    for opened in (lambda: open_source(tmp_path / "bag"), lambda: open_bag(tmp_path / "bag").__enter__()):
+        with pytest.raises(UserError, match=r"bag is empty \(0 bytes\): record or copy it again"):
+            opened()
 
 
 def test_an_empty_bag(tmp_path: Path) -> None:

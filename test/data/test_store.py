@@ -75,6 +75,9 @@ def test_it_lies_beside_the_recording_and_git_ignores_it(bag: Path) -> None:
 def test_it_lies_where_asked(bag: Path, tmp_path: Path) -> None:
     assert built(bag, root=tmp_path / "stores").folder.is_relative_to(tmp_path / "stores")
     assert not (tmp_path / "bag.frames").exists()
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match=r"cannot write .*file"):
+        built(bag, root=tmp_path / "file")
 
 
 def test_a_read_only_recording_gets_its_store_elsewhere(bag: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from huge_png import huge_png
 
 from keypoint_perception.errors import UserError
 from training.evaluation.reading import read_labelled
@@ -13,13 +14,15 @@ SIZES = {"a.png": (20, 10), "b.png": (40, 20), "c.png": (20, 10)}
 """(width, height)"""
 
 
-def coco(folder, splits=("train", "test", "test"), keypoints=(4, 2, 2, 9, 9, 0)):
+def coco(
+    folder, splits=("train", "test", "test"), keypoints=(4, 2, 2, 9, 9, 0), names=("nose", "tail"), skeleton=((1, 2),)
+):
     images = []
     for number, ((name, (width, height)), split) in enumerate(zip(SIZES.items(), splits, strict=True)):
         cv2.imwrite(str(folder / name), np.full((height, width, 3), 60 * number, np.uint8))
         images.append({"id": number, "file_name": name} | ({"split": split} if split else {}))
     annotations = [{"image_id": number, "keypoints": list(keypoints)} for number in range(len(images))]
-    category = {"name": "mouse", "keypoints": ["nose", "tail"], "skeleton": [[1, 2]]}
+    category = {"name": "mouse", "keypoints": names, "skeleton": skeleton}
     file = folder / "labels.json"
     file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [category]}))
     return file
@@ -57,9 +60,12 @@ def test_mistakes_in_a_split_are_named(tmp_path):
         next(read_labelled(coco(tmp_path), fit_on=names))
 
 
-def test_a_missing_picture_is_named(tmp_path):
+def test_a_missing_or_damaged_picture_is_named(tmp_path):
     file = coco(tmp_path)
     (tmp_path / "b.png").unlink()
+    with pytest.raises(UserError, match=r"b\.png cannot be read as an image"):
+        next(read_labelled(file))
+    (tmp_path / "b.png").write_bytes(huge_png())
     with pytest.raises(UserError, match=r"b\.png cannot be read as an image"):
         next(read_labelled(file))
 
@@ -67,3 +73,28 @@ def test_a_missing_picture_is_named(tmp_path):
 def test_what_is_no_coco_file_is_said(tmp_path):
     with pytest.raises(UserError, match="not a COCO keypoints file"):
         next(read_labelled(coco(tmp_path, keypoints=(1, 2))))
+
+
+@pytest.mark.parametrize("link", [[0, 1], [1, 3], [2, 2], [1.5, 2]])
+def test_a_link_of_joints_that_are_not_there_is_named(tmp_path, link):
+    with pytest.raises(UserError, match=r"has the link \[.*COCO counts joints from 1, here to 2"):
+        next(read_labelled(coco(tmp_path, skeleton=[[1, 2], link])))
+
+
+@pytest.mark.parametrize("x", [1e300, float("inf"), float("nan")])
+def test_a_label_that_is_nowhere_is_named(tmp_path, x):
+    with pytest.raises(UserError, match=r"has nose of a\.png at .*give pixels"):
+        next(read_labelled(coco(tmp_path, keypoints=(x, 2, 2, 9, 9, 0))))
+    next(read_labelled(coco(tmp_path, keypoints=(4, 2, 2, x, 9, 0))))  # visibility 0 is no label
+
+
+def test_a_file_without_joints_or_of_two_categories_is_refused(tmp_path):
+    with pytest.raises(UserError, match="has no joints"):
+        next(read_labelled(coco(tmp_path, keypoints=(), names=(), skeleton=[])))
+    file = coco(tmp_path)
+    content = json.loads(file.read_text())
+    for number, annotation in enumerate(content["annotations"]):
+        annotation["category_id"] = 1 + number % 2
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="annotations of categories 1, 2: give a file for each"):
+        next(read_labelled(file))

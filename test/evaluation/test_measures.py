@@ -7,6 +7,7 @@ import pytest
 from predictions import video
 
 from keypoint_perception.model import ModelInfo
+from training.__main__ import main
 from training.evaluation.measures import direct, identity, keypoints_are_joints, measure
 
 NAMES = ("left_hand", "right_hand")
@@ -53,3 +54,9 @@ def test_without_a_mask_the_true_skeleton_says_what_is_on_the_object():
     assert identity([hands(adjacency=link)])["on_object"] == 1
     assert identity([hands(0.2, adjacency=link)])["on_object"] == 0.5  # one slides along it, the other off its end
     assert identity([hands()])["on_object"] is None
+
+
+@pytest.mark.parametrize("epsilon", ["0", "-1", "nan"])
+def test_a_distance_that_matches_nothing_is_refused(epsilon, tmp_path, capsys):
+    assert main(["evaluate", "model.onnx", "--data", str(tmp_path), "--epsilon", epsilon]) == 2
+    assert f"--epsilon is {float(epsilon)}: give a distance above 0" in capsys.readouterr().err

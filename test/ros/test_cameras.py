@@ -11,7 +11,7 @@ import pytest
 from colour_model import spots_image
 from diagnostic_msgs.msg import DiagnosticArray
 from harness import LATCHED, Bench, NodeProcess, image_message, set_header
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from keypoint_perception_msgs.msg import KeypointArray, SkeletonGraph
 
@@ -119,6 +119,24 @@ def test_a_stereo_pair_gives_positions_in_both_frames(bench: Bench, node: NodePr
     np.testing.assert_allclose(_positions(left), expected, atol=0.03)
     np.testing.assert_allclose(_positions(right), _positions(left) - (BASELINE_M, 0, 0), atol=1e-5)
     assert (left.position_frame_id, right.position_frame_id) == ("left_optical", "right_optical")
+
+
+def test_what_fails_for_one_camera_stops_no_other(bench: Bench, node: NodeProcess) -> None:
+    """An overlay that no jpeg can hold; images of one instant are served together."""
+    overlay = "/detector/left/overlay/compressed"
+
+    def send(stamp: float, width: int = 70_000) -> None:
+        pictures = {"left": np.zeros((1, width, 3), np.uint8), "right": spots_image(SIZE, CENTRES)}
+        for camera, picture in pictures.items():
+            bench.publisher(f"/{camera}/image").publish(image_message(picture, stamp, f"{camera}_optical"))
+
+    bench.listen(overlay, CompressedImage)
+    for _ in range(3):
+        _answer(bench, "right", send)
+    node.wait_for("left: an image failed: 70000 x 1 pixels are too many for a jpeg")
+    _answer(bench, "left", lambda stamp: send(stamp, width=90))
+    bench.until(lambda: bool(bench.heard[overlay]), "the next overlay does not come")
+    bench.stop_listening(overlay)
 
 
 def test_each_camera_has_its_diagnostics(bench: Bench, node: NodeProcess) -> None:

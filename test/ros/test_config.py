@@ -1,13 +1,15 @@
-"""The parameter file that comes with the package."""
+"""The parameter file that comes with the package, and parameters of one camera."""
 
 from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
 
+import rclpy
 import yaml
+from rclpy.parameter import Parameter
 
-from keypoint_perception.ros.parameters import Settings
+from keypoint_perception.ros.parameters import Settings, transports_of
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 
@@ -17,3 +19,15 @@ def test_it_names_every_parameter_at_its_default() -> None:
     defaults = {f.name: f.default for f in fields(Settings)}
     lists = {name: list(value) or [""] for name, value in defaults.items() if isinstance(value, tuple)}
     assert given["ros__parameters"] == defaults | lists
+
+
+def test_a_camera_has_the_transport_of_all_as_it_is_now_or_its_own() -> None:
+    own = Parameter("wrist.image_transport", value="raw")
+    node = rclpy.create_node("settings", parameter_overrides=[own])
+    try:
+        for transport in ("raw", "compressed"):  # which may change between two configurations
+            settings = Settings(image_transport=transport, depth_transport=transport)
+            assert transports_of(node, "camera", settings) == (transport, transport)
+            assert transports_of(node, "wrist", settings) == ("raw", transport)
+    finally:
+        node.destroy_node()

@@ -60,6 +60,18 @@ def test_from_no_model_to_one_swapped_and_none_lost(bench: Bench, tmp_path: Path
     assert status == 0
 
 
+def test_before_it_is_configured_a_node_notes_a_model_that_is_there_and_no_other(bench: Bench, tmp_path: Path) -> None:
+    model = write_colour_model(tmp_path / "there.onnx").path
+    node = NodeProcess({"model": tmp_path / "none.onnx", "autostart": False})
+    try:
+        refused = _load(bench, str(tmp_path / "nowhere.onnx"))
+        assert not refused.success and "nowhere.onnx is not there" in refused.message
+        noted = _load(bench, str(model))
+        assert noted.success and "configure the node" in noted.message
+    finally:
+        node.stop()
+
+
 def test_no_image_is_lost_while_models_are_swapped(bench: Bench, tmp_path: Path) -> None:
     models = [write_colour_model(tmp_path / f"{name}.onnx", name=name).path for name in ("first", "second")]
     node = NodeProcess({"model": models[0], "qos_overrides./image.subscription.depth": 10})

@@ -82,6 +82,9 @@ def test_the_life_cycle_can_be_driven_from_outside(bench: Bench, colour_model_pa
         ({"cameras": ["a", "a"]}, "different names"),
         ({"stereo": ["left", "right"]}, "two of the cameras"),
         ({"stereo_pose": "1 2 3"}, "x y z qx qy qz qw"),
+        ({"cameras": []}, "at least one"),
+        ({"stereo": [], "stereo_pose": "1 2 3"}, "x y z qx qy qz qw"),
+        ({"camera.image_transport": "jpeg"}, "camera.image_transport is 'jpeg': allowed are raw, compressed"),
     ],
 )
 def test_a_parameter_that_is_not_allowed_is_one_clear_line(parameters: dict, words: str) -> None:

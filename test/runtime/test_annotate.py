@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from spots_bag import DEPTH_M, FRAME_ID, spot_centres, write_spots_bag
 
 from keypoint_perception.annotate import main
-from keypoint_perception.bags import connections_of, header_stamp_ns, open_bag, with_stamp, write_bag
+from keypoint_perception.bags import IMAGE_TYPES, connections_of, header_stamp_ns, open_bag, with_stamp, write_bag
+from keypoint_perception.errors import UserError
 from keypoint_perception.images import image_to_rgb
 
 SIZE, FRAMES = (192, 128), 20
 IMAGES = "/table/image_raw/compressed"
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +39,20 @@ def _messages(bag: Path, topic: str) -> list:
     with open_bag(bag) as reader:
         wanted = [c for c in reader.connections if c.topic == topic]
         return [reader.deserialize(data, c.msgtype) for c, _, data in reader.messages(wanted)]
+
+
+def _copy(bag: Path, out: Path, topic: str, change: Callable[[AnyReader, int, bytes], bytes]) -> None:
+    """A bag with the messages of one topic changed: by their number, from 1, and their bytes."""
+    with open_bag(bag) as reader, write_bag(out) as writer:
+        connections = {
+            c.id: writer.add_connection(c.topic, c.msgtype, typestore=reader.typestore) for c in reader.connections
+        }
+        number = 0
+        for connection, at, data in reader.messages():
+            if connection.topic == topic:
+                number += 1
+                data = change(reader, number, data)
+            writer.write(connections[connection.id], at, data)
 
 
 def test_a_bag_has_its_own_topics_and_ours_in_order(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
@@ -70,17 +93,13 @@ def test_the_keypoints_are_where_the_spots_are_in_pixels_and_metres(
 def test_depth_of_nearly_the_same_instant_lifts_and_what_cannot_be_read_costs_one_image(
     bag: Path, tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given, out, topic, count = tmp_path / "late", tmp_path / "annotated", "/table/depth/image_raw", 0
-    with open_bag(bag) as reader, write_bag(given) as writer:
-        connections = {
-            c.id: writer.add_connection(c.topic, c.msgtype, typestore=reader.typestore) for c in reader.connections
-        }
-        for connection, at, data in reader.messages():
-            if connection.topic == topic:
-                count += 1
-                data = with_stamp(data, header_stamp_ns(data) + 8_000_000)
-                data = data.replace(b"16UC1", b"16XX1") if count == 5 else data
-            writer.write(connections[connection.id], at, data)
+    given, out, topic = tmp_path / "late", tmp_path / "annotated", "/table/depth/image_raw"
+
+    def late(reader: AnyReader, number: int, data: bytes) -> bytes:
+        data = with_stamp(data, header_stamp_ns(data) + 8_000_000)
+        return data.replace(b"16UC1", b"16XX1") if number == 5 else data
+
+    _copy(bag, given, topic, late)
     calibrated = ("--depth", topic, "--camera-info", "/table/camera_info")
     assert _run(given, out, colour_model_path, "--topic", IMAGES, *calibrated) == 0
     assert "1 without 3-D (depth encoding '16XX1' is not known" in capsys.readouterr().out
@@ -89,6 +108,23 @@ def test_depth_of_nearly_the_same_instant_lifts_and_what_cannot_be_read_costs_on
     strict = (*calibrated, "--max-depth-delay", "0.001")
     assert _run(given, tmp_path / "strict", colour_model_path, "--topic", IMAGES, *strict) == 0
     assert f"{FRAMES} without 3-D (the nearest depth is 0.008 s from the image" in capsys.readouterr().out
+
+
+def test_images_before_a_usable_calibration_are_served_without_3d(
+    bag: Path, tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, out, topic = tmp_path / "early", tmp_path / "annotated", "/table/camera_info"
+
+    def uncalibrated(reader: AnyReader, number: int, data: bytes) -> bytes:
+        info = replace(reader.deserialize(data, CAMERA_INFO), k=np.zeros(9))
+        return data if number > 15 else bytes(reader.typestore.serialize_cdr(info, CAMERA_INFO))
+
+    _copy(bag, given, topic, uncalibrated)
+    calibrated = ("--depth", "/table/depth/image_raw", "--camera-info", topic)
+    assert _run(given, out, colour_model_path, "--topic", IMAGES, *calibrated) == 0
+    assert "without 3-D (camera_info is uncalibrated" in capsys.readouterr().out
+    lifted = [message.position_frame_id == FRAME_ID for message in _messages(out, "/detector/keypoints")]
+    assert len(lifted) == FRAMES and not lifted[0] and lifted[-1]
 
 
 def test_the_pictures_in_a_bag_are_drawn_on(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
@@ -101,7 +137,7 @@ def test_the_pictures_in_a_bag_are_drawn_on(bag: Path, tmp_path: Path, colour_mo
 
 
 def test_a_video_shows_every_image_at_the_recordings_pace(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
-    out = tmp_path / "overlay.mp4"
+    out = tmp_path / "overlay.MP4"
     assert _run(bag, out, colour_model_path, "--topic", IMAGES) == 0
     video = cv2.VideoCapture(str(out))
     assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == FRAMES
@@ -124,6 +160,53 @@ def test_messages_that_are_no_messages_are_counted_and_the_rest_is_annotated(
     assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == FRAMES - 1
 
 
+def test_messages_of_types_that_a_bag_does_not_define_are_copied(
+    bag: Path, tmp_path: Path, colour_model_path: Path
+) -> None:
+    """What Humble records by default: sqlite3 without a table of definitions."""
+    custom, kind = tmp_path / "humble", "my_robot_msgs/msg/Effort"
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    store.register(get_types_from_msg("float64 effort", kind))
+    effort = bytes(store.serialize_cdr(store.types[kind](effort=2.5), kind))
+    with open_bag(bag) as reader, Writer(custom, version=8, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        (wanted,) = connections_of(reader, IMAGES)
+        images = writer.add_connection(IMAGES, wanted.msgtype, typestore=reader.typestore)
+        efforts = writer.add_connection("/effort", kind, typestore=store)
+        for _, at, data in reader.messages([wanted]):
+            writer.write(images, at, data)
+            writer.write(efforts, at, effort)
+    with closing(sqlite3.connect(custom / "humble.db3")) as database:
+        database.execute("DELETE FROM message_definitions")
+        database.commit()
+    assert _run(custom, tmp_path / "annotated", colour_model_path, "--topic", IMAGES) == 0
+    with open_bag(tmp_path / "annotated") as reader:
+        copied = reader.messages([c for c in reader.connections if c.topic == "/effort"])
+        assert [data for _, _, data in copied] == [effort] * FRAMES
+
+
+def test_a_bag_is_annotated_again_under_another_prefix(
+    bag: Path, tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert _run(bag, first, colour_model_path, "--topic", IMAGES) == 0
+    assert _run(first, second, colour_model_path, "--topic", IMAGES) == 2
+    error = capsys.readouterr().err
+    assert "has /detector/hierarchy, /detector/keypoints" in error and "choose another --prefix" in error
+    assert not second.exists()
+    assert _run(first, second, colour_model_path, "--prefix", "/other") == 0, "our overlay is no second camera"
+    assert len(_messages(second, "/detector/keypoints")) == len(_messages(second, "/other/keypoints")) == FRAMES
+
+
+def test_a_bag_that_cannot_be_written_is_not_blamed_on_the_one_that_is_read(bag: Path, tmp_path: Path) -> None:
+    with (
+        pytest.raises(UserError, match=r"cannot write .*copy: Connection can only be added once"),
+        open_bag(bag) as reader,
+        write_bag(tmp_path / "copy") as new,
+    ):
+        for _ in range(2):
+            new.add_connection(IMAGES, IMAGE_TYPES[1], typestore=reader.typestore)
+
+
 def test_stamps_stay_those_of_the_images(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
     out = tmp_path / "annotated"
     assert _run(bag, out, colour_model_path, "--topic", IMAGES) == 0
@@ -137,7 +220,9 @@ def test_stamps_stay_those_of_the_images(bag: Path, tmp_path: Path, colour_model
     assert stamps[IMAGES] == stamps["/detector/keypoints"]
 
 
-@pytest.mark.parametrize("case", ["missing", "empty", "truncated", "text", "topic", "exists", "depth", "model"])
+@pytest.mark.parametrize(
+    "case", ["missing", "empty", "truncated", "text", "topic", "exists", "depth", "model", "pictures", "place"]
+)
 def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(
     case: str, bag: Path, tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,6 +244,13 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(
         out, words = tmp_path, "exists"
     elif case == "depth":
         more, words = [*more, "--depth", "/table/depth/image_raw"], "--camera-info"
+    elif case == "pictures":
+        given, words = tmp_path / "unreadable", f"no image on {IMAGES} could be read: a message cannot be"
+        with open_bag(bag) as reader, write_bag(given) as writer:
+            connection = writer.add_connection(IMAGES, IMAGE_TYPES[1], typestore=reader.typestore)
+            writer.write(connection, 1, b"no message")
+    elif case == "place":
+        out, words = Path("/proc/overlay.mp4"), "cannot write /proc/overlay.mp4 ("
     else:
         model, words = tmp_path / "none.onnx", "none.onnx is not there"
     before = set(tmp_path.rglob("*"))
@@ -166,3 +258,14 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(
     error = capsys.readouterr().err
     assert words in error and error.startswith("error: ") and error.count("\n") == 1
     assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--threshold", "7"), ("--threshold", "nan"), ("--threads", "0"), ("--max-depth-delay", "nan")],
+)
+def test_numbers_that_make_no_sense_are_refused(
+    option: str, value: str, bag: Path, tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(bag, tmp_path / "out", colour_model_path, "--topic", IMAGES, option, value) == 2
+    assert f"error: {option} is {value}" in capsys.readouterr().err

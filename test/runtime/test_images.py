@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from huge_png import huge_png
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.images import COLOUR_ENCODINGS, image_to_depth, image_to_rgb, is_depth
@@ -305,6 +306,7 @@ JPEG = cv2.imencode(".jpg", cv2.resize(picture(), (160, 120)))[1].tobytes()
         (compressed_message(b"no image at all", "jpeg"), "not an image file"),
         (compressed_message(JPEG[: len(JPEG) // 2], "jpeg"), "cut short"),
         (compressed_message(png(picture())[:60], "png"), "damaged"),
+        (compressed_message(huge_png(), "png"), "damaged"),
         (compressed_message(HEADER + png(depth_png()), "16UC1; compressedDepth"), "is depth"),
     ],
 )
@@ -323,6 +325,7 @@ def test_bad_colour_is_one_clear_line(message: SimpleNamespace, words: str) -> N
         (compressed_message(HEADER + png(picture()), "16UC1; compressedDepth png"), "damaged"),
         (compressed_message(HEADER + encode_rvl(depth_png())[:-4], "16UC1; compressedDepth rvl"), "damaged"),
         (compressed_message(HEADER + b"\xff" * 30, "16UC1; compressedDepth rvl"), "damaged"),
+        (compressed_message(HEADER + huge_png(), "16UC1; compressedDepth png"), "damaged"),
         (compressed_message(HEADER + png(depth_png()), "8UC1; compressedDepth png"), "allowed are 16UC1 and 32FC1"),
     ],
 )

@@ -130,6 +130,18 @@ def test_a_finished_folder_is_not_overwritten_and_another_run_is_not_resumed(tmp
     assert tiny_train(tmp_path / "run", "--steps", "2", resume=True).step == 2
 
 
+def test_what_cannot_be_resumed_is_said_before_anything_else(tmp_path, capsys):
+    tiny_train(tmp_path / "run", "--steps", "1")
+    for method, folder, words in (
+        ("imm", "typo", "typo holds no run to resume: leave out --resume"),
+        ("transporter", "run", "cannot be resumed: method is transporter, was imm"),
+    ):
+        capsys.readouterr()
+        assert main(["fit", method, "--data", "nowhere", "-o", str(tmp_path / folder), "--resume"]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "typo").exists()
+
+
 def test_damaged_checkpoints_are_refused_in_a_line(tmp_path):
     tiny_train(tmp_path / "run", "--steps", "1")
     path = tmp_path / "run" / CHECKPOINT_NAME
@@ -211,7 +223,9 @@ def test_learning_rates_follow_their_groups_and_schedules():
 
 
 def test_the_command_says_in_a_line_what_is_missing(capsys, tmp_path):
+    (tmp_path / "file").write_text("no folder")
     for arguments, message in (
+        (["fit", "imm", "--data", "nowhere", "-o", str(tmp_path / "file" / "r")], "cannot write"),
         (["fit", "imm", "-o", str(tmp_path / "r")], "no recordings given"),
         (["fit", "magic", "--data", "x", "-o", str(tmp_path / "r")], "no method 'magic': allowed are imm"),
         (["export", str(tmp_path / "none"), "-o", str(tmp_path / "m.onnx")], "does not exist"),

@@ -10,6 +10,7 @@ from tiny_run import tiny_config
 
 import training.fit
 import training.precision
+from training.checkpoint import CHECKPOINT_NAME, Checkpoint, write_checkpoint
 from training.config import RunConfig
 from training.fit import make_fabric
 from training.precision import processor_has_bf16, settled
@@ -66,7 +67,8 @@ def test_fit_settles_the_precision_and_resumes_with_it(tmp_path, monkeypatch) ->
     for native, before, expected in ((False, None, "fp32"), (True, None, "bf16"), (True, "fp32", "fp32")):
         monkeypatch.setattr(training.precision, "has_bf16", lambda accelerator, native=native: native)
         if before:
-            (tmp_path / "config.yaml").write_text(config_of(before).to_yaml())
+            run = Checkpoint(config_of(before), step=0, method={}, optimizers={}, average=None, about={})
+            write_checkpoint(tmp_path / CHECKPOINT_NAME, run)
         training.fit.main([*arguments, *(["--resume"] if before else [])])
         assert seen[-1].loop.precision == expected
 

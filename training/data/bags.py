@@ -14,7 +14,7 @@ import yaml
 from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
-from keypoint_perception.bags import IMAGE_TYPES
+from keypoint_perception.bags import IMAGE_TYPES, refuse_empty
 from keypoint_perception.errors import UserError
 from keypoint_perception.images import encoding_of, image_to_rgb
 from training.data.indexed import indexed_messages, open_reader
@@ -36,6 +36,7 @@ class Bag(Source):
         self._parts, self._missing = _storage_files(path) if path.is_dir() else ([path], [])
         if not self._parts:
             raise UserError(f"{path} has no .mcap or .db3 file beside its metadata.yaml: copy the recording again")
+        refuse_empty(path, self._parts)
         self.kind = "ROS 1 bag" if _storage_suffix(path) == ".bag" else "rosbag2"
 
     def files(self) -> list[Path]:

@@ -14,6 +14,7 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
+from keypoint_perception.decoding import decoded
 from keypoint_perception.errors import UserError
 from training.data.salvage import Damage
 from training.data.sources import Item, Source, Topic, natural
@@ -183,7 +184,7 @@ def _one_ahead(read: Callable[[Path], _Read], paths: list[Path]) -> Iterator[_Re
 
 
 def _read_image(path: Path) -> np.ndarray:
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    pixels = decoded(cv2.imread, str(path), cv2.IMREAD_UNCHANGED)
     if pixels is None or not pixels.size:
         raise UserError(f"{path.name} is damaged, or not an image")
     if pixels.dtype == np.uint16:

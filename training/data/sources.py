@@ -67,14 +67,14 @@ class Source(ABC):
 
     def choose(self, topic: str) -> str:
         """The topic itself, or the only image topic where none is asked for. Raises UserError that lists them."""
-        images = [t.name for t in self.topics() if t.is_image]
+        images = sorted({t.name for t in self.topics() if t.is_image})  # one topic may have both types of images
         if images == [""]:  # a topic is for the bags among several sources
             return ""
         if topic in images:
             return topic
         if not topic and len(images) == 1:
             return images[0]
-        listed = ", ".join(sorted(images)) or "none at all"
+        listed = ", ".join(images) or "none at all"
         what = f"has no image topic {topic!r}" if topic else "has several image topics and none is chosen"
         raise UserError(f"{self.path} {what if images else 'has no image topic'}: it has {listed}")
 

@@ -27,7 +27,7 @@ from zlib import crc32
 import numpy as np
 
 from keypoint_perception.errors import UserError
-from keypoint_perception.files import written_whole
+from keypoint_perception.files import make_folder, writing, written_whole
 from training.data.skips import Skips
 from training.data.sources import Source
 
@@ -227,15 +227,19 @@ class StoreWriter:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lets one process at a time make the store `folder`; the others wait and find it made."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    """Lets one process at a time make the store `folder`; the others wait and find it made.
+
+    Raises UserError where it cannot be written.
+    """
+    make_folder(folder.parent)
     ignored = folder.parent / ".gitignore"
-    if not ignored.exists():
-        ignored.write_text("*\n")  # recordings often lie in a repository; their stores do not belong there
-    with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
-        if fcntl:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    with writing(folder):
+        if not ignored.exists():
+            ignored.write_text("*\n")  # recordings often lie in a repository; their stores do not belong there
+        with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
+            if fcntl:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
 
 def enough_space(folder: Path, needed: int) -> None:

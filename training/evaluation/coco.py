@@ -10,12 +10,15 @@ from typing import Any
 import cv2
 import numpy as np
 
+from keypoint_perception.decoding import decoded
 from keypoint_perception.errors import UserError
 from keypoint_perception.geometry import rescale_pixels, resize
 from training.evaluation.videos import LabelledVideo, adjacency_of
 
 FIT_SPLITS, MEASURE_SPLITS = ("train",), ("test", "val")
 """What `split` of an image may be."""
+_FARTHEST_PX = 100_000
+"""A label farther out is none."""
 
 
 def read_coco(path: Path, fit_on: frozenset[str] | None = None) -> LabelledVideo:
@@ -24,26 +27,25 @@ def read_coco(path: Path, fit_on: frozenset[str] | None = None) -> LabelledVideo
     Images of several sizes are resized, with their keypoints, to the most frequent size (of two as frequent, the
     larger). Which frames a regression is fitted on say the file names in `fit_on`, else each image's `split`
     ("train", or "test" or "val") where every image has one, else nobody.
-    Raises UserError where it is no such file or an image is missing.
+    Raises UserError where it is no such file, an image is missing, or a label makes no sense.
     """
     try:
         content = json.loads(path.read_text())
-        category = content["categories"][0]
         images = {image["id"]: image for image in content["images"]}
         annotations = sorted(content["annotations"], key=lambda a: images[a["image_id"]]["file_name"])
+        category = _category(path, content["categories"], annotations)
         names = tuple(map(str, category["keypoints"]))
         values = np.array([np.reshape(a["keypoints"], (len(names), 3)) for a in annotations], dtype=np.float64)
-        edges = np.array(category.get("skeleton", []), dtype=int).reshape(-1, 2) - 1
+        adjacency = _adjacency(path, category.get("skeleton") or [], len(names))
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError(
             f"{path} is not a COCO keypoints file ({type(error).__name__}: {error}): it needs images, annotations with "
             "3 N numbers in `keypoints`, and one category with names in `keypoints`"
         ) from None
-    if not annotations:
-        raise UserError(f"{path} has no annotations: give a file with at least one")
+    if not annotations or not names:
+        raise UserError(f"{path} has no {'joints' if annotations else 'annotations'}: give a file with at least one")
     used = [images[a["image_id"]] for a in annotations]
-    labelled = values[..., 2] > 0
-    joints = np.where(labelled[..., None], values[..., :2], np.nan)
+    joints, labelled = _joints(path, names, values, used)
     frames, joints = _one_size([_read_image(path.parent / image["file_name"]) for image in used], joints)
     return LabelledVideo(
         name=path.stem,
@@ -51,12 +53,50 @@ def read_coco(path: Path, fit_on: frozenset[str] | None = None) -> LabelledVideo
         frames=frames,
         joints=joints,
         visible=labelled,
-        adjacency=adjacency_of(edges, len(names)),
+        adjacency=adjacency,
         mask=None,
         ordered=False,
         names=names,
         fit=_fit(path, used, fit_on),
     )
+
+
+def _category(path: Path, categories: list[Any], annotations: list[Any]) -> Any:
+    """The one that all annotations are of; the first where they do not say."""
+    named = {a.get("category_id") for a in annotations} - {None}
+    if len(named) > 1:
+        raise UserError(
+            f"{path} has annotations of categories {', '.join(map(str, sorted(named)))}: give a file for each"
+        )
+    return next((category for category in categories if category.get("id") in named), categories[0])
+
+
+def _adjacency(path: Path, skeleton: list[Any], count: int) -> np.ndarray:
+    """(N, N) bool of links in COCO's way of counting."""
+    links = np.array(skeleton, dtype=np.float64).reshape(len(skeleton), 2)
+    for given, link in zip(skeleton, links.tolist(), strict=True):
+        if link[0] == link[1] or not all(end in range(1, count + 1) for end in link):
+            raise UserError(
+                f"{path} has the link {given} in its skeleton: COCO counts joints from 1, here to {count}, and a link "
+                "joins two of them"
+            )
+    return adjacency_of(links.astype(int) - 1, count)
+
+
+def _joints(
+    path: Path, names: tuple[str, ...], values: np.ndarray, images: list[dict[str, Any]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(T, N, 2) pixels, NaN where there is no label, and (T, N) whether there is, of COCO's x, y and visibility."""
+    labelled = values[..., 2] > 0
+    joints = np.where(labelled[..., None], values[..., :2], np.nan)
+    nowhere = labelled & ~(np.abs(joints) <= _FARTHEST_PX).all(axis=-1)
+    if nowhere.any():
+        frame, joint = np.argwhere(nowhere)[0]
+        raise UserError(
+            f"{path} has {names[joint]} of {images[frame]['file_name']} at {joints[frame, joint].tolist()}: give "
+            f"pixels, at most {_FARTHEST_PX} from 0, or visibility 0"
+        )
+    return joints, labelled
 
 
 def _one_size(frames: list[np.ndarray], joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -87,7 +127,7 @@ def _fit(path: Path, images: list[dict[str, Any]], fit_on: frozenset[str] | None
 
 
 def _read_image(path: Path) -> np.ndarray:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    image = decoded(cv2.imread, str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise UserError(f"{path} cannot be read as an image: it must stand beside the .json that names it")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def evaluate_model(
     model: Model, data: Path, *, topic: str = "", epsilon: float | None = None, seed: int = 0
 ) -> Measures:
     """All measures of a model on labelled data."""
-    return measure(predict_all(model, data, topic=topic, seed=seed), epsilon or scene_epsilon(data), model.info)
+    videos = predict_all(model, data, topic=topic, seed=seed)
+    return measure(videos, scene_epsilon(data) if epsilon is None else epsilon, model.info)
 
 
 def scene_epsilon(data: Path) -> float:
@@ -79,9 +81,12 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """The command."""
     given = _parser().parse_args(argv)
+    epsilon = scene_epsilon(given.data) if given.epsilon is None else given.epsilon
+    if not 0 < epsilon < math.inf:
+        raise UserError(f"--epsilon is {epsilon}: give a distance above 0, of images that are 2 wide and high")
     model = read_model(_model_file(given.model))
     videos = predict_all(model, given.data, topic=given.topic, fit_on=given.fit_on, seed=given.seed)
-    measures = measure(videos, given.epsilon or scene_epsilon(given.data), model.info)
+    measures = measure(videos, epsilon, model.info)
     print(f"{model.id} on {given.data}\n{table(measures)}")
     report: dict[str, Any] = {"model_id": model.id, "data": str(given.data), **measures}
     if given.protocol:
