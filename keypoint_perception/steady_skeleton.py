@@ -2,8 +2,7 @@
 
 Single images cannot agree about it: of two neighbouring points either is as good a joint, and where a limb is straight
 nothing tells that it has a joint in its middle. But a body keeps its skeleton, and its parts are rigid. So the skeleton
-is looked for in many images together (`articulation`), among points that were followed from image to image: a model
-that numbers the points of two alike limbs by their places exchanges them when the limbs do.
+is looked for in many images together (`articulation`).
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from dataclasses import replace
 import numpy as np
 
 from keypoint_perception.articulation import articulated_tree, distances_to_links
-from keypoint_perception.assignment import assigned
 from keypoint_perception.observation import EDGE_THRESHOLD, Observation
 
 _REMEMBERED = 20
@@ -23,8 +21,6 @@ _LONGEST_INTERVAL = 8
 """of at most so many images: then the oldest is forgotten."""
 _RARELY = 16
 """The skeleton is looked for anew after a quarter more images, and at least after so many."""
-_OWN_NUMBER = 0.08
-"""A point keeps its number unless another one, by so many half widths of the image, is nearer to where it was."""
 _ON_BODY = 0.15
 """A point that is nearer than this to the links that the model found in an image is on the body there, half widths."""
 _NO_EDGE = float(np.nextafter(np.float32(EDGE_THRESHOLD), np.float32(0)))
@@ -41,20 +37,17 @@ class SteadySkeleton:
         self._start()
 
     def _start(self) -> None:
-        self._last: np.ndarray | None = None
-        """(K,) x + iy of the points, as all below in half widths of the image,"""
-        self._order = np.empty(0, int)
-        """(K,) and which of the model's points they are."""
         self._images = 0
         self._wait = 0
         """So many images more until the skeleton is looked for."""
         self._interval = 1
         self._memory: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        """Of each remembered image (K,) points, (K,) whether they are on the body, (K, K) what the model linked."""
+        """Of each remembered image (K,) points x + iy in half widths, (K,) whether they are on the body, (K, K) adjacency.
+        """
         self._adjacency = np.empty(0)
 
     def __call__(self, observation: Observation, time: float) -> Observation:
-        """The observation of the image taken at `time` seconds, numbered as before, with the skeleton so far.
+        """The observation of the image taken at `time` seconds, with the skeleton of all so far.
 
         An edge has a strength of a half and more, the more often the model linked its ends in single images. A score
         says how surely a keypoint is a joint: it is that of its strongest edge, and below a half where it has none.
@@ -65,38 +58,25 @@ class SteadySkeleton:
         self._time = time
         if len(observation.edges()) == 0 or not np.isfinite(observation.keypoints).all():
             return observation
-        points = (observation.keypoints @ np.array([1, 1j], np.complex64)) * (2 / observation.image_size[0])
-        self._order = self._numbers(points)
-        self._last = points[self._order]
-        adjacency = observation.adjacency[np.ix_(self._order, self._order)]
         if self._images % self._interval == 0:
-            self._remember(self._last, adjacency)
+            self._remember(observation)
         if self._wait == 0:
             self._adjacency = self._skeleton()
             self._wait = min(1 + self._images // 4, _RARELY)
         self._images += 1
         self._wait -= 1
-        keypoints, scores = observation.keypoints[self._order], self._adjacency.max(axis=1)
-        return replace(observation, keypoints=keypoints, scores=scores, adjacency=self._adjacency)
+        return replace(observation, scores=self._adjacency.max(axis=1), adjacency=self._adjacency)
 
-    def _numbers(self, points: np.ndarray) -> np.ndarray:
-        """(K,) which of the points (K,) of an image each of those so far is now."""
-        if self._last is None:
-            return np.arange(len(points))
-        away = np.abs(self._last[:, None] - points[self._order])
-        away[np.diag_indices(len(away))] -= _OWN_NUMBER
-        return self._order[assigned(away)]
-
-    def _remember(self, points: np.ndarray, adjacency: np.ndarray) -> None:
+    def _remember(self, observation: Observation) -> None:
         """Puts an image into the memory; a full one first lets every second image go, or at last the oldest."""
         if len(self._memory) == _REMEMBERED and self._interval < _LONGEST_INTERVAL:
             self._memory = self._memory[::2]
             self._interval *= 2
         elif len(self._memory) == _REMEMBERED:
             del self._memory[0]
-        links = np.argwhere(np.triu(adjacency, k=1) >= EDGE_THRESHOLD)
-        on_body = distances_to_links(points, links).min(axis=0) < _ON_BODY
-        self._memory.append((points, on_body, adjacency))
+        points = observation.keypoints @ np.array([1, 1j], np.complex64) * (2 / observation.image_size[0])
+        on_body = distances_to_links(points, observation.edges()).min(axis=0) < _ON_BODY
+        self._memory.append((points, on_body, observation.adjacency))
 
     def _skeleton(self) -> np.ndarray:
         """(K, K) the adjacency that the remembered images speak for."""

@@ -18,7 +18,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from keypoint_perception.assignment import assigned
 from keypoint_perception.chain import Chain
 from keypoint_perception.limb_tree import depths, inner_limbs, is_chain
 from keypoint_perception.linkage import Linkage
@@ -176,7 +175,17 @@ def _assigned(unlike: np.ndarray, known: np.ndarray, seen: np.ndarray, far: floa
     """(L,) for each limb so far, which of the limbs found it is now, so that all together are least unlike (L, L).
 
     known (L,) bool says what was ever there, seen (L,) bool what of the limbs found is there; `far` is what it costs
-    to miss one or to find a new one.
+    to miss one or to find a new one. At first all keep their numbers.
     """
     cost = np.where(known[:, None] & seen[None], unlike, far * (known[:, None] | seen[None]))
-    return assigned(cost - far * 1e-3 * np.eye(len(cost)))
+    cost -= far * 1e-3 * np.eye(len(cost))
+    chosen = np.arange(len(cost))
+    # Two exchange their places as long as that costs less; for so few limbs that is hardly ever not the best.
+    while True:
+        paid = cost[:, chosen]
+        own = np.diagonal(paid)
+        gain = own[:, None] + own - paid - paid.T
+        first, second = np.unravel_index(np.argmax(gain), gain.shape)
+        if not gain[first, second] > 1e-9 * far:  # nor where it is no number
+            return chosen
+        chosen[[first, second]] = chosen[[second, first]]
