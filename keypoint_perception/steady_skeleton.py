@@ -42,8 +42,7 @@ class SteadySkeleton:
         """So many images more until the skeleton is looked for."""
         self._interval = 1
         self._memory: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        """Of each remembered image (K,) points x + iy in half widths, (K,) whether they are on the body, (K, K) adjacency.
-        """
+        """Of each image its points (K,) x + iy in half widths, whether they are on the body (K,), and its adjacency."""
         self._adjacency = np.empty(0)
 
     def __call__(self, observation: Observation, time: float) -> Observation:
