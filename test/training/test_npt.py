@@ -94,6 +94,17 @@ def test_neighbours_are_points_whose_windows_meet():
     together = neighbours(one_hot([(1, 1), (4, 1), (8, 8)]), pool=7)[0]
     assert together[0, 1] == 1 and together[0, 2] == 0 and together[1, 2] == 0
     torch.testing.assert_close(together, together.T)
+    only_one_cell_in_common = neighbours(one_hot([(1, 4), (7, 4)]), pool=7)[0]
+    assert only_one_cell_in_common[0, 1] == 1
+
+
+def test_neighbours_are_the_maximum_over_all_cells_with_its_gradient():
+    maps = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    dilated = torch.nn.functional.max_pool2d(maps, 3, stride=1, padding=1).flatten(2)
+    plain = (dilated[:, :, None] * dilated[:, None]).amax(dim=-1)
+    together = neighbours(maps, pool=3)
+    torch.testing.assert_close(together, plain)
+    torch.testing.assert_close(*(torch.autograd.grad(n.square().sum(), maps)[0] for n in (together, plain)))
 
 
 def test_contiguity_rewards_each_point_that_keeps_a_neighbour():

@@ -49,11 +49,13 @@ def transport(
 def neighbours(maps: Tensor, pool: int) -> Tensor:
     """N of Eq. 6, (B, P, P): max over ω of the product of two dilated maps.
 
-    ω steps over half a window: windows still overlap, so that a pair within β of each other shares one.
+    Where the maximum is, is found point by point without a gradient; only there is the product taken with one.
     """
     maps = maps.contiguous(memory_format=torch.channels_last)  # on processors eight times as fast to pool
-    dilated = F.max_pool2d(maps, pool, stride=max(1, pool // 2), padding=pool // 2).flatten(2).contiguous()
-    return (dilated[:, :, None] * dilated[:, None]).amax(dim=-1)
+    dilated = F.max_pool2d(maps, pool, stride=1, padding=pool // 2).flatten(2).contiguous()
+    with torch.no_grad():
+        highest = torch.stack([(dilated * one[:, None]).argmax(dim=-1) for one in dilated.unbind(1)], dim=1)
+    return dilated.gather(2, highest) * dilated.gather(2, highest.mT).mT
 
 
 def contiguity_loss(source_maps: Tensor, target_maps: Tensor, pool: int) -> Tensor:
