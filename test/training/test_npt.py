@@ -234,6 +234,13 @@ def test_skeleton_depends_on_the_image_and_joints_are_points_with_a_link():
     torch.testing.assert_close(detection.scores, detection.adjacency.amax(-1))
 
 
+def test_links_that_the_search_rejects_stay_below_a_half_however_sure_psi_is():
+    method = build(search=True, links=1e6).eval()  # too dear for any
+    nn.init.constant_(method.skeleton.head[1].bias, 100.0)
+    adjacency = method.detect(torch.rand(1, 3, 32, 32)).adjacency
+    assert 0.49 < adjacency.max() < 0.5
+
+
 def touched(method, terms):
     """Which networks a sum of terms has a gradient for."""
     method.zero_grad()

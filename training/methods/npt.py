@@ -68,6 +68,8 @@ from training.regularisation import crowding
 
 TURNED_SCALE = 0.2
 """By how much `equivariance` makes images larger or smaller, at most."""
+MOST_BELIEF = 0.999
+"""What ψ's belief counts at most: its sigmoid may be 1, and a link that the search rejects stays below a half."""
 SEARCHED_WEIGHT = 10.0
 """Of the cross-entropy with the links that the search finds; most links of most images are none."""
 
@@ -107,7 +109,8 @@ class Npt(Method):
         if self.config.search:
             object_map = foreground_map(frames, self.background(frames), self.config.contrast)
             cover, cost = self._energy(object_map, maps, position)
-            strength = 0.5 * (strength + self._tree(2 * cover, 2 * cost, strength.float(), thorough=True))
+            tree = self._tree(2 * cover, 2 * cost, strength.float(), thorough=True)
+            strength = 0.5 * (MOST_BELIEF * strength + tree)
         adjacency = as_matrix(strength, self.pairs, self.keypoint_count)
         root = torch.full_like(position[..., 0], -1, dtype=torch.long)
         return Detection(position, adjacency.amax(dim=-1), adjacency, parent=root, level=torch.zeros_like(root))
