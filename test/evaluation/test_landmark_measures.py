@@ -66,7 +66,7 @@ def test_mirrored_poses_count_only_when_asked():
 def test_on_object_share_counts_keypoints_near_the_mask():
     masks = np.zeros((1, 5, 5), bool)
     masks[0, 2, 2] = True
-    keypoints = np.array([[[0, 0], [0.5, 0], [1, 1]]], float)  # centre, one pixel beside it, the corner
+    keypoints = np.array([[[2, 2], [3, 2], [4, 4]]], float)  # centre, one pixel beside it, the corner
     assert on_object_share(keypoints, masks) == pytest.approx(2 / 3)
     assert on_object_share(keypoints, masks, slack=0) == pytest.approx(1 / 3)
 
@@ -85,6 +85,13 @@ def test_on_skeleton_share_is_the_distance_to_the_nearest_link():
     link = ~np.eye(2, dtype=bool)
     keypoints = np.array([[[0.25, 0.1], [0.6, 0], [0.65, 0], [0.25, -0.3]]])  # beside it, at its end, beyond, off
     assert on_skeleton_share(keypoints, joints, link, tolerance=0.1001) == 0.5
+
+
+def test_frames_without_a_whole_link_say_nothing_about_being_on_the_skeleton():
+    joints = np.array([[[0, 0], [0.5, 0]], [[0, 0], [np.nan, np.nan]]])
+    keypoints, link = np.full((2, 1, 2), 0.01), ~np.eye(2, dtype=bool)
+    assert on_skeleton_share(keypoints, joints, link) == 1
+    assert np.isnan(on_skeleton_share(keypoints[1:], joints[1:], link))
 
 
 def test_joints_that_are_not_annotated_are_neither_fitted_nor_measured():
