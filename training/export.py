@@ -28,15 +28,17 @@ TRAJECTORY_FRAMES = 2000
 
 
 def sample_frames(data: Any, count: int) -> np.ndarray:
-    """`count` frames (N, H, W, 3) uint8 or all there are, evenly over the recordings."""
+    """`count` frames (N, H, W, 3) uint8 or all there are, evenly over those of all recordings.
+
+    Raises UserError where there is none.
+    """
     sequences = [frames for _, frames in data.sequences()]
-    if not sum(map(len, sequences)):
+    starts = np.cumsum([0, *map(len, sequences)])
+    if not starts[-1]:
         raise UserError("the recordings hold no frames: give others")
-    share = -(-count // len(sequences))
-    picked = [
-        frames[np.unique(np.linspace(0, len(frames) - 1, share).astype(int))] for frames in sequences if len(frames)
-    ]
-    return np.concatenate(picked)[:count]
+    chosen = np.unique(np.linspace(0, starts[-1] - 1, count).astype(int))
+    shares = np.split(chosen, np.searchsorted(chosen, starts[1:-1]))
+    return np.concatenate([f[share - start] for f, share, start in zip(sequences, shares, starts[:-1], strict=True)])
 
 
 def trajectories(method: Method, data: Any) -> list[tuple[np.ndarray, np.ndarray]]:
