@@ -65,7 +65,10 @@ class Skeleton(NamedTuple):
 
 
 def skeleton(method: Method, data: Any, frames: np.ndarray) -> Skeleton:
-    """Graph, forest and groups: the method's own or, where it learns no graph, estimated from trajectories."""
+    """Graph, forest and groups: the method's own or, where it learns no graph, estimated from trajectories.
+
+    Where no recording has two frames there is no graph.
+    """
     found = detect_frames(method, frames[:2])
     parent = tuple(found.parent[0].tolist())
     level = tuple(found.level[0].tolist())
@@ -75,7 +78,10 @@ def skeleton(method: Method, data: Any, frames: np.ndarray) -> Skeleton:
     if adjacency.any():
         groups = _groups(spectral_groups(adjacency))
         return Skeleton(adjacency, parent, level, groups, "learned by the method")
-    estimate = estimate_kinematics(trajectories(method, data))
+    moving = trajectories(method, data)
+    if not moving:
+        return Skeleton(adjacency, parent, level, (), "none: no recording has two frames to estimate one from")
+    estimate = estimate_kinematics(moving)
     return Skeleton(
         estimate.adjacency,
         parent,

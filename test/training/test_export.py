@@ -90,6 +90,19 @@ def test_a_wrong_graph_is_noticed(run):
     assert parity(method, data, MemoryData().frames).max > 0.01
 
 
+class Recordings(MemoryData):
+    """Some of given lengths, their frames of a pixel numbered from 0."""
+
+    def __init__(self, *lengths: int) -> None:
+        super().__init__()
+        self.lengths = lengths
+
+    def sequences(self):
+        """A recording of each length."""
+        numbers = np.arange(sum(self.lengths), dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
+        yield from enumerate(np.split(numbers, np.cumsum(self.lengths)[:-1]))
+
+
 class Dots(Method):
     """Two points whose link depends on the brightness of the image."""
 
@@ -137,25 +150,18 @@ def test_a_learned_graph_goes_into_the_description():
     assert [group.keypoints for group in found.groups] == [(0, 1)]
 
 
+def test_recordings_of_single_frames_give_no_graph():
+    found = skeleton(Dots(0.0).eval(), Recordings(1, 1, 1), np.zeros((3, 8, 8, 3), np.uint8))
+    assert not found.adjacency.any() and found.groups == ()
+    assert found.origin.startswith("none: ")
+
+
 def test_figures_must_be_a_json_object(tmp_path):
     (tmp_path / "list.json").write_text("[1]")
     (tmp_path / "text.json").write_text("hello")
     for name, message in (("list", "hold a list"), ("text", "cannot be read"), ("none", "cannot be read")):
         with pytest.raises(UserError, match=message):
             read_figures(tmp_path / f"{name}.json")
-
-
-class Recordings(MemoryData):
-    """Some of given lengths, their frames of a pixel numbered from 0."""
-
-    def __init__(self, *lengths: int) -> None:
-        super().__init__()
-        self.lengths = lengths
-
-    def sequences(self):
-        """A recording of each length."""
-        numbers = np.arange(sum(self.lengths), dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
-        yield from enumerate(np.split(numbers, np.cumsum(self.lengths)[:-1]))
 
 
 def test_sampled_frames_are_spread_over_the_frames_of_all_recordings():
