@@ -95,6 +95,8 @@ class LimbsConfig:
             least, most = getattr(self, name)
             if not 0 < least <= most:
                 raise UserError(f"limbs: {name} is {[least, most]}: give the least, above 0, and the most")
+        if self.above is not None and len(self.above) < 2:
+            raise UserError("limbs: above, the tree of the poses, has less than two joints: give poses with a link")
         bounds.share("limbs", self, "body", "one_hue", "left_out", zero=True)
         bounds.above_zero("limbs", self, "width", "drawn", "sigma")
         bounds.odd("limbs", self, "background_window", least=3)
@@ -128,14 +130,18 @@ class Limbs(Method):
 
     @classmethod
     def completed(cls, options: Any, prior: Poses | None) -> LimbsConfig:
-        """The tree of the prior poses. Raises UserError where they have none."""
+        """The tree of the prior poses. Raises UserError where they have none, or where `above` fits no poses."""
+        joints = 0 if prior is None else prior.keypoints.shape[1]
+        if options.above is not None and len(options.above) != joints:
+            given = f"{len(options.above)} joints and the poses of --data.prior {joints or 'are not given'}"
+            raise UserError(f"limbs: above has {given}: give poses of as many joints, or leave above out")
         if prior is None or options.above is not None:
             return options
         if prior.edges is None:
             raise UserError(
                 "limbs: the file of --data.prior has no `edges` (E, 2): add them, they are the tree to find"
             )
-        return replace(options, above=rooted(prior.edges, prior.keypoints.shape[1]))
+        return replace(options, above=rooted(prior.edges, joints))
 
     def __init__(self, config: LimbsConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
