@@ -53,6 +53,7 @@ def test_errors_by_hand():
     assert root_mean_square_error(predicted, joints) == 2.5  # sqrt((9 + 16) / 4)
     assert mean_absolute_error(predicted, joints) == 1.75  # (3 + 4) / 4
     assert summed_absolute_error(predicted, joints) == 3.5  # 1.5 + 2
+    assert np.isnan(summed_absolute_error(np.full((2, 1, 2), np.nan), joints))  # not the best of all
     assert correct_share(predicted, joints, threshold=5) == 0.5  # a distance of exactly 5 is not below 5
     assert mean_pose_error(np.array([[[0.0, 0]], [[6.0, 8]]]), joints) == 5
 

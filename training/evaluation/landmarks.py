@@ -131,7 +131,12 @@ def mean_absolute_error(predicted: np.ndarray, joints: np.ndarray) -> float:
 
 
 def summed_absolute_error(predicted: np.ndarray, joints: np.ndarray) -> float:
-    """Sum over the 2N coordinates of the mean absolute error over frames (the Taichi measure)."""
+    """Sum over the 2N coordinates of the mean absolute error over frames (the Taichi measure).
+
+    NaN where a joint that is annotated is not predicted: without it the sum would be the smaller.
+    """
+    if (np.isnan(predicted) & ~np.isnan(joints)).any():
+        return np.nan
     return float(np.nansum(mean_pose(np.abs(predicted - joints))))
 
 
