@@ -148,6 +148,14 @@ def test_ridge_finds_a_linear_map_and_falls_back_to_the_mean_pose():
     assert np.isnan(ridge(keypoints, np.full((40, 1, 2), np.nan), keypoints)).all()
 
 
+def test_where_one_video_alone_shows_a_joint_its_frames_are_left_out_one_by_one():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(24, 4, 2)), rng.normal(size=(24, 1, 2))
+    y[12:] = np.nan
+    found = ridge(x, y, x, np.repeat([0, 1], 12))
+    np.testing.assert_allclose(found, ridge(x[:12], y[:12], x))
+
+
 @pytest.mark.parametrize("groups", [np.arange(12), np.repeat([3, 1, 2], 4)])
 def test_ridge_takes_the_penalty_that_predicts_best_what_was_left_out(groups):
     rng = np.random.default_rng(1)

@@ -128,8 +128,6 @@ def labels(
         groups = np.repeat(np.arange(len(same)), [len(video.points) for video in same])[train]
         if train.any() and test.any():
             _check_fitted(same[0].video, joints[train], joints[test])
-            alone = len(np.unique(groups)) == 1  # a single video: its frames stand for themselves
-            groups = np.arange(len(groups)) if alone else groups
             yield Labels(points[train], joints[train], points[test], joints[test], groups)
 
 
