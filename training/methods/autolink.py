@@ -11,6 +11,8 @@ Where the paper and its official code differ the text is the default:
 - The factor of 512 on the edge weights' learning rate is, in the code, a factor inside the softplus. Adam steps by the
   gradient's sign, so the two are equal once Adam's eps and the weight decay are divided by 512: `param_groups`.
 
+In neither, but here: the loss compares the image itself too, as a layer before Γ's own, as IMM's and KeypointGAN's do.
+
 Options that the paper does not have, all off by default and each with its reason in `AutoLinkConfig`: `layered`,
 `motion_weight`, `shadow_free`, `edge_cost`, `regularisation`, `running_mean_rate`, `edge_stride`.
 """

@@ -18,7 +18,7 @@ times 10; the discriminators' losses are averaged; the discriminator also sees o
 Deviations, with their reasons:
 - The tables' skeleton images have 3 channels, the text's and ours 1: the three would be equal.
 - η's learning rate falls by 10 for the last quarter of its steps; the paper waits for a plateau, which depends on who
-  watches.
+  watches. Adam's moments start anew there and in `finetune`: each phase has an optimiser of its own.
 - Smaller inputs need fewer halvings in the discriminator: `discriminator_halvings`.
 - A keypoint's score, which the paper has none of, is the brightness of y under it.
 """
