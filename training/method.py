@@ -130,10 +130,10 @@ class Method(nn.Module, ABC):
 def independent_keypoints(keypoints: Tensor, scores: Tensor) -> Detection:
     """A Detection of keypoints without links or hierarchy: keypoints (B, K, 2), scores (B, K)."""
     batch, count = scores.shape
-    return Detection(
-        keypoints,
-        scores,
-        adjacency=keypoints.new_zeros(batch, count, count),
-        parent=torch.full((batch, count), -1, dtype=torch.long, device=keypoints.device),
-        level=torch.zeros(batch, count, dtype=torch.long, device=keypoints.device),
-    )
+    return linked_keypoints(keypoints, scores, keypoints.new_zeros(batch, count, count))
+
+
+def linked_keypoints(keypoints: Tensor, scores: Tensor, adjacency: Tensor) -> Detection:
+    """A Detection without hierarchy: keypoints (B, K, 2), scores (B, K), adjacency (B, K, K)."""
+    root = torch.full_like(scores, -1, dtype=torch.long)
+    return Detection(keypoints, scores, adjacency, parent=root, level=torch.zeros_like(root))

@@ -32,7 +32,7 @@ from keypoint_perception.errors import UserError
 from training import bounds
 from training.heatmaps import expected_position, grid, points_to_segments, segment_distance, spatial_softmax
 from training.losses import PerceptualLoss
-from training.method import Batch, Detection, Method, OptimizerConfig
+from training.method import Batch, Detection, Method, OptimizerConfig, linked_keypoints
 from training.methods.autolink_layers import LayeredDecoder, chromaticity, opacity
 from training.networks import ResidualBlock, UNet, conv_block, upsample
 from training.perceptual import FeatureName, perceptual_features
@@ -206,9 +206,8 @@ class AutoLink(Method):
         cells = grid(height, width, maps)
         near = ((cells - keypoints[:, :, None, None]) ** 2).sum(dim=-1) < 0.2**2
         adjacency = self.adjacency().expand(image.shape[0], -1, -1)
-        root = torch.full_like(keypoints[..., 0], -1, dtype=torch.long)
         scores = (maps * near).sum(dim=(2, 3)).clamp(0, 1)
-        return Detection(keypoints, scores, adjacency, parent=root, level=torch.zeros_like(root))
+        return linked_keypoints(keypoints, scores, adjacency)
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """Eq. 6; and the optional terms. Raises UserError where these need pairs and the batch has none."""

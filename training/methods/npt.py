@@ -43,7 +43,7 @@ from keypoint_perception.errors import UserError
 from training.equivariance import equivariance_loss, random_turns, turned
 from training.heatmaps import around_mode, expected_position, gaussian_maps, spatial_softmax
 from training.losses import difference, pyramid_mse
-from training.method import Batch, Detection, Method
+from training.method import Batch, Detection, Method, linked_keypoints
 from training.methods.npt_config import NptConfig
 from training.methods.npt_losses import (
     as_matrix,
@@ -112,8 +112,7 @@ class Npt(Method):
             tree = self._tree(2 * cover, 2 * cost, strength.float(), thorough=True)
             strength = 0.5 * (MOST_BELIEF * strength + tree)
         adjacency = as_matrix(strength, self.pairs, self.keypoint_count)
-        root = torch.full_like(position[..., 0], -1, dtype=torch.long)
-        return Detection(position, adjacency.amax(dim=-1), adjacency, parent=root, level=torch.zeros_like(root))
+        return linked_keypoints(position, adjacency.amax(dim=-1), adjacency)
 
     def param_groups(self, phase: str) -> Iterable[dict[str, Any]]:
         """ψ has a learning rate of its own."""
