@@ -38,6 +38,7 @@ from training.methods.figures import Figure, background, draw, posed_figure, ran
 from training.methods.limb_matching import best_order, joint_costs
 from training.methods.limb_network import LimbNetwork
 from training.methods.limb_numbering import Numbering
+from training.preview import to_uint8
 from training.prior import Poses, rooted
 
 
@@ -244,7 +245,7 @@ class Limbs(Method):
     @torch.no_grad()
     def figures(self, batch: Batch) -> tuple[Tensor, list[Figure]]:
         """Drawings (N, 3, H, W) in [0, 1] over the batch's backgrounds, and their N figures."""
-        frames = [_to_uint8(batch[key]) for key in ("image", "reference")]
+        frames = [to_uint8(batch[key]) for key in ("image", "reference")]
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
         pairs = zip(*frames, strict=True)
         grounds = [background(image, reference, self.config.background_window) for image, reference in pairs]
@@ -267,8 +268,3 @@ class Limbs(Method):
 
 def _stacked(arrays: list[np.ndarray], like: Tensor) -> Tensor:
     return torch.from_numpy(np.stack(arrays)).to(like)
-
-
-def _to_uint8(images: Tensor) -> np.ndarray:
-    """(B, 3, H, W) in [0, 1] to (B, H, W, 3) uint8."""
-    return (images.detach().float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
