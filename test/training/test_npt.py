@@ -7,10 +7,10 @@ from torch import nn
 
 from keypoint_perception.errors import UserError
 from training.heatmaps import around_mode
+from training.method import symmetric
 from training.methods.npt import Npt
 from training.methods.npt_config import NptConfig
 from training.methods.npt_losses import (
-    as_matrix,
     blur,
     contiguity_loss,
     foreground_loss,
@@ -199,8 +199,9 @@ def test_length_loss_by_hand():
 
 
 def test_matrix_of_pairs_is_symmetric():
-    matrix = as_matrix(torch.tensor([[1.0, 2.0, 3.0]]), PAIRS, 3)
-    assert matrix.tolist() == [[[0, 1, 2], [1, 0, 3], [2, 3, 0]]]
+    expected = [[0, 1, 2], [1, 0, 3], [2, 3, 0]]
+    assert symmetric(torch.tensor([1.0, 2.0, 3.0]), PAIRS, 3).tolist() == expected
+    assert symmetric(torch.tensor([[1.0, 2.0, 3.0]]), PAIRS, 3).tolist() == [expected]
 
 
 def test_position_is_the_mean_around_the_mode_and_ignores_a_far_second_peak():

@@ -32,7 +32,7 @@ from keypoint_perception.errors import UserError
 from training import bounds
 from training.heatmaps import expected_position, grid, points_to_segments, segment_distance, spatial_softmax
 from training.losses import PerceptualLoss
-from training.method import Batch, Detection, Method, OptimizerConfig, linked_keypoints
+from training.method import Batch, Detection, Method, OptimizerConfig, linked_keypoints, symmetric
 from training.methods.autolink_layers import LayeredDecoder, chromaticity, opacity
 from training.networks import ResidualBlock, UNet, conv_block, upsample
 from training.perceptual import FeatureName, perceptual_features
@@ -255,10 +255,3 @@ def drawn_length(keypoints: Tensor, weights: Tensor, pairs: Tensor) -> Tensor:
     """Σ over edges of opacity(w) times length, the mean over images: (B, K, 2), (E,) and (2, E) to a scalar."""
     length = torch.linalg.vector_norm(keypoints[:, pairs[0]] - keypoints[:, pairs[1]], dim=-1)
     return (opacity(weights) * length).sum(dim=-1).mean()
-
-
-def symmetric(values: Tensor, pairs: Tensor, count: int) -> Tensor:
-    """(E,) values of unordered pairs to a symmetric (count, count) with a zero diagonal."""
-    matrix = values.new_zeros(count, count)
-    matrix[pairs[0], pairs[1]] = values
-    return matrix + matrix.T

@@ -43,10 +43,9 @@ from keypoint_perception.errors import UserError
 from training.equivariance import equivariance_loss, random_turns, turned
 from training.heatmaps import around_mode, expected_position, gaussian_maps, spatial_softmax
 from training.losses import difference, pyramid_mse
-from training.method import Batch, Detection, Method, linked_keypoints
+from training.method import Batch, Detection, Method, linked_keypoints, symmetric
 from training.methods.npt_config import NptConfig
 from training.methods.npt_losses import (
-    as_matrix,
     blur,
     contiguity_loss,
     foreground_loss,
@@ -111,7 +110,7 @@ class Npt(Method):
             cover, cost = self._energy(object_map, maps, position)
             tree = self._tree(2 * cover, 2 * cost, strength.float(), thorough=True)
             strength = 0.5 * (MOST_BELIEF * strength + tree)
-        adjacency = as_matrix(strength, self.pairs, self.keypoint_count)
+        adjacency = symmetric(strength, self.pairs, self.keypoint_count)
         return linked_keypoints(position, adjacency.amax(dim=-1), adjacency)
 
     def param_groups(self, phase: str) -> Iterable[dict[str, Any]]:

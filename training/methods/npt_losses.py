@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.heatmaps import points_to_segments
+from training.method import symmetric
 
 
 def blur(maps: Tensor) -> Tensor:
@@ -111,7 +112,7 @@ def sparse_losses(strength: Tensor, pairs: Tensor, points: int, power: float) ->
     """Eq. 4: (Σ_ij S_ij^p)^1/p over pairs and (Σ_i max_j S_ij^p)^1/p over points, each divided by its count."""
     raised = (strength + 1e-8) ** power
     links = raised.mean(dim=-1) ** (1 / power)
-    joints = as_matrix(raised, pairs, points).amax(dim=-1).mean(dim=-1) ** (1 / power)
+    joints = symmetric(raised, pairs, points).amax(dim=-1).mean(dim=-1) ** (1 / power)
     return links.mean(), joints.mean()
 
 
@@ -140,10 +141,3 @@ def outside(length: Tensor, length_range: tuple[float, float]) -> Tensor:
     """max(0, l_min - l) + max(0, l - l_max) of Eq. 8, of each length."""
     shortest, longest = length_range
     return (shortest - length).clamp_min(0) + (length - longest).clamp_min(0)
-
-
-def as_matrix(values: Tensor, pairs: Tensor, points: int) -> Tensor:
-    """(B, E) values of unordered pairs to a symmetric (B, P, P) with a zero diagonal."""
-    matrix = values.new_zeros(values.shape[0], points * points)
-    index = torch.cat((pairs[0] * points + pairs[1], pairs[1] * points + pairs[0]))
-    return matrix.index_copy(1, index, torch.cat((values, values), dim=1)).view(-1, points, points)
