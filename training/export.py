@@ -28,15 +28,17 @@ TRAJECTORY_FRAMES = 2000
 
 
 def sample_frames(data: Any, count: int) -> np.ndarray:
-    """`count` frames (N, H, W, 3) uint8 or all there are, evenly over the recordings."""
+    """`count` frames (N, H, W, 3) uint8 or all there are, evenly over those of all recordings.
+
+    Raises UserError where there is none.
+    """
     sequences = [frames for _, frames in data.sequences()]
-    if not sum(map(len, sequences)):
+    starts = np.cumsum([0, *map(len, sequences)])
+    if not starts[-1]:
         raise UserError("the recordings hold no frames: give others")
-    share = -(-count // len(sequences))
-    picked = [
-        frames[np.unique(np.linspace(0, len(frames) - 1, share).astype(int))] for frames in sequences if len(frames)
-    ]
-    return np.concatenate(picked)[:count]
+    chosen = np.unique(np.linspace(0, starts[-1] - 1, count).astype(int))
+    shares = np.split(chosen, np.searchsorted(chosen, starts[1:-1]))
+    return np.concatenate([f[share - start] for f, share, start in zip(sequences, shares, starts[:-1], strict=True)])
 
 
 def trajectories(method: Method, data: Any) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -63,7 +65,10 @@ class Skeleton(NamedTuple):
 
 
 def skeleton(method: Method, data: Any, frames: np.ndarray) -> Skeleton:
-    """Graph, forest and groups: the method's own or, where it learns no graph, estimated from trajectories."""
+    """Graph, forest and groups: the method's own or, where it learns no graph, estimated from trajectories.
+
+    Where no recording has two frames there is no graph.
+    """
     found = detect_frames(method, frames[:2])
     parent = tuple(found.parent[0].tolist())
     level = tuple(found.level[0].tolist())
@@ -73,7 +78,10 @@ def skeleton(method: Method, data: Any, frames: np.ndarray) -> Skeleton:
     if adjacency.any():
         groups = _groups(spectral_groups(adjacency))
         return Skeleton(adjacency, parent, level, groups, "learned by the method")
-    estimate = estimate_kinematics(trajectories(method, data))
+    moving = trajectories(method, data)
+    if not moving:
+        return Skeleton(adjacency, parent, level, (), "none: no recording has two frames to estimate one from")
+    estimate = estimate_kinematics(moving)
     return Skeleton(
         estimate.adjacency,
         parent,

@@ -28,13 +28,16 @@ def spatial_softmax(logits: Tensor) -> Tensor:
     return logits.flatten(2).softmax(dim=-1, dtype=precision).view(logits.shape)
 
 
-def separable_softmax(logits: Tensor, reduce: Literal["mean", "sum"] = "mean") -> tuple[Tensor, Tensor]:
+def marginals(logits: Tensor, softmax: Literal["mean", "sum", "joint"]) -> tuple[Tensor, Tensor]:
     """(B, K, H, W) logits to probabilities of the columns (B, K, W) and of the rows (B, K, H), in float32.
 
-    The logits of an axis are the means or sums over the other axis.
+    softmax: over each axis of the means or the sums over the other axis, or one over the whole map.
     """
-    over = torch.mean if reduce == "mean" else torch.sum
     logits = logits.float()
+    if softmax == "joint":
+        probability = spatial_softmax(logits)
+        return probability.sum(dim=-2), probability.sum(dim=-1)
+    over = torch.mean if softmax == "mean" else torch.sum
     return over(logits, dim=-2).softmax(dim=-1), over(logits, dim=-1).softmax(dim=-1)
 
 

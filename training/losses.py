@@ -54,7 +54,7 @@ class PerceptualLoss(nn.Module):
     """Σ_l α_l · mean |Γ_l(target) - Γ_l(prediction)|^power over the layers of a frozen network Γ (IMM section 3.2).
 
     α_l is one over the running mean of layer l's own error, so that every layer contributes about 1; with
-    `running_mean_rate` None all α_l are 1.
+    `running_mean_rate` None all α_l are 1. Before the first error, in eval mode, it is the error at hand.
 
     Args:
         features: Γ, see `training.perceptual.perceptual_features`.
@@ -89,10 +89,10 @@ class PerceptualLoss(nn.Module):
         """prediction, target (B, 3, H, W), mask (B, 1, H, W) to a scalar. In training mode the means move on."""
         errors = self.errors(prediction, target, mask)
         if self.rate is not None:
-            seen = self.running_mean.clone()
+            latest = errors.detach()
+            seen = torch.where(self.running_mean == 0, latest, self.running_mean)
             if self.training:
-                latest = errors.detach()
-                seen = torch.where(seen == 0, latest, self.rate * seen + (1 - self.rate) * latest)
+                seen = self.rate * seen + (1 - self.rate) * latest
                 self.running_mean.copy_(seen)
             errors = errors / seen.clamp_min(1e-8)
         return errors.sum() if self.reduction == "sum" else errors.mean()

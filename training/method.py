@@ -130,10 +130,17 @@ class Method(nn.Module, ABC):
 def independent_keypoints(keypoints: Tensor, scores: Tensor) -> Detection:
     """A Detection of keypoints without links or hierarchy: keypoints (B, K, 2), scores (B, K)."""
     batch, count = scores.shape
-    return Detection(
-        keypoints,
-        scores,
-        adjacency=keypoints.new_zeros(batch, count, count),
-        parent=torch.full((batch, count), -1, dtype=torch.long, device=keypoints.device),
-        level=torch.zeros(batch, count, dtype=torch.long, device=keypoints.device),
-    )
+    return linked_keypoints(keypoints, scores, keypoints.new_zeros(batch, count, count))
+
+
+def symmetric(values: Tensor, pairs: Tensor, count: int) -> Tensor:
+    """(..., E) values of unordered pairs (2, E) to a symmetric (..., count, count) with a zero diagonal."""
+    matrix = values.new_zeros(*values.shape[:-1], count * count)
+    index = torch.cat((pairs[0] * count + pairs[1], pairs[1] * count + pairs[0]))
+    return matrix.index_copy(-1, index, torch.cat((values, values), dim=-1)).unflatten(-1, (count, count))
+
+
+def linked_keypoints(keypoints: Tensor, scores: Tensor, adjacency: Tensor) -> Detection:
+    """A Detection without hierarchy: keypoints (B, K, 2), scores (B, K), adjacency (B, K, K)."""
+    root = torch.full_like(scores, -1, dtype=torch.long)
+    return Detection(keypoints, scores, adjacency, parent=root, level=torch.zeros_like(root))

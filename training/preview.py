@@ -56,7 +56,7 @@ def draw_detections(image: Tensor, detection: Detection) -> np.ndarray:
 
 def to_uint8(image: Tensor) -> np.ndarray:
     """(B, 3 or 1, H, W) in [0, 1] to (B, H, W, 3) uint8."""
-    picture = (image.detach().float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    picture = (image.detach().float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
     return picture.repeat(3, axis=-1) if picture.shape[-1] == 1 else picture
 
 

@@ -80,17 +80,27 @@ class Trainer:
                 progress.step(self.step, terms, self._rates())
                 if self.step % loop.preview_steps == 0 or self.step == loop.steps:
                     self._preview(progress)
-                if self.stop_signal is not None or time.monotonic() - saved > loop.checkpoint_minutes * 60:
+                overdue = time.monotonic() - saved > loop.checkpoint_minutes * 60
+                stop, save = self._any_process(self.stop_signal is not None, overdue)
+                if stop or save:
                     self.save()
                     saved = time.monotonic()
-                if self.stop_signal is not None:
+                if stop:
                     raise Stopped(f"stopped at step {self.step}")
             self.save()
             speed = f"{self.seconds / loop.steps:.3f} s a step, {progress.wait_share:.1%} of it waiting for data"
             progress.say(f"trained {self.step} steps in {self.seconds / 60:.1f} min, {speed}")
 
+    def _any_process(self, *here: bool) -> list[bool]:
+        """Whether each is true in any process: clocks and signals differ, and whoever saves alone waits for ever."""
+        flags = torch.tensor(here, dtype=torch.int32, device=self.fabric.device)
+        return self.fabric.strategy.all_reduce(flags, reduce_op="max").bool().tolist()
+
     def _train_step(self, micro_batches: list[Batch]) -> dict[str, float]:
-        """Every phase of one step. Returns the loss terms, averaged over the micro-batches."""
+        """Every phase of one step. Returns the loss terms, averaged over the micro-batches and processes.
+
+        Raises UserError where a term or gradient is not finite; in all processes, as none may wait for another.
+        """
         self.method.step = self.step
         self.objective.train()
         seen: dict[str, float] = {}
@@ -104,7 +114,8 @@ class Trainer:
                 with self.fabric.no_backward_sync(self.objective, enabled=not last):
                     terms = self.objective(batch, phase)
                     total = torch.stack([term.float() for term in terms.values()]).sum() / len(micro_batches)
-                    values = torch.stack([term.detach().float() for term in terms.values()]).tolist()
+                    means = torch.stack([term.detach().float() for term in terms.values()])
+                    values = self.fabric.strategy.all_reduce(means).tolist()
                     self._check(dict(zip(terms, values, strict=True)))
                     self.fabric.backward(total)
                 for name, value in zip(terms, values, strict=True):

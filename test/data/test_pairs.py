@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -184,9 +185,13 @@ def test_no_validation_repeats_training(recordings: list[str]) -> None:
     assert data.validation is data.train
 
 
-def test_a_held_out_part_too_short_for_pairs_repeats_training(recordings: list[str]) -> None:
-    data = load(recordings[:1], min_seconds=1.0, max_seconds=2.0, validation=0.1)
+def test_a_held_out_part_too_short_for_pairs_repeats_training_and_says_so(
+    recordings: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = DataConfig(sources=recordings[:1], input_size=INPUT, min_seconds=1.0, max_seconds=2.0, validation=0.1)
+    data = load_data(config)
     assert data.validation is data.train
+    assert re.search("warning: validation is on training data, .* the longest has 4 frames", capsys.readouterr().err)
 
 
 def test_recordings_too_short_for_the_distance(recordings: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keypoint_perception.geometry import Viewport
 from training.evaluation.predicted import PredictedVideo
 from training.evaluation.videos import LabelledVideo
 
@@ -21,6 +22,5 @@ def video(points, joints, *, name="video", variant="thing", adjacency=None, **fi
     frames = np.zeros((0, SIZE[1], SIZE[0], 3), np.uint8)
     labelled = LabelledVideo(name, variant, frames, pixels(joints), known, true, None)._replace(**fields)
     keypoints = points.shape[1]
-    return PredictedVideo(
-        labelled, points, np.ones(points.shape[:2], bool), np.zeros((keypoints, keypoints)), joints, SIZE
-    )
+    linked, graph = np.ones(points.shape[:2], bool), np.zeros((keypoints, keypoints))
+    return PredictedVideo(labelled, points, linked, graph, joints, SIZE, Viewport.of(SIZE, SIZE))

@@ -75,6 +75,10 @@ def test_a_folder_of_bags_is_a_video_a_bag(tmp_path):
     names.write_text("b\n")
     assert [video.fit.all() for video in read_labelled(tmp_path, fit_on=names)] == [False, True]
     assert videos[0].depth is None
+    for text, message in (("b/\n", "names none of the 2"), ("a\nb\n", "names all of the 2 .* such as a, ")):
+        names.write_text(text)
+        with pytest.raises(UserError, match=message):
+            next(read_labelled(tmp_path, fit_on=names))
 
 
 def test_of_two_cameras_one_is_chosen(tmp_path):

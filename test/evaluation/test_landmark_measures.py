@@ -53,6 +53,7 @@ def test_errors_by_hand():
     assert root_mean_square_error(predicted, joints) == 2.5  # sqrt((9 + 16) / 4)
     assert mean_absolute_error(predicted, joints) == 1.75  # (3 + 4) / 4
     assert summed_absolute_error(predicted, joints) == 3.5  # 1.5 + 2
+    assert np.isnan(summed_absolute_error(np.full((2, 1, 2), np.nan), joints))  # not the best of all
     assert correct_share(predicted, joints, threshold=5) == 0.5  # a distance of exactly 5 is not below 5
     assert mean_pose_error(np.array([[[0.0, 0]], [[6.0, 8]]]), joints) == 5
 
@@ -66,7 +67,7 @@ def test_mirrored_poses_count_only_when_asked():
 def test_on_object_share_counts_keypoints_near_the_mask():
     masks = np.zeros((1, 5, 5), bool)
     masks[0, 2, 2] = True
-    keypoints = np.array([[[0, 0], [0.5, 0], [1, 1]]], float)  # centre, one pixel beside it, the corner
+    keypoints = np.array([[[2, 2], [3, 2], [4, 4]]], float)  # centre, one pixel beside it, the corner
     assert on_object_share(keypoints, masks) == pytest.approx(2 / 3)
     assert on_object_share(keypoints, masks, slack=0) == pytest.approx(1 / 3)
 
@@ -85,6 +86,13 @@ def test_on_skeleton_share_is_the_distance_to_the_nearest_link():
     link = ~np.eye(2, dtype=bool)
     keypoints = np.array([[[0.25, 0.1], [0.6, 0], [0.65, 0], [0.25, -0.3]]])  # beside it, at its end, beyond, off
     assert on_skeleton_share(keypoints, joints, link, tolerance=0.1001) == 0.5
+
+
+def test_frames_without_a_whole_link_say_nothing_about_being_on_the_skeleton():
+    joints = np.array([[[0, 0], [0.5, 0]], [[0, 0], [np.nan, np.nan]]])
+    keypoints, link = np.full((2, 1, 2), 0.01), ~np.eye(2, dtype=bool)
+    assert on_skeleton_share(keypoints, joints, link) == 1
+    assert np.isnan(on_skeleton_share(keypoints[1:], joints[1:], link))
 
 
 def test_joints_that_are_not_annotated_are_neither_fitted_nor_measured():
@@ -138,6 +146,14 @@ def test_ridge_finds_a_linear_map_and_falls_back_to_the_mean_pose():
     centre = noise.mean(axis=0)
     assert np.abs(unrelated - centre).mean() < 0.5 * np.abs(plain - centre).mean()
     assert np.isnan(ridge(keypoints, np.full((40, 1, 2), np.nan), keypoints)).all()
+
+
+def test_where_one_video_alone_shows_a_joint_its_frames_are_left_out_one_by_one():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(24, 4, 2)), rng.normal(size=(24, 1, 2))
+    y[12:] = np.nan
+    found = ridge(x, y, x, np.repeat([0, 1], 12))
+    np.testing.assert_allclose(found, ridge(x[:12], y[:12], x))
 
 
 @pytest.mark.parametrize("groups", [np.arange(12), np.repeat([3, 1, 2], 4)])

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from predictions import video
+from predictions import SIZE, video
 
+from keypoint_perception.geometry import Viewport
 from keypoint_perception.model import ModelInfo
 from training.__main__ import main
 from training.evaluation.measures import direct, identity, keypoints_are_joints, measure
@@ -47,6 +48,13 @@ def test_what_does_not_apply_is_none_and_every_family_is_there():
     for family in ("direct", "motion", "lifting", "grasp"):
         assert set(figures[family].values()) == {None}
     assert figures["joints"]["dist"] is None and figures["joints"]["diff"] == 2  # no keypoint is linked
+
+
+def test_keypoints_of_a_model_that_sees_a_part_of_the_picture_are_looked_up_in_all_of_it():
+    right_half = Viewport.of(SIZE, (51, 101), (0.5, 0, 1, 1))  # from column 50 on: the keypoints are in 62.5 and 87.5
+    mask = np.zeros((6, SIZE[1], SIZE[0]), bool)
+    mask[:, 50, 60:65] = True
+    assert identity([replace(hands(mask=mask), viewport=right_half)])["on_object"] == 0.5
 
 
 def test_without_a_mask_the_true_skeleton_says_what_is_on_the_object():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from predictions import video
 
+from keypoint_perception.errors import UserError
 from training.evaluation.regression import fit_frames, label_efficiency, labels, points_by_place, regression
 
 
@@ -48,6 +49,14 @@ def test_keypoints_that_never_move_are_the_mean_pose():
 def test_a_pose_without_labels_is_no_measure():
     nowhere = np.full((4, 1, 2), np.nan)
     assert set(regression([video(np.zeros((4, 1, 2)), nowhere)]).values()) == {None}
+
+
+def test_a_joint_that_is_annotated_only_where_errors_are_measured_is_named():
+    joints = np.zeros((4, 2, 2))
+    joints[:2, 1] = np.nan
+    with pytest.raises(UserError, match=r"of thing are .* nowhere where they are fitted: tail: fit on other frames"):
+        regression([video(np.zeros((4, 1, 2)), joints, names=("nose", "tail"))])
+    assert regression([video(np.zeros((4, 1, 2)), joints[::-1])])["error"] == pytest.approx(0)  # never measured
 
 
 def test_more_labels_help_until_the_map_is_known():

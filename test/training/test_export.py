@@ -90,6 +90,19 @@ def test_a_wrong_graph_is_noticed(run):
     assert parity(method, data, MemoryData().frames).max > 0.01
 
 
+class Recordings(MemoryData):
+    """Some of given lengths, their frames of a pixel numbered from 0."""
+
+    def __init__(self, *lengths: int) -> None:
+        super().__init__()
+        self.lengths = lengths
+
+    def sequences(self):
+        """A recording of each length."""
+        numbers = np.arange(sum(self.lengths), dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
+        yield from enumerate(np.split(numbers, np.cumsum(self.lengths)[:-1]))
+
+
 class Dots(Method):
     """Two points whose link depends on the brightness of the image."""
 
@@ -137,6 +150,12 @@ def test_a_learned_graph_goes_into_the_description():
     assert [group.keypoints for group in found.groups] == [(0, 1)]
 
 
+def test_recordings_of_single_frames_give_no_graph():
+    found = skeleton(Dots(0.0).eval(), Recordings(1, 1, 1), np.zeros((3, 8, 8, 3), np.uint8))
+    assert not found.adjacency.any() and found.groups == ()
+    assert found.origin.startswith("none: ")
+
+
 def test_figures_must_be_a_json_object(tmp_path):
     (tmp_path / "list.json").write_text("[1]")
     (tmp_path / "text.json").write_text("hello")
@@ -145,14 +164,9 @@ def test_figures_must_be_a_json_object(tmp_path):
             read_figures(tmp_path / f"{name}.json")
 
 
-def test_sampled_frames_are_spread_over_the_recordings():
-    class Two(MemoryData):
-        """Two recordings."""
-
-        def sequences(self):
-            """A dark one and a bright one."""
-            yield "dark", np.zeros((100, 2, 2, 3), np.uint8)
-            yield "bright", np.full((7, 2, 2, 3), 255, np.uint8)
-
-    values = sample_frames(Two(), 8)[:, 0, 0, 0]
-    assert values.tolist() == [0, 0, 0, 0, 255, 255, 255, 255]
+def test_sampled_frames_are_spread_over_the_frames_of_all_recordings():
+    assert sample_frames(Recordings(20, 0, 11), 4)[:, 0, 0, 0].tolist() == [0, 10, 20, 30]
+    assert sample_frames(Recordings(*10 * [20]), 2)[:, 0, 0, 0].tolist() == [0, 199]
+    assert sample_frames(Recordings(2, 1), 8)[:, 0, 0, 0].tolist() == [0, 1, 2]
+    with pytest.raises(UserError, match="no frames"):
+        sample_frames(Recordings(0), 8)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -23,9 +24,9 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("tiny_run.py")
 
 
-def start(*arguments: object) -> subprocess.Popen[bytes]:
+def start(out: Path, *flags: str, **harm: object) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    command = [sys.executable, str(SCRIPT), str(out), json.dumps(harm), *flags]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
@@ -67,7 +68,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
 def test_a_killed_run_resumes_to_the_numbers_of_an_unbroken_one(tmp_path):
     flags = ["--checkpoint_minutes", "0", "--average", "0.9"]
     tiny_train(tmp_path / "whole", *flags)
-    process = start(tmp_path / "broken", 0.1, *flags)
+    process = start(tmp_path / "broken", *flags, pause=0.1)
     wait_for(tmp_path / "broken" / CHECKPOINT_NAME, process)
     process.kill()  # SIGKILL
     process.wait()
@@ -103,12 +104,27 @@ def test_two_processes_take_the_same_first_steps_as_one(tmp_path):
     flags = ["--steps", "3", "--preview_steps", "3", "--method.norm", "group", "--method.optimizer.lr", "1e-3"]
     flags += ["--method.running_mean_rate", "null"]  # each process has means of its own
     one = tiny_train(tmp_path / "one", *flags, "--accumulate", "2")
-    process = start(tmp_path / "two", 0, *flags, "--devices", "2")
+    process = start(tmp_path / "two", *flags, "--devices", "2")
     output = process.communicate(timeout=240)[0].decode()
     assert process.returncode == 0, output
     two = read_checkpoint(tmp_path / "two").method
     for name, value in one.method.state_dict().items():
         assert torch.allclose(two[name], value, atol=2e-5), name
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [({"interrupt": 5}, "stopped at step 3"), ({"poison": 5}, "step 2: term reconstruction is nan")],
+    ids=["signal", "not finite"],
+)
+def test_what_ends_the_second_of_two_processes_ends_both_alike(tmp_path, harm, said):
+    process = start(tmp_path / "two", "--devices", "2", **harm)
+    try:
+        output = process.communicate(timeout=120)[0].decode()
+    finally:
+        process.kill()
+    assert output.count(said) == 2, output
+    assert (tmp_path / "two" / CHECKPOINT_NAME).exists() == ("interrupt" in harm)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_term_and_checkpoint(tmp_path):

@@ -157,6 +157,14 @@ def test_a_pose_gives_a_figure_of_its_shape_without_what_it_lacks():
         np.testing.assert_allclose(steps, scale * np.array([[0.4, 0.0], [0.0, 0.3]]), atol=1e-9)
 
 
+def test_a_joint_on_the_one_above_is_there_where_one_below_it_is_elsewhere():
+    above, rng = np.array([-1, 2, 0]), np.random.default_rng(0)
+    pose = np.array([[0.0, 0.0], [0.4, 0.0], [0.0, 0.0]])
+    figure = posed_figure(pose, above, LimbsConfig(), rng)
+    assert np.isfinite(figure.joints).all()
+    draw(figure, np.zeros((32, 32, 3), np.uint8), above, rng)
+
+
 def test_limbs_of_the_root_are_left_out_but_for_the_fewest():
     above, rng = tree(SPIDER), np.random.default_rng(0)
     pose, counts = rng.uniform(-1, 1, (len(above), 2)), set()
@@ -312,6 +320,17 @@ def test_poses_of_a_file_are_what_is_learned():
     assert np.isfinite(joints[:, :2]).all() and np.isnan(joints[:, 2]).all()
     with pytest.raises(UserError, match="no `edges`"):
         Limbs.completed(LimbsConfig(), Poses(np.zeros((1, 3, 2), np.float32)))
+
+
+def test_a_tree_without_poses_of_its_joints_and_poses_without_a_link_are_refused():
+    with pytest.raises(UserError, match=r"above has 3 joints and the poses of --data\.prior are not given"):
+        Limbs.completed(LimbsConfig(above=(-1, 0, 1)), None)
+    poses = Poses(np.zeros((1, 2, 2), np.float32), np.array([[0, 1]]))
+    with pytest.raises(UserError, match=r"above has 3 joints and the poses of --data\.prior 2"):
+        Limbs.completed(LimbsConfig(above=(-1, 0, 1)), poses)
+    assert Limbs.completed(LimbsConfig(above=(-1, 0)), poses).above == (-1, 0)
+    with pytest.raises(UserError, match="less than two joints"):
+        Limbs.completed(LimbsConfig(), Poses(np.zeros((1, 1, 2), np.float32), np.zeros((0, 2), int)))
 
 
 @pytest.mark.parametrize("numbering", ["place", "colour"])

@@ -56,6 +56,12 @@ def test_perceptual_loss_divides_each_layer_by_its_running_mean():
     assert loss.running_mean.tolist() == pytest.approx([0.325, 1.3])
 
 
+def test_perceptual_loss_that_is_measured_before_it_was_trained_counts_every_layer_as_one():
+    loss = PerceptualLoss(Doubled()).eval()
+    assert loss(torch.full((1, 3, 2, 2), 0.5), torch.zeros(1, 3, 2, 2)).item() == pytest.approx(2)
+    assert loss.running_mean.tolist() == [0, 0]
+
+
 def test_perceptual_loss_without_normalisation_and_with_absolute_errors():
     loss = PerceptualLoss(Doubled(), running_mean_rate=None, power=1, reduction="mean")
     target = torch.zeros(1, 3, 2, 2)

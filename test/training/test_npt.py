@@ -7,10 +7,10 @@ from torch import nn
 
 from keypoint_perception.errors import UserError
 from training.heatmaps import around_mode
+from training.method import symmetric
 from training.methods.npt import Npt
 from training.methods.npt_config import NptConfig
 from training.methods.npt_losses import (
-    as_matrix,
     blur,
     contiguity_loss,
     foreground_loss,
@@ -94,6 +94,17 @@ def test_neighbours_are_points_whose_windows_meet():
     together = neighbours(one_hot([(1, 1), (4, 1), (8, 8)]), pool=7)[0]
     assert together[0, 1] == 1 and together[0, 2] == 0 and together[1, 2] == 0
     torch.testing.assert_close(together, together.T)
+    only_one_cell_in_common = neighbours(one_hot([(1, 4), (7, 4)]), pool=7)[0]
+    assert only_one_cell_in_common[0, 1] == 1
+
+
+def test_neighbours_are_the_maximum_over_all_cells_with_its_gradient():
+    maps = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    dilated = torch.nn.functional.max_pool2d(maps, 3, stride=1, padding=1).flatten(2)
+    plain = (dilated[:, :, None] * dilated[:, None]).amax(dim=-1)
+    together = neighbours(maps, pool=3)
+    torch.testing.assert_close(together, plain)
+    torch.testing.assert_close(*(torch.autograd.grad(n.square().sum(), maps)[0] for n in (together, plain)))
 
 
 def test_contiguity_rewards_each_point_that_keeps_a_neighbour():
@@ -188,8 +199,9 @@ def test_length_loss_by_hand():
 
 
 def test_matrix_of_pairs_is_symmetric():
-    matrix = as_matrix(torch.tensor([[1.0, 2.0, 3.0]]), PAIRS, 3)
-    assert matrix.tolist() == [[[0, 1, 2], [1, 0, 3], [2, 3, 0]]]
+    expected = [[0, 1, 2], [1, 0, 3], [2, 3, 0]]
+    assert symmetric(torch.tensor([1.0, 2.0, 3.0]), PAIRS, 3).tolist() == expected
+    assert symmetric(torch.tensor([[1.0, 2.0, 3.0]]), PAIRS, 3).tolist() == [expected]
 
 
 def test_position_is_the_mean_around_the_mode_and_ignores_a_far_second_peak():
@@ -221,6 +233,13 @@ def test_skeleton_depends_on_the_image_and_joints_are_points_with_a_link():
     assert "adjacency" not in method.static_fields
     assert not torch.equal(detection.adjacency[0], detection.adjacency[1])
     torch.testing.assert_close(detection.scores, detection.adjacency.amax(-1))
+
+
+def test_links_that_the_search_rejects_stay_below_a_half_however_sure_psi_is():
+    method = build(search=True, links=1e6).eval()  # too dear for any
+    nn.init.constant_(method.skeleton.head[1].bias, 100.0)
+    adjacency = method.detect(torch.rand(1, 3, 32, 32)).adjacency
+    assert 0.49 < adjacency.max() < 0.5
 
 
 def touched(method, terms):

@@ -1,7 +1,10 @@
-"""A training run of seconds: IMM on frames made here; a script, too: `tiny_run.py OUT SECONDS_PER_BATCH [FLAG …]`."""
+"""A training run of seconds: IMM on frames made here; a script, too: `tiny_run.py OUT '{"pause": 0.1}' [FLAG …]`."""
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -34,15 +37,22 @@ def moving_square(frames: int = 24) -> np.ndarray:
 
 
 class MemorySampler:
-    """Random pairs of frames, each batch a function of step, size and seed. Bad where `poison` says so."""
+    """Random pairs of frames, each batch a function of step, size and seed.
 
-    def __init__(self, frames: np.ndarray, pause: float = 0.0, poison: int | None = None) -> None:
+    Each comes `pause` seconds late; batch `poison` is bad, and who asks for batch `interrupt` gets a SIGTERM.
+    """
+
+    def __init__(
+        self, frames: np.ndarray, pause: float = 0.0, poison: int | None = None, interrupt: int | None = None
+    ) -> None:
         self.frames = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
-        self.pause, self.poison = pause, poison
+        self.pause, self.poison, self.interrupt = pause, poison, interrupt
 
     def batch(self, step: int, batch_size: int, seed: int) -> dict[str, torch.Tensor]:
         """See training.data."""
         time.sleep(self.pause)
+        if step == self.interrupt:
+            os.kill(os.getpid(), signal.SIGTERM)
         target, source = np.random.default_rng((seed, step)).integers(0, len(self.frames), (2, batch_size))
         batch = {"image": self.frames[target], "reference": self.frames[source]}
         if step == self.poison:
@@ -57,9 +67,9 @@ class MemoryData:
     description: dict[str, Any] = {}  # noqa: RUF012
     viewport_roi = None
 
-    def __init__(self, pause: float = 0.0, poison: int | None = None) -> None:
+    def __init__(self, **harm: Any) -> None:
         self.frames = moving_square()
-        self.train = MemorySampler(self.frames, pause, poison)
+        self.train = MemorySampler(self.frames, **harm)
         self.validation = MemorySampler(self.frames)
 
     def sequences(self) -> Iterator[tuple[str, np.ndarray]]:
@@ -72,13 +82,13 @@ def tiny_config(*flags: str) -> RunConfig:
     return parse_config("imm", [*FLAGS, *flags])
 
 
-def tiny_train(out: Path, *flags: str, resume: bool = False, pause: float = 0.0, poison: int | None = None) -> Trainer:
-    """Trains into `out`."""
+def tiny_train(out: Path, *flags: str, resume: bool = False, **harm: Any) -> Trainer:
+    """Trains into `out`. harm: see MemorySampler."""
     config = tiny_config(*flags)
     fabric = make_fabric(config)
     fabric.launch()
-    return train(config, MemoryData(pause, poison), out, fabric, resume)
+    return train(config, MemoryData(**harm), out, fabric, resume)
 
 
 if __name__ == "__main__":
-    tiny_train(Path(sys.argv[1]), *sys.argv[3:], pause=float(sys.argv[2]))
+    tiny_train(Path(sys.argv[1]), *sys.argv[3:], **json.loads(sys.argv[2]))

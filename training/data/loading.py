@@ -51,7 +51,8 @@ class Data:
 def load_data(config: DataConfig, progress: bool = True) -> Data:
     """Opens the recordings, builds or reuses their frame stores and cuts them into training and validation.
 
-    Raises UserError where a recording cannot be used at all; what is skipped of one is printed to stderr.
+    Raises UserError where a recording cannot be used at all; what is skipped of one is printed to stderr,
+    and so is that what is held out is too short to validate on.
     """
     sources = open_sources(config.sources)
     stores = [_store(source, config, config.topic, config.roi, progress) for source in sources]
@@ -63,7 +64,10 @@ def load_data(config: DataConfig, progress: bool = True) -> Data:
     training = _sampler(config, frames, train, prior)
     try:
         validation = _sampler(config, frames, held_out, prior) if held_out else training
-    except UserError:  # what is held out is too short for these distances
+    except UserError as error:
+        if progress:
+            reason = f"since in what is held out {error}, or a larger --data.validation"
+            print(f"warning: validation is on training data, {reason}", file=sys.stderr)
         validation = training
     return Data(
         training,

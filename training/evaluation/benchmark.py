@@ -63,7 +63,7 @@ class Plan:
     recordings: tuple[int, int]
     """of scenes that are bags."""
     remeasure: bool
-    """Measure anew what was measured, without training."""
+    """Measure trained runs anew. A scene's references are kept; only KeypointGAN's own is trained with labels again."""
     out: Path
 
 
@@ -227,7 +227,8 @@ def main(argv: list[str]) -> int:
         "--train-recordings", type=int, default=8, help="of a minute, where a scene is bags (default 8)"
     )
     parser.add_argument("--test-recordings", type=int, default=4, help="the same (default 4)")
-    parser.add_argument("--remeasure", action="store_true", help="measure the trained models anew")
+    remeasure = "measure the trained models anew; KeypointGAN's network is trained with labels again for it"
+    parser.add_argument("--remeasure", action="store_true", help=remeasure)
     parser.add_argument("--report", action="store_true", help="only write the report of what is measured")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR")
     given = parser.parse_args(argv)

@@ -55,8 +55,8 @@ def ridge(keypoints: np.ndarray, joints: np.ndarray, asked: np.ndarray, groups: 
 
     argmin ‖(X - x̄) W - (Y - ȳ)‖² + λ ‖W‖² of each joint, λ from PENALTIES by what is predicted of frames that are left
     out, as far as the joint is annotated. groups (T,) numbers: frames of one number are left out together, as those of
-    a video must be, which resemble one another; None leaves out each on its own. Where labels are few, plain least
-    squares follows every error of the keypoints instead.
+    a video must be, which resemble one another; None, or a single number, leaves out each on its own. Where labels are
+    few, plain least squares follows every error of the keypoints instead.
     """
     found = np.full((len(asked), *joints.shape[1:]), np.nan)
     groups = np.arange(len(keypoints)) if groups is None else groups
@@ -76,6 +76,8 @@ def _ridge_of_known(inputs: np.ndarray, joints: np.ndarray, asked: np.ndarray, g
     With H = 1/T + U diag(s² / (s² + λ)) Uᵀ of X - x̄ = U diag(s) Vᵀ, the frames g left out are predicted wrong by
     (1 - H_gg)⁻¹ (Y - H Y)_g: no fit is repeated.
     """
+    if len(np.unique(groups)) == 1:
+        groups = np.arange(len(groups))
     targets = joints.reshape(len(joints), -1)
     centre, mean = inputs.mean(axis=0), targets.mean(axis=0)
     left, spread, right = np.linalg.svd(inputs - centre, full_matrices=False)
@@ -131,7 +133,12 @@ def mean_absolute_error(predicted: np.ndarray, joints: np.ndarray) -> float:
 
 
 def summed_absolute_error(predicted: np.ndarray, joints: np.ndarray) -> float:
-    """Sum over the 2N coordinates of the mean absolute error over frames (the Taichi measure)."""
+    """Sum over the 2N coordinates of the mean absolute error over frames (the Taichi measure).
+
+    NaN where a joint that is annotated is not predicted: without it the sum would be the smaller.
+    """
+    if (np.isnan(predicted) & ~np.isnan(joints)).any():
+        return np.nan
     return float(np.nansum(mean_pose(np.abs(predicted - joints))))
 
 

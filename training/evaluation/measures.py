@@ -102,7 +102,7 @@ def identity(videos: Sequence[PredictedVideo]) -> dict[str, float | None]:
 def _on_object(video: PredictedVideo) -> float:
     """By the mask, else by the true skeleton."""
     if video.video.mask is not None:
-        return stability.on_object_share(video.points, video.video.mask)
+        return stability.on_object_share(video.viewport.to_pixels(video.points), video.video.mask)
     return stability.on_skeleton_share(video.points, video.joints, video.video.adjacency)
 
 

@@ -33,6 +33,8 @@ class PredictedVideo:
     """(T, N, 2) true joints."""
     size: tuple[int, int]
     """(width, height) of the video's frames, pixels."""
+    viewport: Viewport
+    """The part of the frames in which coordinates are normalised."""
     alike: Alike = ()
     """Limbs whose numbers the model may change between images; here they keep them over the video."""
     parent: tuple[int, ...] = ()
@@ -47,7 +49,8 @@ class PredictedVideo:
         """From keypoints that are normalised in `viewport`. The frames are let go: they may be gigabytes."""
         height, width = video.frames.shape[1:3]
         joints = viewport.to_normalised(video.joints)
-        return cls(video._replace(frames=video.frames[:0].copy()), points, linked, adjacency, joints, (width, height))
+        video = video._replace(frames=video.frames[:0].copy())
+        return cls(video, points, linked, adjacency, joints, (width, height), viewport)
 
 
 def run_batches(backend: Backend, inputs: np.ndarray) -> dict[str, np.ndarray]:

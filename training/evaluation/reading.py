@@ -26,26 +26,39 @@ def read_labelled(path: Path, topic: str = "", fit_on: Path | None = None) -> It
     if path.is_file() and path.suffix == ".json":
         yield read_coco(path, names)
         return
-    for video in _simulated(path, topic):
-        yield video if names is None else video._replace(fit=np.full(len(video.frames), video.name in names))
+    recordings = _recordings(path)
+    if names is not None:
+        _check_split(names, list(recordings), path)
+    for name, recording in recordings.items():
+        video = _read_episode(recording) if recording.suffix == ".npz" else read_bag(recording, topic)
+        yield video if names is None else video._replace(fit=np.full(len(video.frames), name in names))
 
 
-def _simulated(path: Path, topic: str) -> Iterator[LabelledVideo]:
+def _recordings(path: Path) -> dict[str, Path]:
+    """Simulated bags or episodes by name."""
     if (path / "metadata.yaml").is_file():
-        yield read_bag(path, topic)
-        return
+        return {path.name: path}
     bags = sorted(file.parent for file in path.glob("*/metadata.yaml")) if path.is_dir() else []
     bags = [bag for bag in bags if not bag.name.startswith(".")]
     if bags:
-        yield from (read_bag(bag, topic) for bag in bags)
-        return
+        return {bag.name: bag for bag in bags}
     episodes = sorted(path.glob("episode_*.npz")) if path.is_dir() else []
     if not episodes:
         raise UserError(
             f"{path} has no labels that can be measured against: give what `python -m training simulate SCENE -o DIR` "
             "wrote, or a COCO keypoints .json beside its images"
         )
-    yield from map(_read_episode, episodes)
+    return {episode.stem: episode for episode in episodes}
+
+
+def _check_split(names: frozenset[str], recordings: list[str], path: Path) -> None:
+    """Raises UserError where none or all of the recordings are named."""
+    named = sum(name in names for name in recordings)
+    if named in (0, len(recordings)):
+        raise UserError(
+            f"the list of recordings to fit on names {'all' if named else 'none'} of the {len(recordings)} of {path}: "
+            f"it must name some, such as {recordings[0]}, and leave some to measure on"
+        )
 
 
 def _read_episode(file: Path) -> LabelledVideo:

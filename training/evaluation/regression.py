@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keypoint_perception.errors import UserError
 from training.evaluation import landmarks
 from training.evaluation.predicted import PredictedVideo
 from training.evaluation.videos import LabelledVideo
@@ -114,7 +115,10 @@ def _chains_by_place(points: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def labels(
     videos: Sequence[PredictedVideo], joints_of: Callable[[PredictedVideo], np.ndarray] = corner_joints
 ) -> Iterator[Labels]:
-    """The labels of each variant that has some to fit and some to measure. `joints_of` gives them in any unit."""
+    """The labels of each variant that has some to fit and some to measure. `joints_of` gives them in any unit.
+
+    Raises UserError where a joint is annotated to be measured and nowhere to be fitted: no error could count it.
+    """
     for same in variants(videos):
         points = np.concatenate([points_by_place(video) for video in same])
         joints = np.concatenate([joints_of(video) for video in same])
@@ -123,9 +127,19 @@ def labels(
         train, test = usable & fit, usable & ~fit
         groups = np.repeat(np.arange(len(same)), [len(video.points) for video in same])[train]
         if train.any() and test.any():
-            alone = len(np.unique(groups)) == 1  # a single video: its frames stand for themselves
-            groups = np.arange(len(groups)) if alone else groups
+            _check_fitted(same[0].video, joints[train], joints[test])
             yield Labels(points[train], joints[train], points[test], joints[test], groups)
+
+
+def _check_fitted(video: LabelledVideo, fitted: np.ndarray, measured: np.ndarray) -> None:
+    """Raises UserError that names the joints annotated in `measured` (S, N, 2) and nowhere in `fitted` (T, N, 2)."""
+    alone = ~np.isnan(measured).all(axis=(0, 2)) & np.isnan(fitted).all(axis=(0, 2))
+    if alone.any():
+        names = ", ".join(video.names[joint] if video.names else str(joint) for joint in np.flatnonzero(alone))
+        raise UserError(
+            f"joints of {video.variant} are annotated where errors are measured and nowhere where they are fitted: "
+            f"{names}: fit on other frames (--fit-on, or `split` of the images), or leave them out"
+        )
 
 
 def regression(videos: Sequence[PredictedVideo]) -> dict[str, float | None]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from keypoint_perception.geometry import normalised_to_pixels
-
 SKELETON_TOLERANCE = 0.1
 """About half the width of a robot arm's links in a picture that shows all of it, [-1, 1] units."""
 
 
 def on_object_share(keypoints: np.ndarray, masks: np.ndarray, slack: int = 1) -> float:
-    """Share of keypoints (T, K, 2), normalised, within `slack` pixels of the object in masks (T, H, W) bool."""
+    """Share of keypoints (T, K, 2), in pixels, within `slack` of the object in masks (T, H, W) bool."""
     height, width = masks.shape[1:]
-    pixels = np.rint(normalised_to_pixels(keypoints, (width, height))).astype(int)
+    pixels = np.rint(keypoints).astype(int)
     hits = np.zeros(keypoints.shape[:2], dtype=bool)
     frame = np.arange(len(masks))[:, None]
     for dy in range(-slack, slack + 1):
@@ -31,7 +29,7 @@ def on_skeleton_share(
     being on the object where it has no mask.
 
     joints (T, J, 2), adjacency (J, J) bool with at least one edge; all in [-1, 1] units. Links with an unknown end
-    (NaN) are left out.
+    (NaN) are left out, and so are frames without any other; NaN where no frame is left.
     """
     source, target = np.nonzero(np.triu(adjacency))
     start, along = joints[:, None, source], joints[:, None, target] - joints[:, None, source]  # (T, 1, E, 2)
@@ -39,7 +37,9 @@ def on_skeleton_share(
     length_squared = np.maximum((along**2).sum(axis=-1), np.finfo(float).tiny)
     share = ((offset * along).sum(axis=-1) / length_squared).clip(0, 1)
     distance = np.linalg.norm(offset - share[..., None] * along, axis=-1)
-    return float((np.nan_to_num(distance, nan=np.inf).min(axis=-1) <= tolerance).mean())
+    known = ~np.isnan(distance).all(axis=(1, 2))
+    nearest = np.nan_to_num(distance[known], nan=np.inf).min(axis=-1)
+    return float((nearest <= tolerance).mean()) if known.any() else np.nan
 
 
 def same_part_share(keypoints: np.ndarray, joints: np.ndarray) -> float:

@@ -11,6 +11,8 @@ Where the paper and its official code differ the text is the default:
 - The factor of 512 on the edge weights' learning rate is, in the code, a factor inside the softplus. Adam steps by the
   gradient's sign, so the two are equal once Adam's eps and the weight decay are divided by 512: `param_groups`.
 
+In neither, but here: the loss compares the image itself too, as a layer before Γ's own, as IMM's and KeypointGAN's do.
+
 Options that the paper does not have, all off by default and each with its reason in `AutoLinkConfig`: `layered`,
 `motion_weight`, `shadow_free`, `edge_cost`, `regularisation`, `running_mean_rate`, `edge_stride`.
 """
@@ -30,7 +32,7 @@ from keypoint_perception.errors import UserError
 from training import bounds
 from training.heatmaps import expected_position, grid, points_to_segments, segment_distance, spatial_softmax
 from training.losses import PerceptualLoss
-from training.method import Batch, Detection, Method, OptimizerConfig
+from training.method import Batch, Detection, Method, OptimizerConfig, linked_keypoints, symmetric
 from training.methods.autolink_layers import LayeredDecoder, chromaticity, opacity
 from training.networks import ResidualBlock, UNet, conv_block, upsample
 from training.perceptual import FeatureName, perceptual_features
@@ -204,9 +206,8 @@ class AutoLink(Method):
         cells = grid(height, width, maps)
         near = ((cells - keypoints[:, :, None, None]) ** 2).sum(dim=-1) < 0.2**2
         adjacency = self.adjacency().expand(image.shape[0], -1, -1)
-        root = torch.full_like(keypoints[..., 0], -1, dtype=torch.long)
         scores = (maps * near).sum(dim=(2, 3)).clamp(0, 1)
-        return Detection(keypoints, scores, adjacency, parent=root, level=torch.zeros_like(root))
+        return linked_keypoints(keypoints, scores, adjacency)
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """Eq. 6; and the optional terms. Raises UserError where these need pairs and the batch has none."""
@@ -254,10 +255,3 @@ def drawn_length(keypoints: Tensor, weights: Tensor, pairs: Tensor) -> Tensor:
     """Σ over edges of opacity(w) times length, the mean over images: (B, K, 2), (E,) and (2, E) to a scalar."""
     length = torch.linalg.vector_norm(keypoints[:, pairs[0]] - keypoints[:, pairs[1]], dim=-1)
     return (opacity(weights) * length).sum(dim=-1).mean()
-
-
-def symmetric(values: Tensor, pairs: Tensor, count: int) -> Tensor:
-    """(E,) values of unordered pairs to a symmetric (count, count) with a zero diagonal."""
-    matrix = values.new_zeros(count, count)
-    matrix[pairs[0], pairs[1]] = values
-    return matrix + matrix.T

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from keypoint_perception.limb_tree import root_limbs
+from keypoint_perception.limb_tree import depths, root_limbs
 
 if TYPE_CHECKING:
     from training.methods.limbs import LimbsConfig
@@ -60,8 +60,8 @@ def random_figure(config: LimbsConfig, above: np.ndarray, rng: np.random.Generat
 def posed_figure(pose: np.ndarray, above: np.ndarray, config: LimbsConfig, rng: np.random.Generator) -> Figure:
     """A figure in a given pose (K, 2), a little moved and resized, with colours and widths of its own.
 
-    A joint that lies on the one above it is not there. Of the root's limbs that are alike some are left out at times,
-    so that the network is not surprised by a number of limbs that no pose shows.
+    A joint that lies, with all below it, on the one above is not there. Of the root's limbs that are alike some are
+    left out at times, so that the network is not surprised by a number of limbs that no pose shows.
     """
     joints = np.where(have_length(pose[None], above)[0, :, None], pose, np.nan)
     for limbs in root_limbs(above):
@@ -76,8 +76,13 @@ def posed_figure(pose: np.ndarray, above: np.ndarray, config: LimbsConfig, rng: 
 
 
 def have_length(poses: np.ndarray, above: np.ndarray) -> np.ndarray:
-    """(P, K) bool: which joints of poses (P, K, 2) are there, the root and those that do not lie on the one above."""
-    return (np.linalg.norm(poses - poses[:, above], axis=-1) > ABSENT) | (above < 0)
+    """(P, K) bool: which joints of poses (P, K, 2) are there: the root, what does not lie on the joint above, and all
+    between them, since a link that points at the camera has no length either.
+    """
+    there = (np.linalg.norm(poses - poses[:, above], axis=-1) > ABSENT) | (above < 0)
+    for joint in np.argsort(depths(above))[:0:-1]:  # from the ends to the root
+        there[:, above[joint]] |= there[:, joint]
+    return there
 
 
 def _dressed(joints: np.ndarray, length: float, config: LimbsConfig, rng: np.random.Generator) -> Figure:

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training import bounds
-from training.heatmaps import axis_mean, concentration, gaussian_maps, separable_softmax, spatial_softmax
+from training.heatmaps import axis_mean, concentration, gaussian_maps, marginals
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
 from training.networks import Decoder, Encoder, NormName, initialise_normal
@@ -131,24 +131,17 @@ class IMM(Method):
 
     def detect(self, image: Tensor) -> Detection:
         """See Method.detect."""
-        marginals = self._marginals(image)
-        keypoints = self._keypoints(marginals)
-        return independent_keypoints(keypoints, concentration(*marginals, keypoints, 2 * self.config.sigma))
+        column, row, keypoints = self._locate(image)
+        return independent_keypoints(keypoints, concentration(column, row, keypoints, 2 * self.config.sigma))
 
-    def _marginals(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Softmax over each axis of the heatmaps S: (B, K, W_map) and (B, K, H_map), section 3.1, in float32.
+    def _locate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Softmax over each axis of S, section 3.1: (B, K, W_map), (B, K, H_map); and u*, Eq. 1: (B, K, 2).
 
         Not separable: the marginals of the softmax over the whole map, whose means are those of Eq. 1.
         """
-        logits = self.detector(image - 0.5).float()  # (B, K, H_map, W_map)
-        if not self.config.separable:
-            probability = spatial_softmax(logits)
-            return probability.sum(dim=-2), probability.sum(dim=-1)
-        return separable_softmax(logits, self.config.axis_logits)
-
-    def _keypoints(self, marginals: tuple[Tensor, Tensor]) -> Tensor:
-        """u*, Eq. 1: (B, K, 2)."""
-        return torch.stack([axis_mean(probability) for probability in marginals], dim=-1)
+        logits = self.detector(image - 0.5)  # (B, K, H_map, W_map)
+        column, row = marginals(logits, self.config.axis_logits if self.config.separable else "joint")
+        return column, row, torch.stack((axis_mean(column), axis_mean(row)), dim=-1)
 
     def generate(self, reference: Tensor, keypoints: Tensor) -> Tensor:
         """Ψ(x, y'): images (B, 3, H, W) and points (B, K, 2) to (B, 3, H, W) / output_stride."""
@@ -160,12 +153,11 @@ class IMM(Method):
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """L(x', Ψ(x, Φ(x'))), section 3.2, over `loss_mask` where the batch has one; and the optional terms."""
-        marginals = self._marginals(batch["image"])
-        keypoints = self._keypoints(marginals)
+        column, row, keypoints = self._locate(batch["image"])
         generated = self.generate(batch["reference"], keypoints)
         target = self._at_output_size(batch["image"])
         terms = {"reconstruction": self.reconstruction(generated, target, self._mask(batch))}
-        return terms | self.config.regularisation.terms(*marginals, keypoints, batch)
+        return terms | self.config.regularisation.terms(column, row, keypoints, batch)
 
     def _mask(self, batch: Batch) -> Tensor | None:
         mask = motion_mask(batch, self.config.motion_weight)

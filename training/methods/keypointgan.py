@@ -18,7 +18,7 @@ times 10; the discriminators' losses are averaged; the discriminator also sees o
 Deviations, with their reasons:
 - The tables' skeleton images have 3 channels, the text's and ours 1: the three would be equal.
 - η's learning rate falls by 10 for the last quarter of its steps; the paper waits for a plateau, which depends on who
-  watches.
+  watches. Adam's moments start anew there and in `finetune`: each phase has an optimiser of its own.
 - Smaller inputs need fewer halvings in the discriminator: `discriminator_halvings`.
 - A keypoint's score, which the paper has none of, is the brightness of y under it.
 """
@@ -38,7 +38,7 @@ from keypoint_perception.errors import UserError
 from training import bounds
 from training.heatmaps import gaussian_maps, segment_distance
 from training.losses import PerceptualLoss
-from training.method import Batch, Detection, Method, OptimizerConfig
+from training.method import Batch, Detection, Method, OptimizerConfig, linked_keypoints
 from training.methods.keypointgan_networks import (
     Discriminator,
     ImageEncoder,
@@ -219,10 +219,9 @@ class KeypointGAN(Method):
         keypoints = self.skeleton_encoder(skeleton)
         under = F.grid_sample(skeleton.float(), keypoints[:, None], align_corners=True)[:, 0, 0]  # (B, K)
         dark, bright = self.config.brightness
-        root = torch.full_like(under, -1, dtype=torch.long)
         scores = ((under - dark) / (bright - dark)).clamp(0, 1)
         adjacency = self.adjacency.expand(image.shape[0], -1, -1)
-        return Detection(keypoints, scores, adjacency, parent=root, level=torch.zeros_like(root))
+        return linked_keypoints(keypoints, scores, adjacency)
 
     def phases(self, step: int) -> tuple[str, ...]:
         """η alone for `pretrain_steps`, at a lower rate for the last quarter; then generator and discriminator."""

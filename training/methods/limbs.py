@@ -38,6 +38,7 @@ from training.methods.figures import Figure, background, draw, posed_figure, ran
 from training.methods.limb_matching import best_order, joint_costs
 from training.methods.limb_network import LimbNetwork
 from training.methods.limb_numbering import Numbering
+from training.preview import to_uint8
 from training.prior import Poses, rooted
 
 
@@ -95,6 +96,8 @@ class LimbsConfig:
             least, most = getattr(self, name)
             if not 0 < least <= most:
                 raise UserError(f"limbs: {name} is {[least, most]}: give the least, above 0, and the most")
+        if self.above is not None and len(self.above) < 2:
+            raise UserError("limbs: above, the tree of the poses, has less than two joints: give poses with a link")
         bounds.share("limbs", self, "body", "one_hue", "left_out", zero=True)
         bounds.above_zero("limbs", self, "width", "drawn", "sigma")
         bounds.odd("limbs", self, "background_window", least=3)
@@ -128,14 +131,18 @@ class Limbs(Method):
 
     @classmethod
     def completed(cls, options: Any, prior: Poses | None) -> LimbsConfig:
-        """The tree of the prior poses. Raises UserError where they have none."""
+        """The tree of the prior poses. Raises UserError where they have none, or where `above` fits no poses."""
+        joints = 0 if prior is None else prior.keypoints.shape[1]
+        if options.above is not None and len(options.above) != joints:
+            given = f"{len(options.above)} joints and the poses of --data.prior {joints or 'are not given'}"
+            raise UserError(f"limbs: above has {given}: give poses of as many joints, or leave above out")
         if prior is None or options.above is not None:
             return options
         if prior.edges is None:
             raise UserError(
                 "limbs: the file of --data.prior has no `edges` (E, 2): add them, they are the tree to find"
             )
-        return replace(options, above=rooted(prior.edges, prior.keypoints.shape[1]))
+        return replace(options, above=rooted(prior.edges, joints))
 
     def __init__(self, config: LimbsConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
@@ -238,7 +245,7 @@ class Limbs(Method):
     @torch.no_grad()
     def figures(self, batch: Batch) -> tuple[Tensor, list[Figure]]:
         """Drawings (N, 3, H, W) in [0, 1] over the batch's backgrounds, and their N figures."""
-        frames = [_to_uint8(batch[key]) for key in ("image", "reference")]
+        frames = [to_uint8(batch[key]) for key in ("image", "reference")]
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
         pairs = zip(*frames, strict=True)
         grounds = [background(image, reference, self.config.background_window) for image, reference in pairs]
@@ -261,8 +268,3 @@ class Limbs(Method):
 
 def _stacked(arrays: list[np.ndarray], like: Tensor) -> Tensor:
     return torch.from_numpy(np.stack(arrays)).to(like)
-
-
-def _to_uint8(images: Tensor) -> np.ndarray:
-    """(B, 3, H, W) in [0, 1] to (B, H, W, 3) uint8."""
-    return (images.detach().float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()

@@ -43,10 +43,9 @@ from keypoint_perception.errors import UserError
 from training.equivariance import equivariance_loss, random_turns, turned
 from training.heatmaps import around_mode, expected_position, gaussian_maps, spatial_softmax
 from training.losses import difference, pyramid_mse
-from training.method import Batch, Detection, Method
+from training.method import Batch, Detection, Method, linked_keypoints, symmetric
 from training.methods.npt_config import NptConfig
 from training.methods.npt_losses import (
-    as_matrix,
     blur,
     contiguity_loss,
     foreground_loss,
@@ -68,6 +67,8 @@ from training.regularisation import crowding
 
 TURNED_SCALE = 0.2
 """By how much `equivariance` makes images larger or smaller, at most."""
+MOST_BELIEF = 0.999
+"""What ψ's belief counts at most: its sigmoid may be 1, and a link that the search rejects stays below a half."""
 SEARCHED_WEIGHT = 10.0
 """Of the cross-entropy with the links that the search finds; most links of most images are none."""
 
@@ -107,10 +108,10 @@ class Npt(Method):
         if self.config.search:
             object_map = foreground_map(frames, self.background(frames), self.config.contrast)
             cover, cost = self._energy(object_map, maps, position)
-            strength = 0.5 * (strength + self._tree(2 * cover, 2 * cost, strength.float(), thorough=True))
-        adjacency = as_matrix(strength, self.pairs, self.keypoint_count)
-        root = torch.full_like(position[..., 0], -1, dtype=torch.long)
-        return Detection(position, adjacency.amax(dim=-1), adjacency, parent=root, level=torch.zeros_like(root))
+            tree = self._tree(2 * cover, 2 * cost, strength.float(), thorough=True)
+            strength = 0.5 * (MOST_BELIEF * strength + tree)
+        adjacency = symmetric(strength, self.pairs, self.keypoint_count)
+        return linked_keypoints(position, adjacency.amax(dim=-1), adjacency)
 
     def param_groups(self, phase: str) -> Iterable[dict[str, Any]]:
         """ψ has a learning rate of its own."""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.heatmaps import points_to_segments
+from training.method import symmetric
 
 
 def blur(maps: Tensor) -> Tensor:
@@ -49,11 +50,13 @@ def transport(
 def neighbours(maps: Tensor, pool: int) -> Tensor:
     """N of Eq. 6, (B, P, P): max over ω of the product of two dilated maps.
 
-    ω steps over half a window: windows still overlap, so that a pair within β of each other shares one.
+    Where the maximum is, is found point by point without a gradient; only there is the product taken with one.
     """
     maps = maps.contiguous(memory_format=torch.channels_last)  # on processors eight times as fast to pool
-    dilated = F.max_pool2d(maps, pool, stride=max(1, pool // 2), padding=pool // 2).flatten(2).contiguous()
-    return (dilated[:, :, None] * dilated[:, None]).amax(dim=-1)
+    dilated = F.max_pool2d(maps, pool, stride=1, padding=pool // 2).flatten(2).contiguous()
+    with torch.no_grad():
+        highest = torch.stack([(dilated * one[:, None]).argmax(dim=-1) for one in dilated.unbind(1)], dim=1)
+    return dilated.gather(2, highest) * dilated.gather(2, highest.mT).mT
 
 
 def contiguity_loss(source_maps: Tensor, target_maps: Tensor, pool: int) -> Tensor:
@@ -109,7 +112,7 @@ def sparse_losses(strength: Tensor, pairs: Tensor, points: int, power: float) ->
     """Eq. 4: (Σ_ij S_ij^p)^1/p over pairs and (Σ_i max_j S_ij^p)^1/p over points, each divided by its count."""
     raised = (strength + 1e-8) ** power
     links = raised.mean(dim=-1) ** (1 / power)
-    joints = as_matrix(raised, pairs, points).amax(dim=-1).mean(dim=-1) ** (1 / power)
+    joints = symmetric(raised, pairs, points).amax(dim=-1).mean(dim=-1) ** (1 / power)
     return links.mean(), joints.mean()
 
 
@@ -138,10 +141,3 @@ def outside(length: Tensor, length_range: tuple[float, float]) -> Tensor:
     """max(0, l_min - l) + max(0, l - l_max) of Eq. 8, of each length."""
     shortest, longest = length_range
     return (shortest - length).clamp_min(0) + (length - longest).clamp_min(0)
-
-
-def as_matrix(values: Tensor, pairs: Tensor, points: int) -> Tensor:
-    """(B, E) values of unordered pairs to a symmetric (B, P, P) with a zero diagonal."""
-    matrix = values.new_zeros(values.shape[0], points * points)
-    index = torch.cat((pairs[0] * points + pairs[1], pairs[1] * points + pairs[0]))
-    return matrix.index_copy(1, index, torch.cat((values, values), dim=1)).view(-1, points, points)

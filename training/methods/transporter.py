@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training import bounds
-from training.heatmaps import axis_mean, concentration, gaussian_maps, separable_softmax, spatial_softmax
+from training.heatmaps import axis_mean, concentration, gaussian_maps, marginals
 from training.losses import difference
 from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
 from training.networks import Decoder, Encoder, NormName
@@ -123,15 +123,8 @@ class Transporter(Method):
 
     def _locate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Marginals of the heatmaps, (B, K, W_map) and (B, K, H_map), and their means (B, K, 2)."""
-        column, row = self._marginals(self.detector(image))
+        column, row = marginals(self.detector(image), self.config.softmax)
         return column, row, torch.stack((axis_mean(column), axis_mean(row)), dim=-1)
-
-    def _marginals(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, K, H_map, W_map) to probabilities of the columns (B, K, W_map) and of the rows (B, K, H_map)."""
-        if self.config.softmax != "joint":
-            return separable_softmax(logits, self.config.softmax)
-        probability = spatial_softmax(logits)
-        return probability.sum(dim=-2), probability.sum(dim=-1)
 
     def reconstruct(self, source: Tensor, target: Tensor, keypoints: Tensor | None = None) -> Tensor:
         """x̂_t from two frames (B, 3, H, W) and the target's keypoints, where known: (B, 3, H, W) / output_stride."""
