@@ -64,8 +64,9 @@ def prove(path: Path, folder: Path) -> dict:
     """Builds, checks and times one model with its engine cache in `folder`."""
     model = read_model(shutil.copy(path, folder))
     start = time.perf_counter()
-    open_backend("tensorrt", model)
+    first = open_backend("tensorrt", model)
     build = time.perf_counter() - start
+    first.close()
     start = time.perf_counter()
     backend = open_backend("tensorrt", model)
     reopen = time.perf_counter() - start
