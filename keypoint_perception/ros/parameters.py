@@ -97,6 +97,9 @@ class Settings:
         fixed=True,
     )
     max_stereo_delay: float = _parameter(0.02, "Seconds that the two stereo images may be apart.", low=0.0, high=10.0)
+    stereo_wait: float = _parameter(
+        0.02, "Seconds that a stereo image waits for the other one of its pair.", low=0.0, high=1.0
+    )
     marker_depth: float = _parameter(
         1.0, "Metres; where markers are shown when there is no depth.", low=0.01, high=100.0
     )

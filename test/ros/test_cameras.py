@@ -31,7 +31,7 @@ def node(bench: Bench, colour_model_path: Path) -> Iterator[NodeProcess]:
         "stereo": ("left", "right"),
         "wrist.depth_transport": "raw",
         "diagnostics_period": 0.2,
-        "max_stereo_delay": 0.5,
+        "stereo_wait": 0.5,
         "depth_wait": 0.5,
     }
     node = NodeProcess(parameters)
@@ -137,6 +137,15 @@ def test_what_fails_for_one_camera_stops_no_other(bench: Bench, node: NodeProces
     _answer(bench, "left", lambda stamp: send(stamp, width=90))
     bench.until(lambda: bool(bench.heard[overlay]), "the next overlay does not come")
     bench.stop_listening(overlay)
+
+
+@pytest.mark.parametrize(("camera", "other"), [("left", "right"), ("right", "left")])
+def test_why_one_image_of_a_stereo_pair_alone_gives_no_position_is_told(
+    bench: Bench, node: NodeProcess, camera: str, other: str
+) -> None:
+    message = image_message(spots_image(SIZE, CENTRES), time.time(), f"{camera}_optical")
+    assert np.isnan(_positions(bench.ask(f"/{camera}/image", message, f"/detector/{camera}/keypoints"))).all()
+    node.wait_for(f"left: no 3-D: no image of {other} within max_stereo_delay 0.02 s of the other's came within")
 
 
 def test_each_camera_has_its_diagnostics(bench: Bench, node: NodeProcess) -> None:
