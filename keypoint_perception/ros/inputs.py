@@ -76,6 +76,7 @@ class Topics:
     """"" or "<camera>/"."""
     image_transport: str
     depth_transport: str
+    rectified: bool
     in_stereo: bool
 
     @property
@@ -104,7 +105,7 @@ class CameraInput:
         self._subscriptions: dict[str, Subscription] = {}
         self._takers = {"depth": self._take_depth, "camera_info": self._take_camera_info, "image": self._take_image}
         self.pending: Pending | None = None
-        self.calibration = Calibration(self._full_name("camera_info"))
+        self.calibration = Calibration(self._full_name("camera_info"), topics.rectified)
         self._depths = DepthBuffer(self._full_name("depth"))
         self._image_arrived = -math.inf
         self.overtaken = False

@@ -67,6 +67,11 @@ class Settings:
     depth_transport: str = _parameter(
         "none", "Type of depth, aligned with image: none, raw or compressed.", choices=DEPTH_TRANSPORTS, fixed=True
     )
+    rectified: bool = _parameter(
+        False,
+        "Whether images are rectified (image_rect): P of camera_info then holds for them, not K with D.",
+        fixed=True,
+    )
     max_age: float = _parameter(
         0.0,
         "Seconds; an image whose stamp is older than this is dropped and counted. 0 for no limit.",
@@ -93,7 +98,8 @@ class Settings:
     )
     stereo_pose: str = _parameter(
         "",
-        'Pose of the second stereo camera in the first, "x y z qx qy qz qw"; empty: from both camera_info.',
+        'Pose of the second stereo camera in the first, "x y z qx qy qz qw", rectified where images are; empty: from '
+        "both camera_info.",
         fixed=True,
     )
     max_stereo_delay: float = _parameter(0.02, "Seconds that the two stereo images may be apart.", low=0.0, high=10.0)

@@ -31,6 +31,7 @@ def camera_topics(node: LifecycleNode, settings: Settings) -> dict[str, Topics]:
         name: Topics(
             f"{name}/" if several else "",
             *transports_of(node, name, settings),
+            rectified=settings.rectified,
             in_stereo=name in settings.stereo,
         )
         for name in settings.cameras

@@ -66,7 +66,9 @@ class StereoPair:
         if first.intrinsics is None or second.intrinsics is None:
             raise UserError("the stereo cameras need camera_info that fits their images: publish it for both")
         rotation, translation = settings.pose() or stereo_pose(
-            self._first.input.calibration.message, self._second.input.calibration.message
+            self._first.input.calibration.message,
+            self._second.input.calibration.message,
+            rectified=settings.rectified,
         )
         points = first.observation.keypoints, second.observation.keypoints
         return triangulate(first.intrinsics, second.intrinsics, *points, rotation, translation), rotation, translation
