@@ -146,6 +146,7 @@ def lift(points: np.ndarray, depth: np.ndarray, intrinsics: Intrinsics, window: 
     """Keypoints (K, 2), pixels, to metres with a depth image (H, W) of the same camera, of which little is looked at.
 
     depth: integers in millimetres or floats in metres; 0, negative, infinite or NaN is unknown.
+    window: odd, so that a keypoint is in its middle.
     The depth of a keypoint is that of the nearest surface that fills a quarter of the `window` x `window` pixels
     around it, so that a thin limb before a far wall has the limb's depth: the median of what lies near the lower
     quartile. stddev is the spread of that surface. Unknown where less than a quarter of the window is known.

@@ -23,6 +23,9 @@ BACKENDS = {
 """Backend name to the module whose `create(model, threads) -> Backend` opens it."""
 CHOICES = ("auto", *BACKENDS)
 TRIAL_RUNS = 20
+TOLERANCE_PX = {"fp32": 0.01, "fp16": 0.1, "int8": 0.5}
+"""Precision to how far keypoints of a model file may be from those of the network it was made of, or of another engine,
+in pixels of the input; for int8 the median counts."""
 
 
 class Backend(ABC):

@@ -114,6 +114,7 @@ def test_where_one_of_several_topics_cannot_be_opened_none_stays_open(
     [
         ({"threshold": "high"}, "threshold"),
         ({"max_age": -1.0}, "max_age"),
+        ({"depth_window": 6}, "depth_window"),
         ({"backend": "abacus"}, "backend is 'abacus': allowed are"),
         ({"cameras": ["a", "a"]}, "different names"),
         ({"stereo": ["left", "right"]}, "two of the cameras"),
