@@ -26,7 +26,7 @@ from gpu import smooth_images  # noqa: E402
 
 from keypoint_perception.backends import BACKENDS, open_backend  # noqa: E402
 from keypoint_perception.errors import UserError  # noqa: E402
-from keypoint_perception.geometry import Viewport  # noqa: E402
+from keypoint_perception.geometry import Viewport, normalised_to_pixels  # noqa: E402
 from keypoint_perception.model import Model, read_model  # noqa: E402
 from training.checkpoint import build_method  # noqa: E402
 from training.config import config_from_dict  # noqa: E402
@@ -84,10 +84,10 @@ def time_side_by_side(runs: dict[str, Run], images: np.ndarray, rounds: int) -> 
 
 def parity_px(runs: dict[str, Run], model: Model) -> dict[str, float]:
     """Largest keypoint distance of each engine to ONNX Runtime over 64 images, in input pixels."""
-    images = smooth_images(64, model.info.input_size)
-    scale = (np.array(model.info.input_size) - 1) / 2
-    reference = runs["onnxruntime"](images)["keypoints"] * scale
-    gaps = {n: np.linalg.norm(run(images)["keypoints"] * scale - reference, axis=-1) for n, run in runs.items()}
+    size = model.info.input_size
+    images = smooth_images(64, size)
+    found = {name: normalised_to_pixels(run(images)["keypoints"], size) for name, run in runs.items()}
+    gaps = {name: np.linalg.norm(pixels - found["onnxruntime"], axis=-1) for name, pixels in found.items()}
     return {name: round(float(gap.max()), 5) for name, gap in gaps.items()}
 
 

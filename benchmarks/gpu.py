@@ -20,14 +20,13 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from keypoint_perception.backends import Backend, open_backend  # noqa: E402
+from keypoint_perception.backends import TOLERANCE_PX, Backend, open_backend  # noqa: E402
 from keypoint_perception.errors import UserError  # noqa: E402
+from keypoint_perception.geometry import normalised_to_pixels  # noqa: E402
 from keypoint_perception.model import Model, read_model  # noqa: E402
 
 BATCHES = (1, 2, 4, 8)
 RUNS = 200
-TOLERANCE_PX = {"fp32": 0.01, "fp16": 0.1, "int8": 0.5}
-"""Largest keypoint shift against ONNX Runtime; for int8 the median shift."""
 
 
 def smooth_images(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
@@ -64,15 +63,16 @@ def prove(path: Path, folder: Path) -> dict:
     """Builds, checks and times one model with its engine cache in `folder`."""
     model = read_model(shutil.copy(path, folder))
     start = time.perf_counter()
-    open_backend("tensorrt", model)
+    first = open_backend("tensorrt", model)
     build = time.perf_counter() - start
+    first.close()
     start = time.perf_counter()
     backend = open_backend("tensorrt", model)
     reopen = time.perf_counter() - start
     reference = open_backend("onnxruntime", model)
-    images = smooth_images(64, model.info.input_size)
-    scale = (np.array(model.info.input_size) - 1) / 2
-    expected, got = (engine.run(images)["keypoints"] * scale for engine in (reference, backend))
+    size = model.info.input_size
+    images = smooth_images(64, size)
+    expected, got = (normalised_to_pixels(engine.run(images)["keypoints"], size) for engine in (reference, backend))
     shift = np.linalg.norm(got - expected, axis=-1)
     precision = str(model.info.training.get("precision", "fp32"))
     measured = float(np.median(shift) if precision == "int8" else shift.max())

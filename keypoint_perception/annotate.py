@@ -67,7 +67,7 @@ def annotate(options: argparse.Namespace) -> None:
     detector = Detector(options.model or shipped_model(), options.backend, options.threads, print)
     with open_bag(options.bag) as reader:
         topic = options.topic or _only_image_topic(reader)
-        images = RecordedImages(reader, topic, options.depth, options.camera_info)
+        images = RecordedImages(reader, topic, options.depth, options.camera_info, rectified=options.rectified)
         print(f"{detector.model.id} in {detector.backend.describe()}, {images.count} images on {topic}", flush=True)
         tally, start = Tally(), time.monotonic()
         results = _with_progress(_results(images, detector, options, tally), images.count, tally)
@@ -107,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--topic", help="image topic; needed where the bag has several")
     parser.add_argument("--depth", help="depth topic, aligned with the images, to lift keypoints to 3-D")
     parser.add_argument("--camera-info", help="calibration topic; needed for --depth")
+    parser.add_argument("--rectified", action="store_true", help="images are rectified: P of --camera-info holds")
     parser.add_argument("--max-depth-delay", type=float, default=0.02, help="seconds that depth and image may be apart")
     parser.add_argument("--prefix", default="/detector", help="namespace of our topics (default: %(default)s)")
     parser.add_argument("--backend", default=DEFAULT_BACKEND, choices=CHOICES, help="(default: %(default)s)")

@@ -49,6 +49,10 @@ class Detector:
         for size in range(1, batch_size + 1):
             self.backend.run(np.zeros((size, height, width, 3), np.uint8))
 
+    def close(self) -> None:
+        """Gives the engine back. To be called once; nothing is detected afterwards."""
+        self.backend.close()
+
     def detect(self, images: Sequence[np.ndarray]) -> list[Observation]:
         """Finds the keypoints of images (H, W, 3) uint8 RGB, each of its own size, in one inference.
 

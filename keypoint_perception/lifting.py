@@ -66,27 +66,20 @@ class Intrinsics:
         return cls(size, matrix)
 
     @classmethod
-    def from_camera_info(cls, info: Any) -> Intrinsics:
+    def from_camera_info(cls, info: Any, *, rectified: bool = False) -> Intrinsics:
         """From a sensor_msgs/CameraInfo (rclpy or rosbags), region of interest and binning included.
 
+        rectified: whether the images are, so that P without distortion holds for them instead of K with D. Rays are
+        then in the frame of the rectified camera, as are depth aligned with such images and what is published of them.
         Raises UserError where the camera is uncalibrated or its distortion model is not supported.
         """
-        matrix = np.array(info.k, float).reshape(3, 3)
-        distortion = np.array(info.d, float)
-        model = info.distortion_model or "plumb_bob"
+        matrix = np.array(info.p, float).reshape(3, 4)[:, :3] if rectified else np.array(info.k, float).reshape(3, 3)
         if not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
             raise UserError(
-                "camera_info is uncalibrated (its focal length is 0): calibrate the camera, or leave depth off"
+                f"camera_info is uncalibrated (the focal length in its {'P' if rectified else 'K'} is 0): calibrate "
+                "the camera, or leave depth off"
             )
-        if model not in DISTORTION_MODELS:
-            raise UserError(
-                f"camera_info has distortion model {model!r}: supported are {', '.join(DISTORTION_MODELS)}; "
-                "rectify the images first"
-            )
-        if not distortion.any():
-            distortion = np.zeros(0)
-        elif distortion.size not in ((4,) if model == "equidistant" else (4, 5, 8, 12, 14)):
-            raise UserError(f"camera_info has {distortion.size} coefficients for {model}: calibrate the camera again")
+        model, distortion = ("plumb_bob", np.zeros(0)) if rectified else _distortion(info)
         binning = max(int(info.binning_x), 1), max(int(info.binning_y), 1)
         roi = info.roi
         whole = roi.width == 0 or roi.height == 0
@@ -134,10 +127,26 @@ class Intrinsics:
         return self.distortion if self.distortion.size == 4 else np.zeros(4)
 
 
+def _distortion(info: Any) -> tuple[str, np.ndarray]:
+    """Model and coefficients of a sensor_msgs/CameraInfo. Raises UserError where they are not supported."""
+    coefficients, model = np.array(info.d, float), info.distortion_model or "plumb_bob"
+    if model not in DISTORTION_MODELS:
+        raise UserError(
+            f"camera_info has distortion model {model!r}: supported are {', '.join(DISTORTION_MODELS)}; "
+            "give rectified images and set `rectified`"
+        )
+    if not coefficients.any():
+        return model, np.zeros(0)
+    if coefficients.size not in ((4,) if model == "equidistant" else (4, 5, 8, 12, 14)):
+        raise UserError(f"camera_info has {coefficients.size} coefficients for {model}: calibrate the camera again")
+    return model, coefficients
+
+
 def lift(points: np.ndarray, depth: np.ndarray, intrinsics: Intrinsics, window: int = 7) -> Lifted:
     """Keypoints (K, 2), pixels, to metres with a depth image (H, W) of the same camera, of which little is looked at.
 
     depth: integers in millimetres or floats in metres; 0, negative, infinite or NaN is unknown.
+    window: odd, so that a keypoint is in its middle.
     The depth of a keypoint is that of the nearest surface that fills a quarter of the `window` x `window` pixels
     around it, so that a thin limb before a far wall has the limb's depth: the median of what lies near the lower
     quartile. stddev is the spread of that surface. Unknown where less than a quarter of the window is known.
@@ -188,13 +197,14 @@ def triangulate(
     return Lifted(np.where(good[:, None], positions, np.nan), np.where(good, stddev, np.nan))
 
 
-def stereo_pose(first: Any, second: Any) -> tuple[np.ndarray, np.ndarray]:
+def stereo_pose(first: Any, second: Any, *, rectified: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Rotation (3, 3) and translation (3,) of a calibrated pair's second camera in the first's frame.
 
     first, second: the pair's two sensor_msgs/CameraInfo; their rectification R and projection P hold the pose.
+    rectified: whether the images are; the cameras then face the same way, side by side.
     Raises UserError where they hold none.
     """
-    rotations = [np.array(info.r, float).reshape(3, 3) for info in (first, second)]
+    rotations = [np.eye(3) if rectified else np.array(info.r, float).reshape(3, 3) for info in (first, second)]
     projections = [np.array(info.p, float).reshape(3, 4) for info in (first, second)]
     if any(abs(np.linalg.det(r) - 1) > 1e-3 for r in rotations) or any(p[0, 0] <= 0 for p in projections):
         raise UserError("camera_info of the stereo pair is uncalibrated (R or P is 0): calibrate, or give stereo_pose")

@@ -26,7 +26,7 @@ def is_chain(above: np.ndarray) -> bool:
 
 def root_limbs(above: np.ndarray) -> list[np.ndarray]:
     """The limbs (L, M) that leave the root and are alike in the whole tree; a body may have any number of them."""
-    return [limbs for limbs in interchangeable(above) if above[limbs[0, 0]] == 0]
+    return [limbs for limbs in interchangeable(above) if above[above[limbs[0, 0]]] < 0]
 
 
 def inner_limbs(above: np.ndarray, present: np.ndarray) -> list[np.ndarray]:
@@ -45,7 +45,7 @@ def interchangeable(above: np.ndarray, present: np.ndarray | None = None) -> lis
     for slot in np.flatnonzero(above >= 0) if present is None else np.flatnonzero((above >= 0) & present):
         below[above[slot]].append(int(slot))
     groups: list[np.ndarray] = []
-    pending = [0]
+    pending = np.flatnonzero(above < 0).tolist()
     for slot in pending:  # grows as it goes
         branches: dict[Shape, list[list[int]]] = {}
         for child in below[slot]:

@@ -125,21 +125,9 @@ class ModelInfo:
         width, height = self.input_size
         if not all(isinstance(side, int) and 8 <= side <= 4096 for side in (width, height)):
             raise ValueError(f"input_size is {self.input_size}, allowed are 8 to 4096 pixels a side")
-        adjacency = None if self.adjacency is None else np.asarray(self.adjacency, dtype=np.float64)
-        if adjacency is not None:
-            if adjacency.shape != (count, count) or not np.array_equal(adjacency, adjacency.T):
-                raise ValueError(f"adjacency must be a symmetric {count} x {count} matrix")
-            if (
-                not (np.all(np.isfinite(adjacency)) and adjacency.min() >= 0 and adjacency.max() <= 1)
-                or adjacency.diagonal().any()
-            ):
-                raise ValueError("adjacency must be in [0, 1] with a zero diagonal")
+        adjacency = None if self.adjacency is None else _skeleton(self.adjacency, count)
         parent, level = tuple(int(p) for p in self.parent), tuple(int(n) for n in self.level)
-        if len(parent) != count or len(level) != count:
-            raise ValueError(f"parent and level must have {count} entries each, got {len(parent)} and {len(level)}")
-        for child, above in enumerate(parent):
-            if above >= count or above < -1 or (above >= 0 and level[above] >= level[child]):
-                raise ValueError(f"parent[{child}] is {above}: a parent must exist and have a smaller level")
+        _check_forest(parent, level, count)
         groups = tuple(Group(str(g["name"]), tuple(int(k) for k in g["keypoints"])) for g in map(_as_dict, self.groups))
         members = [k for group in groups for k in group.keypoints]
         if len(members) != len(set(members)) or any(not 0 <= k < count for k in members):
@@ -154,7 +142,7 @@ class ModelInfo:
             method=str(self.method),
             input_size=(width, height),
             keypoint_names=tuple(self.keypoint_names),
-            adjacency=None if adjacency is None else tuple(map(tuple, adjacency.tolist())),
+            adjacency=adjacency,
             parent=parent,
             level=level,
             groups=groups,
@@ -268,6 +256,23 @@ def _names(info: ModelInfo, keypoints: Iterable[int]) -> str:
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 400 else f"{text[:400]}…"
+
+
+def _skeleton(adjacency: Any, count: int) -> tuple[tuple[float, ...], ...]:
+    matrix = np.asarray(adjacency, dtype=np.float64)
+    if matrix.shape != (count, count) or not np.array_equal(matrix, matrix.T):
+        raise ValueError(f"adjacency must be a symmetric {count} x {count} matrix")
+    if not (matrix.min() >= 0 and matrix.max() <= 1) or matrix.diagonal().any():  # NaN is neither
+        raise ValueError("adjacency must be in [0, 1] with a zero diagonal")
+    return tuple(map(tuple, matrix.tolist()))
+
+
+def _check_forest(parent: tuple[int, ...], level: tuple[int, ...], count: int) -> None:
+    if len(parent) != count or len(level) != count:
+        raise ValueError(f"parent and level must have {count} entries each, got {len(parent)} and {len(level)}")
+    for child, above in enumerate(parent):
+        if above >= count or above < -1 or (above >= 0 and level[above] >= level[child]):
+            raise ValueError(f"parent[{child}] is {above}: a parent must exist and have a smaller level")
 
 
 def _check_alike(alike: Alike, parent: tuple[int, ...]) -> None:

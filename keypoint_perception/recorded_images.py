@@ -32,9 +32,18 @@ class RecordedImage(NamedTuple):
 class RecordedImages:
     """The images of a topic in batches, and the depth and calibration that were recorded around them."""
 
-    def __init__(self, reader: AnyReader, topic: str, depth: str | None = None, camera_info: str | None = None) -> None:
+    def __init__(
+        self,
+        reader: AnyReader,
+        topic: str,
+        depth: str | None = None,
+        camera_info: str | None = None,
+        *,
+        rectified: bool = False,
+    ) -> None:
         """depth, camera_info: topics of what lifts keypoints to 3-D. Raises UserError where the bag has no such topic.
 
+        rectified: whether the images are, see Intrinsics.from_camera_info.
         What could not be read is counted in `unreadable`, and `first_fault` says what was wrong with the first of it;
         likewise `flat` and `first_flat_fault` for images that keypoints could not be lifted in, where that was asked.
         """
@@ -45,6 +54,7 @@ class RecordedImages:
         if camera_info is not None:
             self._wanted = self._wanted + connections_of(reader, camera_info, ["sensor_msgs/msg/CameraInfo"])
         self._depths = DepthBuffer(depth or "", _DEPTH_KEPT)
+        self._rectified = rectified
         self._intrinsics: Intrinsics | None = None
         self._uncalibrated = "camera_info comes only later"
         self.unreadable = 0
@@ -104,7 +114,7 @@ class RecordedImages:
 
     def _calibrate(self, camera_info: Any) -> None:
         try:
-            self._intrinsics = Intrinsics.from_camera_info(camera_info)
+            self._intrinsics = Intrinsics.from_camera_info(camera_info, rectified=self._rectified)
         except UserError as error:
             self._uncalibrated = str(error)
 

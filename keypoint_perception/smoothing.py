@@ -90,9 +90,9 @@ class StateTracker:
     ) -> np.ndarray:
         """(K,) uint8 State of points (K, 2), pixels of an image of `size` (width, height), with scores (K,).
 
-        OBSERVED is a score of at least `threshold` inside the picture. What is not observed is OUT_OF_IMAGE where it
-        lies outside, or where it was last seen so close to a border, and moving so, that it has crossed it by now; it
-        is OCCLUDED otherwise.
+        UNKNOWN is a point that is not finite. OBSERVED is a score of at least `threshold` inside the picture. What is
+        neither is OUT_OF_IMAGE where it lies outside, or where it was last seen so close to a border, and moving so,
+        that it has crossed it by now; it is OCCLUDED otherwise.
         """
         if not 0 < time - self._time <= self._max_gap or len(points) != len(self._pasts):
             self._pasts = [_Past() for _ in points]
@@ -119,6 +119,8 @@ class _Past:
     ) -> State:
         """What is known of the keypoint that is found at `point` now. certain: whether it is believed to be there."""
         u, v = point
+        if not (math.isfinite(u) and math.isfinite(v)):
+            return State.UNKNOWN
         inside, elapsed = _inside(u, v, size), time - self.time
         if inside and certain:
             known = elapsed <= max_gap
@@ -167,5 +169,5 @@ def _smoothing_factor(cutoff: float | np.ndarray, elapsed: float) -> float | np.
 
 
 def _inside(u: float, v: float, size: tuple[int, int]) -> bool:
-    """Whether a pixel lies in a picture of `size`, borders included; NaN does not."""
+    """Whether a pixel lies in a picture of `size`, borders included."""
     return -0.5 <= u <= size[0] - 0.5 and -0.5 <= v <= size[1] - 0.5

@@ -57,6 +57,13 @@ ARGUMENTS = [
         choices=["true", "false"],
         description="Whether the depth topic carries sensor_msgs/CompressedImage.",
     ),
+    DeclareLaunchArgument(
+        "rectified",
+        default_value="",
+        choices=["", "true", "false"],
+        description="Whether the images are rectified (image_rect): P of camera_info then holds for them, not K with "
+        f"D. {KEEP}",
+    ),
     DeclareLaunchArgument("rviz", default_value="false", choices=["true", "false"], description="Start RViz."),
     DeclareLaunchArgument("bag", default_value="", description="A rosbag2 to play into the graph. Empty: none."),
     DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics."),
@@ -159,8 +166,7 @@ def parameters(value: dict, cameras: list) -> dict:
     given |= {name: value[name] for name in ("model", "backend") if value[name]}
     if value["threads"]:
         given["threads"] = int(value["threads"])
-    if value["autostart"]:
-        given["autostart"] = value["autostart"] == "true"
+    given |= {name: value[name] == "true" for name in ("autostart", "rectified") if value[name]}
     if cameras:
         given["cameras"] = cameras
     if value["compressed"]:

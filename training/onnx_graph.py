@@ -21,12 +21,11 @@ import torch
 from onnxruntime import quantization
 from torch import Tensor, nn
 
+from keypoint_perception.backends import TOLERANCE_PX
 from keypoint_perception.geometry import normalised_to_pixels
 from training.method import Detection, Method
 
 Precision = Literal["fp32", "fp16", "int8"]
-TOLERANCE_PX: dict[str, float] = {"fp32": 0.01, "fp16": 0.1, "int8": 0.5}
-"""Largest distance between PyTorch's and ONNX Runtime's keypoints in input pixels; for int8 the median counts."""
 BATCH = 32
 OPSET = 20
 

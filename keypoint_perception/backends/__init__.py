@@ -23,6 +23,9 @@ BACKENDS = {
 """Backend name to the module whose `create(model, threads) -> Backend` opens it."""
 CHOICES = ("auto", *BACKENDS)
 TRIAL_RUNS = 20
+TOLERANCE_PX = {"fp32": 0.01, "fp16": 0.1, "int8": 0.5}
+"""Precision to how far keypoints of a model file may be from those of the network it was made of, or of another engine,
+in pixels of the input; for int8 the median counts."""
 
 
 class Backend(ABC):
@@ -41,6 +44,9 @@ class Backend(ABC):
     @abstractmethod
     def describe(self) -> str:
         """Engine, version and device, for a log line."""
+
+    def close(self) -> None:  # noqa: B027 - most engines need not
+        """Gives back at once what would otherwise stay taken. To be called once; nothing runs afterwards."""
 
 
 class BackendUnavailable(UserError):
@@ -79,12 +85,24 @@ def _fastest(model: Model, threads: int, log: Callable[[str], None]) -> Backend:
     reasons = []
     for name in BACKENDS:
         try:
-            backend = open_backend(name, model, threads=threads)
-            tried.append((trial_ms(backend, model), backend))
-            log(f"backend auto: {backend.describe()} takes {tried[-1][0]:.2f} ms")
+            tried.append(_trial(name, model, threads))
+            log(f"backend auto: {tried[-1][1].describe()} takes {tried[-1][0]:.2f} ms")
         except UserError as error:
             reasons.append(str(error))
             log(f"backend auto: not {name}: {error}")
     if not tried:
         raise BackendUnavailable("no backend works here: " + "; ".join(reasons))
-    return min(tried, key=lambda trial: trial[0])[1]
+    (_, chosen), *slower = sorted(tried, key=lambda trial: trial[0])
+    for _, backend in slower:
+        backend.close()
+    return chosen
+
+
+def _trial(name: str, model: Model, threads: int) -> tuple[float, Backend]:
+    """Milliseconds that an engine takes, and the engine. Raises UserError where it does not run; then it is closed."""
+    backend = open_backend(name, model, threads=threads)
+    try:
+        return trial_ms(backend, model), backend
+    except Exception:
+        backend.close()
+        raise

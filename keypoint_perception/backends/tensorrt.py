@@ -1,4 +1,4 @@
-"""TensorRT on an NVIDIA GPU: pinned buffers, one stream, a CUDA graph for each batch size.
+"""TensorRT on an NVIDIA GPU: pinned buffers, one stream, an execution context and a CUDA graph for each batch size.
 
 Written to the documentation of TensorRT 10 and 11 and cuda-bindings 13. `benchmarks/gpu.py` proves or disproves it on
 a machine with a GPU.
@@ -89,17 +89,15 @@ class TensorRtBackend(Backend):
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise BackendUnavailable(f"{flavour} {trt.__version__} cannot run {path} on {gpu}: use another backend")
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
-            raise BackendUnavailable(f"{flavour} has no room for {model.path} on {gpu}: free GPU memory")
+        self._description = f"{flavour} {trt.__version__} ({gpu})"
         self._stream = self._cuda("cudaStreamCreate")
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         self._buffers = {name: self._buffer(trt, name) for name in names}
-        for name, buffer in self._buffers.items():
-            self._context.set_tensor_address(name, buffer.device)
         self._outputs = [name for name in names if name != "image"]
+        self._contexts: dict[int, Any] = {}
+        """By batch size: what a graph was captured from must keep its shapes for as long as the graph is launched."""
         self._graphs: dict[int, Any] = {}
-        self._description = f"{flavour} {trt.__version__} ({gpu})"
+        """By batch size; None where the engine cannot be captured."""
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """See Backend.run."""
@@ -116,7 +114,8 @@ class TensorRtBackend(Backend):
             if graph is not None:
                 self._cuda("cudaGraphExecDestroy", graph)
         self._graphs.clear()
-        del self._context, self._engine
+        self._contexts.clear()  # before the engine, which they belong to
+        del self._engine, self._runtime
         for buffer in self._buffers.values():
             buffer.free()
         self._cuda("cudaStreamDestroy", self._stream)
@@ -133,16 +132,27 @@ class TensorRtBackend(Backend):
         if graph is not None:
             self._cuda("cudaGraphLaunch", graph, self._stream)
         else:
-            self._context.set_input_shape("image", tuple(images.shape))
+            if count not in self._contexts:
+                self._contexts[count] = self._context(images.shape)
             self._enqueue(count)
         self._cuda("cudaStreamSynchronize", self._stream)
         if count not in self._graphs:  # captured after a plain run, which has done all lazy initialisation
             self._graphs[count] = self._capture(count)
         return {name: self._buffers[name].host[:count].copy() for name in self._outputs}
 
+    def _context(self, shape: tuple[int, ...]) -> Any:
+        """An execution context for images of one shape (N, H, W, 3), on the buffers that all batch sizes share."""
+        context = self._engine.create_execution_context()
+        if context is None:
+            raise BackendUnavailable(f"no room for a batch of {shape[0]} in {self._description}: free GPU memory")
+        context.set_input_shape("image", tuple(shape))
+        for name, buffer in self._buffers.items():
+            context.set_tensor_address(name, buffer.device)
+        return context
+
     def _enqueue(self, count: int) -> None:
         self._buffers["image"].upload(count, self._stream)
-        if not self._context.execute_async_v3(int(self._stream)):
+        if not self._contexts[count].execute_async_v3(int(self._stream)):
             raise UserError("TensorRT failed to run the model: see its log above, or use backend onnxruntime")
         for name in self._outputs:
             self._buffers[name].download(count, self._stream)

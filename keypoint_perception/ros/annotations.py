@@ -26,7 +26,7 @@ def image_annotations(
     shown = np.flatnonzero(np.isfinite(observation.keypoints).all(axis=1)).tolist()
     points = {k: _point(messages, observation.keypoints[k]) for k in shown}
     paints = {k: _paint(messages, style.colours[k], float(observation.scores[k])) for k in shown}
-    clear = messages.make("foxglove_msgs/msg/Color", r=0.0, g=0.0, b=0.0, a=0.0)
+    clear = _colour(messages, 0.0, 0.0, 0.0, 0.0)
     edges = [(i, j) for i, j in observation.edges().tolist() if i in points and j in points]
     circles = [
         messages.make(
@@ -48,19 +48,20 @@ def image_annotations(
         outline_colors=[paints[i] for i, _ in edges],
         thickness=3 * unit,
     )
-    texts = [
-        messages.make(
-            "foxglove_msgs/msg/TextAnnotation",
-            timestamp=header.stamp,
-            position=points[k],
-            text=names[k],
-            font_size=14 * unit,
-            text_color=messages.make("foxglove_msgs/msg/Color", r=1.0, g=1.0, b=1.0, a=1.0),
-            background_color=messages.make("foxglove_msgs/msg/Color", r=0.0, g=0.0, b=0.0, a=0.5),
-        )
-        for k in (shown if names else ())
-    ]
+    texts = [_text(messages, header, points[k], names[k], 14 * unit) for k in (shown if names else ())]
     return messages.make(TYPE, circles=circles, points=[lines], texts=texts)
+
+
+def _text(messages: Messages, header: Any, position: Any, text: str, size: float) -> Any:
+    return messages.make(
+        "foxglove_msgs/msg/TextAnnotation",
+        timestamp=header.stamp,
+        position=position,
+        text=text,
+        font_size=size,
+        text_color=_colour(messages, 1.0, 1.0, 1.0, 1.0),
+        background_color=_colour(messages, 0.0, 0.0, 0.0, 0.5),
+    )
 
 
 def _point(messages: Messages, pixel: np.ndarray) -> Any:
@@ -70,4 +71,8 @@ def _point(messages: Messages, pixel: np.ndarray) -> Any:
 
 def _paint(messages: Messages, colour: np.ndarray, score: float) -> Any:
     r, g, b = (colour / 255).tolist()
-    return messages.make("foxglove_msgs/msg/Color", r=r, g=g, b=b, a=0.3 + 0.7 * score)
+    return _colour(messages, r, g, b, 0.3 + 0.7 * score)
+
+
+def _colour(messages: Messages, r: float, g: float, b: float, a: float) -> Any:
+    return messages.make("foxglove_msgs/msg/Color", r=r, g=g, b=b, a=a)

@@ -17,9 +17,9 @@ _STAMP_END = 12
 class Calibration:
     """The newest camera_info of one camera."""
 
-    def __init__(self, topic: str) -> None:
-        """topic: where it comes from, for who looks for what is missing."""
-        self._topic = topic
+    def __init__(self, topic: str, rectified: bool) -> None:
+        """topic: where it comes from, for who looks for what is missing. rectified: whether the images are."""
+        self._topic, self._rectified = topic, rectified
         self._serialised: bytes | None = None
         self._message: Any = None
         self._intrinsics: Intrinsics | None = None
@@ -49,7 +49,7 @@ class Calibration:
     def intrinsics(self, image_size: tuple[int, int]) -> Intrinsics:
         """The intrinsics of images of `image_size`. Raises UserError that says why they are not known."""
         if self._intrinsics is None:
-            self._intrinsics = Intrinsics.from_camera_info(self.message)
+            self._intrinsics = Intrinsics.from_camera_info(self.message, rectified=self._rectified)
         width, height = self._intrinsics.size
         if (width, height) != image_size:
             raise UserError(

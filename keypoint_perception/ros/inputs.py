@@ -76,6 +76,7 @@ class Topics:
     """"" or "<camera>/"."""
     image_transport: str
     depth_transport: str
+    rectified: bool
     in_stereo: bool
 
     @property
@@ -104,10 +105,11 @@ class CameraInput:
         self._subscriptions: dict[str, Subscription] = {}
         self._takers = {"depth": self._take_depth, "camera_info": self._take_camera_info, "image": self._take_image}
         self.pending: Pending | None = None
-        self.calibration = Calibration(self._full_name("camera_info"))
+        self.calibration = Calibration(self._full_name("camera_info"), topics.rectified)
         self._depths = DepthBuffer(self._full_name("depth"))
         self._image_arrived = -math.inf
-        self._overtaken = False
+        self.overtaken = False
+        """Whether the next image is here while one is pending: what that waits for will not come."""
 
     @property
     def wants_depth(self) -> bool:
@@ -146,13 +148,13 @@ class CameraInput:
         """The pending image, which is then no longer pending."""
         pending, self.pending = self.pending, None
         assert pending is not None
-        self._overtaken = False
+        self.overtaken = False
         return pending
 
     def waits_for_depth(self, now: float, longest: float) -> bool:
         """Whether depth for the pending image may still come within `longest` seconds of the image's arrival."""
         pending = self.pending
-        if pending is None or self._overtaken or now - pending.arrived >= longest:
+        if pending is None or self.overtaken or now - pending.arrived >= longest:
             return False
         return self._depths.is_due(pending.stamp_ns)
 
@@ -246,8 +248,8 @@ class CameraInput:
         except UserError as error:
             self.note_unreadable(error)
             return
-        if self.pending is not None and self.wants_depth:
-            self._overtaken = True  # the next image is here: its depth will not come, and it need not be lost for that
+        if self.pending is not None and self._topics.lifts:
+            self.overtaken = True  # so that it is served now, not lost
             self._serve()
         if self.pending is not None:
             self._statistics.dropped["superseded"] += 1

@@ -51,12 +51,12 @@ class ModelHost:
 
     def open(self, request: Request) -> None:
         """Loads a model while nothing runs. Raises UserError that says what is wrong."""
-        self.detector = self._load(request)
+        self._serve(self._load(request))
         self._log(self.describe())
 
     def close(self) -> None:
         """Gives the model back."""
-        self.detector = None
+        self._serve(None)
 
     def describe(self) -> str:
         """The running model and its engine, in words."""
@@ -80,8 +80,18 @@ class ModelHost:
 
     def _load(self, request: Request) -> Detector:
         detector = Detector(request.path, request.backend, request.threads, self._log)
-        detector.warm_up(request.batch_size)
+        try:
+            detector.warm_up(request.batch_size)
+        except Exception:
+            detector.close()
+            raise
         return detector
+
+    def _serve(self, detector: Detector | None) -> None:
+        """Replaces the running model, which is closed."""
+        if self.detector is not None:
+            self.detector.close()
+        self.detector = detector
 
     def _run(self, request: Request) -> None:
         try:
@@ -100,13 +110,14 @@ class ModelHost:
         self._loading = self._outcome = None
         changes, answer = loading
         if isinstance(outcome, Detector) and self.detector is None:
+            outcome.close()
             outcome = UserError("the node was cleaned up meanwhile")
         if isinstance(outcome, UserError):
             self._on_swap(changes, outcome)
             answer.set_exception(outcome)
             answer.exception()  # told by on_swap: nobody need fetch it
         else:
-            self.detector = outcome
+            self._serve(outcome)
             self._log(self.describe())
             self._on_swap(changes, None)
             answer.set_result(self.describe())

@@ -46,56 +46,37 @@ def skeleton_markers(
 
     positions: (K, 3) metres in the frame of `header`. names: (K,) labels, or nothing for no labels.
     """
-    shown = np.flatnonzero(np.isfinite(positions).all(axis=1))
-    if shown.size == 0:
-        return messages.make(
-            "visualization_msgs/msg/MarkerArray", markers=[_marker(messages, header, action=DELETEALL)]
-        )
-    size = _POINT_SIZE * max(float(np.median(positions[shown, 2])), 1e-3)
-    points = {k: _point(messages, positions[k]) for k in shown.tolist()}
-    paints = {k: _paint(messages, style.colours[k], float(observation.scores[k])) for k in points}
-    markers = [
-        _marker(messages, header, action=DELETEALL),
-        _marker(
-            messages,
-            header,
-            ns="keypoints",
-            type=SPHERE_LIST,
-            scale=_vector(messages, size, size, size),
-            points=list(points.values()),
-            colors=list(paints.values()),
-        ),
-    ]
-    ends = [k for edge in observation.edges().tolist() if set(edge) <= points.keys() for k in edge]
-    if ends:
-        markers.append(
-            _marker(
-                messages,
-                header,
-                ns="skeleton",
-                type=LINE_LIST,
-                scale=_vector(messages, size / 2, 0.0, 0.0),
-                points=[points[k] for k in ends],
-                colors=[paints[k] for k in ends],
-            )
-        )
-    for k in points if names else ():
-        beside = _point(messages, positions[k] - (0, 1.5 * size, 0))
-        pose = messages.make("geometry_msgs/msg/Pose", position=beside, orientation=_upright(messages))
-        markers.append(
-            _marker(
-                messages,
-                header,
-                ns="names",
-                id=k,
-                type=TEXT_VIEW_FACING,
-                pose=pose,
-                scale=_vector(messages, 0.0, 0.0, 2 * size),
-                color=paints[k],
-                text=names[k],
-            )
-        )
+    markers = [_marker(messages, header, action=DELETEALL)]
+    shown = np.flatnonzero(np.isfinite(positions).all(axis=1)).tolist()
+    if shown:
+        size = _POINT_SIZE * max(float(np.median(positions[shown, 2])), 1e-3)
+        points = {k: _point(messages, positions[k]) for k in shown}
+        paints = {k: _paint(messages, style.colours[k], float(observation.scores[k])) for k in shown}
+        ends = [k for edge in observation.edges().tolist() if set(edge) <= points.keys() for k in edge]
+        spheres = {"type": SPHERE_LIST, "scale": _vector(messages, size, size, size)}
+        lines = {"type": LINE_LIST, "scale": _vector(messages, size / 2, 0.0, 0.0)}
+        for name, look, ids in (("keypoints", spheres, shown), ("skeleton", lines, ends)):
+            if ids:
+                spots, colours = [points[k] for k in ids], [paints[k] for k in ids]
+                markers.append(_marker(messages, header, ns=name, points=spots, colors=colours, **look))
+        for k in shown if names else ():
+            beside = _point(messages, positions[k] - (0, 1.5 * size, 0))
+            markers.append(_label(messages, header, k, names[k], beside, 2 * size, paints[k]))
     return messages.make("visualization_msgs/msg/MarkerArray", markers=markers)
+
+
+def _label(messages: Messages, header: Any, keypoint: int, text: str, position: Any, height: float, paint: Any) -> Any:
+    return _marker(
+        messages,
+        header,
+        ns="names",
+        id=keypoint,
+        type=TEXT_VIEW_FACING,
+        pose=messages.make("geometry_msgs/msg/Pose", position=position, orientation=_upright(messages)),
+        scale=_vector(messages, 0.0, 0.0, height),
+        color=paint,
+        text=text,
+    )
 
 
 def _marker(messages: Messages, header: Any, **fields: Any) -> Any:

@@ -24,7 +24,7 @@ from keypoint_perception.ros.faults import Faults
 from keypoint_perception.ros.loading import ModelHost, Request
 from keypoint_perception.ros.parameters import RELOADING, Settings, changes_of, declare
 from keypoint_perception.ros.process import run_node
-from keypoint_perception.ros.rig import Rig
+from keypoint_perception.ros.rig import Rig, camera_topics
 from keypoint_perception_msgs.srv import LoadModel
 
 _RETRY_PERIOD_S = 2.0
@@ -103,15 +103,27 @@ class DetectorNode(LifecycleNode):
         return _SUCCESS
 
     def _configure(self) -> None:
-        self._host.open(self._request(self._settings))
-        self._rig = Rig(self, self._settings, self._host, self._faults)
+        topics = camera_topics(self, self._settings)  # refused before anything is loaded or opened
+        try:
+            self._host.open(self._request(self._settings))
+            self._rig = Rig(self, self._settings, topics, self._host, self._faults)
+        except Exception:
+            self._clean_up()
+            raise
 
     def _activate(self, state: LifecycleState) -> None:
+        assert self._rig is not None
         super().on_activate(state)
-        if self._rig is not None:
+        try:
             self._rig.open()
-            topics = ", ".join(camera.input.image_topic for camera in self._rig.cameras)
-            self.get_logger().info(f"active, waiting for images on {topics}")
+        except Exception:
+            self._deactivate(state)
+            raise
+        if self._starting is not None:
+            self.destroy_timer(self._starting)
+            self._starting = None
+        topics = ", ".join(camera.input.image_topic for camera in self._rig.cameras)
+        self.get_logger().info(f"active, waiting for images on {topics}")
 
     def _deactivate(self, state: LifecycleState) -> None:
         if self._rig is not None:
@@ -126,11 +138,9 @@ class DetectorNode(LifecycleNode):
 
     def _start(self) -> None:
         """Configures and activates once; while that fails, such as for want of a model, it is tried again."""
-        if self._starting is None:
-            return
-        if self._state == "unconfigured" and self.trigger_configure() == _SUCCESS:
-            self.destroy_timer(self._starting)
-            self._starting = None
+        if self._state == "unconfigured":
+            self.trigger_configure()
+        if self._state == "inactive":
             self.trigger_activate()
 
     # Parameters and models
@@ -185,7 +195,7 @@ class DetectorNode(LifecycleNode):
         if self._starting is None:
             return "noted: configure the node"
         self._start()
-        if self._host.detector is None:
+        if self._host.detector is None or self._state != "active":
             raise UserError(self._faults.worst()[1])
         return f"started with {self._host.detector.model.id}"
 

@@ -33,20 +33,13 @@ class CameraOutput:
         """prefix: "" or "<camera>/"."""
         self._node, self._messages = node, ResultMessages(RclpyMessages())
         self._publishers: dict[str, Any] = {}
-        for name, type_name in TOPICS.items():
-            try:
-                message_type = message_class(type_name)
-            except ImportError:  # Foxglove's messages are not installed everywhere
-                continue
-            self._publishers[name] = node.create_lifecycle_publisher(
-                message_type,
-                f"~/{prefix}{name}",
-                _QOS.get(name, _LIVE),
-                # Telling of an incompatible subscriber costs time in every turn of the executor.
-                event_callbacks=PublisherEventCallbacks(use_default_callbacks=name == "keypoints"),
-                qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),
-            )
         self._overlaid_at = -np.inf
+        try:
+            for name, type_name in TOPICS.items():
+                self._open(name, type_name, prefix)
+        except Exception:  # rclpy's own, such as of a qos_overrides that is not allowed
+            self.close()
+            raise
 
     def forget(self) -> None:
         """The latched topics are published again with the next image."""
@@ -74,3 +67,17 @@ class CameraOutput:
             self._publishers[name].publish(message)
             if name.startswith("overlay"):
                 self._overlaid_at = now
+
+    def _open(self, name: str, type_name: str, prefix: str) -> None:
+        try:
+            message_type = message_class(type_name)
+        except ImportError:  # Foxglove's messages are not installed everywhere
+            return
+        self._publishers[name] = self._node.create_lifecycle_publisher(
+            message_type,
+            f"~/{prefix}{name}",
+            _QOS.get(name, _LIVE),
+            # Telling of an incompatible subscriber costs time in every turn of the executor.
+            event_callbacks=PublisherEventCallbacks(use_default_callbacks=name == "keypoints"),
+            qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),
+        )

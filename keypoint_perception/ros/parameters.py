@@ -29,13 +29,21 @@ def _parameter(
     *,
     low: float | None = None,
     high: float | None = None,
+    step: int = 1,
     choices: tuple[str, ...] = (),
     fixed: bool = False,
 ) -> Any:
-    """A dataclass field. fixed: may change only while the node is unconfigured."""
+    """A dataclass field. step: between whole numbers, from `low`. fixed: may change only while unconfigured."""
     return field(
         default=default,
-        metadata={"description": description, "low": low, "high": high, "choices": choices, "fixed": fixed},
+        metadata={
+            "description": description,
+            "low": low,
+            "high": high,
+            "step": step,
+            "choices": choices,
+            "fixed": fixed,
+        },
     )
 
 
@@ -67,6 +75,11 @@ class Settings:
     depth_transport: str = _parameter(
         "none", "Type of depth, aligned with image: none, raw or compressed.", choices=DEPTH_TRANSPORTS, fixed=True
     )
+    rectified: bool = _parameter(
+        False,
+        "Whether images are rectified (image_rect): P of camera_info then holds for them, not K with D.",
+        fixed=True,
+    )
     max_age: float = _parameter(
         0.0,
         "Seconds; an image whose stamp is older than this is dropped and counted. 0 for no limit.",
@@ -85,7 +98,9 @@ class Settings:
     max_gap: float = _parameter(
         0.5, "Seconds without an image after which smoothing and states start afresh.", low=0.01, high=60.0
     )
-    depth_window: int = _parameter(7, "Side of the square of depth pixels around a keypoint.", low=1, high=101)
+    depth_window: int = _parameter(
+        7, "Side of the square of depth pixels around a keypoint, which is in its middle: odd.", low=1, high=101, step=2
+    )
     max_depth_delay: float = _parameter(0.02, "Seconds that depth and image may be apart.", low=0.0, high=10.0)
     depth_wait: float = _parameter(0.01, "Seconds that an image waits for its depth.", low=0.0, high=1.0)
     stereo: tuple[str, ...] = _parameter(
@@ -93,10 +108,14 @@ class Settings:
     )
     stereo_pose: str = _parameter(
         "",
-        'Pose of the second stereo camera in the first, "x y z qx qy qz qw"; empty: from both camera_info.',
+        'Pose of the second stereo camera in the first, "x y z qx qy qz qw", rectified where images are; empty: from '
+        "both camera_info.",
         fixed=True,
     )
     max_stereo_delay: float = _parameter(0.02, "Seconds that the two stereo images may be apart.", low=0.0, high=10.0)
+    stereo_wait: float = _parameter(
+        0.02, "Seconds that a stereo image waits for the other one of its pair.", low=0.0, high=1.0
+    )
     marker_depth: float = _parameter(
         1.0, "Metres; where markers are shown when there is no depth.", low=0.01, high=100.0
     )
@@ -212,7 +231,7 @@ def _descriptor(f: Any) -> ParameterDescriptor:
     if about["low"] is not None and isinstance(f.default, float):
         descriptor.floating_point_range = [FloatingPointRange(from_value=about["low"], to_value=about["high"])]
     elif about["low"] is not None:
-        descriptor.integer_range = [IntegerRange(from_value=about["low"], to_value=about["high"], step=1)]
+        descriptor.integer_range = [IntegerRange(from_value=about["low"], to_value=about["high"], step=about["step"])]
     return descriptor
 
 

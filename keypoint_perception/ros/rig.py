@@ -24,19 +24,41 @@ _LONGEST_TURN_S = 0.05
 """Images are served for as long in a row before the node's other callbacks have their turn."""
 
 
+def camera_topics(node: LifecycleNode, settings: Settings) -> dict[str, Topics]:
+    """The topics of each camera. Raises UserError where the parameters of one are not allowed."""
+    several = len(settings.cameras) > 1
+    return {
+        name: Topics(
+            f"{name}/" if several else "",
+            *transports_of(node, name, settings),
+            rectified=settings.rectified,
+            in_stereo=name in settings.stereo,
+        )
+        for name in settings.cameras
+    }
+
+
 class Rig:
     """The cameras, and what serves their images."""
 
-    def __init__(self, node: LifecycleNode, settings: Settings, host: ModelHost, faults: Faults) -> None:
-        """Opens the topics that are published. Raises UserError where a camera's parameters are not allowed."""
+    def __init__(
+        self, node: LifecycleNode, settings: Settings, topics: dict[str, Topics], host: ModelHost, faults: Faults
+    ) -> None:
+        """Opens what is published. topics: of each camera. Where that fails, what was open by then is closed."""
         self._node, self._host, self._faults = node, host, faults
         self._settings = settings
-        self.cameras = [self._camera(name) for name in settings.cameras]
-        by_name = {camera.name: camera for camera in self.cameras}
-        self._stereo = StereoPair(*(by_name[name] for name in settings.stereo)) if settings.stereo else None
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still
         self._wait_timer = node.create_timer(_WAIT_STEP_S, self._serve_all, clock=steady)
         self._wait_timer.cancel()
+        self.cameras: list[Camera] = []
+        try:
+            for name, own in topics.items():
+                self.cameras.append(Camera(node, name, own, settings, self._serve_all, self._serve_due))
+        except Exception:
+            self.close()
+            raise
+        by_name = {camera.name: camera for camera in self.cameras}
+        self._stereo = StereoPair(*(by_name[name] for name in settings.stereo)) if settings.stereo else None
         self.apply(settings)
 
     def apply(self, settings: Settings) -> None:
@@ -65,13 +87,6 @@ class Rig:
         self._node.destroy_timer(self._wait_timer)
         for camera in self.cameras:
             camera.close()
-
-    def _camera(self, name: str) -> Camera:
-        settings = self._settings
-        prefix = f"{name}/" if len(settings.cameras) > 1 else ""
-        image, depth = transports_of(self._node, name, settings)
-        topics = Topics(prefix, image, depth, in_stereo=name in settings.stereo)
-        return Camera(self._node, name, topics, settings, self._serve_all, self._serve_due)
 
     def _serve_all(self) -> None:
         """Serves what is due, and what has come by then, until there is nothing more or others must have a turn."""

@@ -26,7 +26,7 @@ class StereoPair:
             return False
         other = self._second if camera is self._first else self._first
         mine, theirs = camera.input.pending, other.input.pending
-        if mine is None or now - mine.arrived >= settings.max_stereo_delay:
+        if mine is None or camera.input.overtaken or now - mine.arrived >= settings.stereo_wait:
             return False
         return theirs is None or _apart(mine.stamp_ns, theirs.stamp_ns) > settings.max_stereo_delay
 
@@ -36,9 +36,15 @@ class StereoPair:
         Each has them in its own frame. Where not, the reason is a fault of the first camera.
         """
         first, second = results.get(self._first.name), results.get(self._second.name)
-        if first is None or second is None:
+        if first is None and second is None:
             return results
         try:
+            if first is None or second is None:
+                missing = self._first if first is None else self._second
+                raise UserError(
+                    f"no image of {missing.name} within max_stereo_delay {settings.max_stereo_delay} s of the other's "
+                    f"came within stereo_wait {settings.stereo_wait} s: trigger the cameras together, or raise the two"
+                )
             lifted, rotation, translation = self._triangulated(first, second, settings)
         except UserError as error:
             self._first.faults.warn("stereo", f"no 3-D: {error}")
@@ -60,7 +66,9 @@ class StereoPair:
         if first.intrinsics is None or second.intrinsics is None:
             raise UserError("the stereo cameras need camera_info that fits their images: publish it for both")
         rotation, translation = settings.pose() or stereo_pose(
-            self._first.input.calibration.message, self._second.input.calibration.message
+            self._first.input.calibration.message,
+            self._second.input.calibration.message,
+            rectified=settings.rectified,
         )
         points = first.observation.keypoints, second.observation.keypoints
         return triangulate(first.intrinsics, second.intrinsics, *points, rotation, translation), rotation, translation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def node(bench: Bench, colour_model_path: Path) -> Iterator[NodeProcess]:
         "stereo": ("left", "right"),
         "wrist.depth_transport": "raw",
         "diagnostics_period": 0.2,
-        "max_stereo_delay": 0.5,
+        "stereo_wait": 0.5,
         "depth_wait": 0.5,
     }
     node = NodeProcess(parameters)
@@ -139,6 +140,32 @@ def test_what_fails_for_one_camera_stops_no_other(bench: Bench, node: NodeProces
     bench.stop_listening(overlay)
 
 
+@pytest.mark.parametrize(("camera", "other"), [("left", "right"), ("right", "left")])
+def test_why_one_image_of_a_stereo_pair_alone_gives_no_position_is_told(
+    bench: Bench, node: NodeProcess, camera: str, other: str
+) -> None:
+    message = image_message(spots_image(SIZE, CENTRES), time.time(), f"{camera}_optical")
+    assert np.isnan(_positions(bench.ask(f"/{camera}/image", message, f"/detector/{camera}/keypoints"))).all()
+    node.wait_for(f"left: no 3-D: no image of {other} within max_stereo_delay 0.02 s of the other's came within")
+
+
+def test_the_projection_of_rectified_images_is_that_of_camera_info(bench: Bench, colour_model_path: Path) -> None:
+    """Beside image_rect there is the raw camera's K and D, here those of an unknown distortion model, and P."""
+    remap = {name: f"/rectified/{name}" for name in ("image", "depth", "camera_info")}
+    remap |= {"~/keypoints": "/detector/rectified/keypoints", "__node": "other"}
+    node = NodeProcess({"model": colour_model_path, "depth_transport": "raw", "rectified": True}, remap)
+    depth, raw = np.full(SIZE[::-1], 800, np.uint16), {"distortion_model": "thin_prism", "d": [0.3] * 8}
+    raw["k"] = [FOCAL / 2, 0.0, 80.0, 0.0, FOCAL / 2, 60.0, 0.0, 0.0, 1.0]
+    try:
+        bench.listen("/detector/rectified/keypoints", KeypointArray)
+        send = partial(_send_with_depth, bench, depth=depth, camera="rectified", **raw)
+        found = _positions(_lifted(bench, "rectified", send))
+    finally:
+        node.stop()
+    expected = [((u - 95.5) / FOCAL * DEPTH_M, (v - 63.5) / FOCAL * DEPTH_M, DEPTH_M) for u, v in CENTRES.values()]
+    np.testing.assert_allclose(found, expected, atol=0.004)
+
+
 def test_each_camera_has_its_diagnostics(bench: Bench, node: NodeProcess) -> None:
     bench.heard["/diagnostics"].clear()
     bench.until(lambda: bool(bench.heard["/diagnostics"]), "no diagnostics")
@@ -152,23 +179,29 @@ def _send_with_depth(
     depth: np.ndarray,
     frame_id: str = "wrist_optical",
     calibrated_for: tuple[int, int] = SIZE,
+    camera: str = "wrist",
+    **calibration: object,
 ) -> None:
     image = image_message(spots_image(SIZE, CENTRES), stamp, "wrist_optical")
     message = Image(height=depth.shape[0], width=depth.shape[1], step=depth.strides[0])
     message.encoding = "16UC1" if depth.dtype == np.uint16 else "32FC1"
     message.data = depth.tobytes()
     set_header(message, stamp, frame_id)
-    _calibrate(bench, "wrist", size=calibrated_for)
-    bench.publisher("/wrist/depth").publish(message)
+    _calibrate(bench, camera, size=calibrated_for, **calibration)
+    bench.publisher(f"/{camera}/depth").publish(message)
     bench.spin(0.05)
-    bench.publisher("/wrist/image").publish(image)
+    bench.publisher(f"/{camera}/image").publish(image)
 
 
-def _calibrate(bench: Bench, camera: str, baseline: float = 0.0, size: tuple[int, int] = SIZE) -> None:
+def _calibrate(
+    bench: Bench, camera: str, baseline: float = 0.0, size: tuple[int, int] = SIZE, **changes: object
+) -> None:
     info = CameraInfo(width=size[0], height=size[1], distortion_model="plumb_bob", d=[0.0] * 5)
     info.k = [FOCAL, 0.0, 95.5, 0.0, FOCAL, 63.5, 0.0, 0.0, 1.0]
     info.r = np.eye(3).ravel().tolist()
     info.p = [FOCAL, 0.0, 95.5, -FOCAL * baseline, 0.0, FOCAL, 63.5, 0.0, 0.0, 0.0, 1.0, 0.0]
+    for name, value in changes.items():
+        setattr(info, name, value)
     bench.publisher(f"/{camera}/camera_info", CameraInfo).publish(info)
 
 

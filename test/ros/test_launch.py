@@ -57,6 +57,7 @@ def test_only_what_is_given_overrules_the_parameter_file(module: ModuleType) -> 
         "depth": "/d",
         "threads": "2",
         "autostart": "false",
+        "rectified": "true",
     }
     assert module.parameters(given, ["a", "b"]) == {
         "use_sim_time": True,
@@ -64,6 +65,7 @@ def test_only_what_is_given_overrules_the_parameter_file(module: ModuleType) -> 
         "depth_transport": "raw",
         "threads": 2,
         "autostart": False,
+        "rectified": True,
         "cameras": ["a", "b"],
     }
 

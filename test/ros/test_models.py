@@ -6,9 +6,13 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 from colour_model import spots_image, write_colour_model
 from harness import LATCHED, Bench, NodeProcess, image_message
 
+from keypoint_perception.detector import Detector
+from keypoint_perception.errors import UserError
+from keypoint_perception.ros.loading import ModelHost, Request
 from keypoint_perception_msgs.msg import KeypointArray, KeypointHierarchy
 from keypoint_perception_msgs.srv import LoadModel
 
@@ -99,6 +103,33 @@ def test_no_image_is_lost_while_models_are_swapped(bench: Bench, tmp_path: Path)
         assert stamps == sorted(stamps)
     finally:
         node.stop()
+
+
+def test_models_that_serve_no_more_are_closed(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is replaced, one that is given back, one that was loaded for nothing, and one that does not run."""
+    requests = [
+        Request(str(write_colour_model(tmp_path / f"{name}.onnx", name=name).path), "onnxruntime", 1, 1)
+        for name in ("first", "second", "third")
+    ]
+    closed: list[str] = []
+    monkeypatch.setattr(Detector, "close", lambda detector: closed.append(detector.model.info.name))
+    host = ModelHost(bench.node, lambda changes, error: None)
+    host.open(requests[0])
+    bench.until(host.begin(requests[1], {}).done, "the second does not come")
+    assert closed == ["first"]
+    third = host.begin(requests[2], {})
+    host.close()
+    assert closed == ["first", "second"]
+    bench.until(third.done, "the third does not come")
+    assert closed == ["first", "second", "third"] and host.detector is None
+
+    def fails(detector: Detector, batch_size: int) -> None:
+        raise UserError("it does not run")
+
+    monkeypatch.setattr(Detector, "warm_up", fails)
+    with pytest.raises(UserError, match="does not run"):
+        host.open(requests[0])
+    assert closed[3:] == ["first"] and host.detector is None
 
 
 def test_a_second_node_of_one_name_is_told(bench: Bench, colour_model_path: Path) -> None:

@@ -11,6 +11,8 @@ from colour_model import spots_image
 from harness import Bench, NodeProcess, image_message, wait_until
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
 
 from keypoint_perception_msgs.msg import KeypointArray
 from keypoint_perception_msgs.srv import LoadModel
@@ -73,11 +75,46 @@ def test_the_life_cycle_can_be_driven_from_outside(bench: Bench, colour_model_pa
         node.stop()
 
 
+def test_a_configuration_that_fails_leaves_nothing_open(bench: Bench, colour_model_path: Path) -> None:
+    """Neither the first camera's topics nor the model: what was wrong can be set right, and then it is configured."""
+    node = NodeProcess({"model": colour_model_path, "autostart": False, "cameras": ["a"], "b.image_transport": "rwa"})
+    configure = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
+    try:
+        assert _state(bench) == State.PRIMARY_STATE_UNCONFIGURED
+        _set_cameras(bench, "a", "b")
+        assert not bench.call(ChangeState, "/detector/change_state", configure).success
+        node.wait_for("b.image_transport is 'rwa': allowed are raw, compressed")
+        bench.spin(0.5)
+        assert bench.node.get_publishers_info_by_topic("/detector/a/keypoints") == []
+        _set_cameras(bench, "a")
+        assert bench.call(ChangeState, "/detector/change_state", configure).success
+    finally:
+        node.stop()
+
+
+@pytest.mark.parametrize("end", ["publisher", "subscription"])
+def test_where_one_of_several_topics_cannot_be_opened_none_stays_open(
+    bench: Bench, colour_model_path: Path, end: str
+) -> None:
+    topic = {"publisher": "/detector/b/skeleton", "subscription": "/b/image"}[end]
+    wrong = {"cameras": ["a", "b"], f"qos_overrides.{topic}.{end}.reliability": "sometimes"}
+    node = NodeProcess({"model": colour_model_path} | wrong)
+    try:
+        node.wait_for("active failed")
+        bench.spin(2.5)  # it has tried once more
+        before = bench.node.get_publishers_info_by_topic("/detector/a/keypoints")
+        assert len(before) == (1 if end == "subscription" else 0)
+        assert bench.node.get_subscriptions_info_by_topic("/a/image") == []
+    finally:
+        node.stop()
+
+
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
         ({"threshold": "high"}, "threshold"),
         ({"max_age": -1.0}, "max_age"),
+        ({"depth_window": 6}, "depth_window"),
         ({"backend": "abacus"}, "backend is 'abacus': allowed are"),
         ({"cameras": ["a", "a"]}, "different names"),
         ({"stereo": ["left", "right"]}, "two of the cameras"),
@@ -104,6 +141,12 @@ def test_in_a_namespace_with_topics_remapped(bench: Bench, colour_model_path: Pa
         assert "/robot/eyes/skeleton" in dict(bench.node.get_topic_names_and_types())
     finally:
         node.stop()
+
+
+def _set_cameras(bench: Bench, *names: str) -> None:
+    cameras = SetParameters.Request(parameters=[Parameter("cameras", value=names).to_parameter_msg()])
+    (result,) = bench.call(SetParameters, "/detector/set_parameters", cameras).results
+    assert result.successful, result.reason
 
 
 def _state(bench: Bench) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -71,12 +72,23 @@ def test_a_bag_has_its_own_topics_and_ours_in_order(bag: Path, tmp_path: Path, c
     assert ours == {"/detector/hierarchy": 1, **{f"/detector/{name}": FRAMES for name in each}}
 
 
+def _of_raw_images(reader: AnyReader, number: int, data: bytes) -> bytes:
+    """A camera_info whose P is that of the rectified images, K and D that of the raw ones."""
+    info: Any = reader.deserialize(data, CAMERA_INFO)
+    info.k, info.d, info.distortion_model = info.k / 2, np.ones(8), "thin_prism"
+    return bytes(reader.typestore.serialize_cdr(info, CAMERA_INFO))
+
+
+@pytest.mark.parametrize("rectified", [False, True])
 def test_the_keypoints_are_where_the_spots_are_in_pixels_and_metres(
-    bag: Path, tmp_path: Path, colour_model_path: Path
+    bag: Path, tmp_path: Path, colour_model_path: Path, rectified: bool
 ) -> None:
-    out = tmp_path / "annotated"
-    calibrated = ("--depth", "/table/depth/image_raw", "--camera-info", "/table/camera_info")
-    assert _run(bag, out, colour_model_path, "--topic", IMAGES, "--prefix", "/ours", *calibrated) == 0
+    out, given = tmp_path / "annotated", bag
+    calibrated = ["--depth", "/table/depth/image_raw", "--camera-info", "/table/camera_info"]
+    if rectified:
+        given, calibrated = tmp_path / "rectified", [*calibrated, "--rectified"]
+        _copy(bag, given, "/table/camera_info", _of_raw_images)
+    assert _run(given, out, colour_model_path, "--topic", IMAGES, "--prefix", "/ours", *calibrated) == 0
     found = _messages(out, "/ours/keypoints")
     focal, centre = SIZE[0], (np.array(SIZE) - 1) / 2
     for index, message in enumerate(found):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from keypoint_perception.backends import BACKENDS, BackendUnavailable, open_backend
+from keypoint_perception import backends
+from keypoint_perception.backends import BACKENDS, Backend, BackendUnavailable, open_backend
 from keypoint_perception.errors import UserError
 from keypoint_perception.model import ModelInfo, write_model
 
@@ -64,3 +65,21 @@ def test_auto_says_what_it_tried(model):
     lines = []
     chosen = open_backend("auto", model, log=lines.append)
     assert len(lines) == len(BACKENDS) and any(chosen.describe() in line for line in lines)
+
+
+def test_auto_closes_what_it_does_not_take(model, monkeypatch):
+    closed = []
+    monkeypatch.setattr(Backend, "close", lambda backend: closed.append(backend.name))
+    lines = []
+    chosen = open_backend("auto", model, log=lines.append)
+    ran = [name for name, line in zip(BACKENDS, lines, strict=True) if " takes " in line]
+    assert sorted([*closed, chosen.name]) == sorted(ran)
+
+    def fails(backend, model):
+        raise UserError("it does not run")
+
+    closed.clear()
+    monkeypatch.setattr(backends, "trial_ms", fails)
+    with pytest.raises(BackendUnavailable, match="it does not run"):
+        open_backend("auto", model)
+    assert closed == ran

@@ -76,14 +76,26 @@ def test_camera_info_with_region_and_binning() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"k": np.zeros(9)}, "uncalibrated"),
-        ({"distortion_model": "thin_prism"}, "thin_prism.*supported are plumb_bob"),
+        ({"k": np.zeros(9)}, "uncalibrated.* in its K"),
+        ({"distortion_model": "thin_prism"}, "thin_prism.*supported are plumb_bob.*set `rectified`"),
         ({"d": np.ones(3)}, "3 coefficients"),
     ],
 )
 def test_a_calibration_that_cannot_be_used_is_refused(changes: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
         Intrinsics.from_camera_info(_info(**changes))
+
+
+def test_of_rectified_images_the_projection_holds_whatever_the_raw_ones_distortion() -> None:
+    matrix = np.array([[400.0, 0, 310, -48], [0, 400, 230, 0], [0, 0, 1, 0]])
+    raw = {"distortion_model": "thin_prism", "d": np.ones(3), "p": matrix.ravel(), "binning_x": 2, "binning_y": 2}
+    camera = Intrinsics.from_camera_info(_info(**raw), rectified=True)
+    np.testing.assert_allclose(
+        camera.project(POINTS), (POINTS[:, :2] / POINTS[:, 2:] * 400 + (310, 230) + 0.5) / 2 - 0.5
+    )
+    np.testing.assert_allclose(camera.rays(camera.project(POINTS)) * POINTS[:, 2:], POINTS, atol=1e-6)
+    with pytest.raises(UserError, match=r"uncalibrated.* in its P"):
+        Intrinsics.from_camera_info(_info(p=np.zeros(12)), rectified=True)
 
 
 @pytest.mark.parametrize("count", [0, 3, 5, 6])
@@ -165,6 +177,10 @@ def test_the_pose_of_a_stereo_pair_is_in_its_camera_info() -> None:
     shift = np.hstack([MATRIX, [[-500 * 0.12], [0], [0]]]).ravel()
     rotation, translation = stereo_pose(_info(), _info(p=shift))
     np.testing.assert_allclose(rotation, np.eye(3))
+    np.testing.assert_allclose(translation, (0.12, 0, 0))
+    turned = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]).ravel()
+    rotation, translation = stereo_pose(_info(r=turned), _info(p=shift), rectified=True)
+    np.testing.assert_allclose(rotation, np.eye(3), err_msg="rectified cameras face the same way")
     np.testing.assert_allclose(translation, (0.12, 0, 0))
     with pytest.raises(UserError, match="no baseline"):
         stereo_pose(_info(), _info())

@@ -83,6 +83,14 @@ def test_seen_hidden_and_out() -> None:
     assert _states(track, 302, 0.9, 1.0 + 3 * STEP) == State.OBSERVED
 
 
+def test_of_a_point_that_is_not_finite_nothing_is_claimed() -> None:
+    track = StateTracker(max_gap=0.5)
+    for time, x in enumerate((np.nan, 300, np.inf, np.nan)):
+        state = _states(track, x, 0.9, 1.0 + time * STEP)
+        assert state == (State.OBSERVED if x == 300 else State.UNKNOWN)
+    assert _states(track, 301, 0.1, 1.0 + 4 * STEP) == State.OCCLUDED, "what was known before is not forgotten"
+
+
 def test_what_was_last_seen_leaving_is_out_until_it_is_seen_again() -> None:
     track = StateTracker(max_gap=0.5)
     for i, x in enumerate((600, 615, 630)):

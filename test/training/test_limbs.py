@@ -183,6 +183,9 @@ def test_limbs_of_one_shape_are_alike():
     (arms,) = interchangeable(np.array([-1, 0, 0, 1, 1, 2, 2, 3, 6]))  # the same shape, whatever its numbers are
     assert arms.tolist() == [[1, 4, 3, 7], [2, 5, 6, 8]]
     assert interchangeable(np.array([-1, 0, 1, 2])) == []
+    rooted_last = np.array([2, 2, -1])
+    assert [limbs.tolist() for limbs in root_limbs(rooted_last)] == [[[0], [1]]], "wherever the root stands"
+    assert inner_limbs(rooted_last, np.ones(3, bool)) == []
 
 
 def test_limbs_may_be_alike_in_one_body_and_not_in_another():

@@ -11,11 +11,10 @@ from keypoint_perception.bags import IMAGE_TYPES, open_bag
 from keypoint_perception.errors import UserError
 from keypoint_perception.images import image_to_depth, image_to_rgb
 from keypoint_perception.lifting import Intrinsics
+from keypoint_perception.smoothing import State
 from training.evaluation.videos import Depth, LabelledVideo, adjacency_of
 
 TRUTH, SKELETON = "/ground_truth/keypoints", "/ground_truth/skeleton"
-OBSERVED = 1
-"""keypoint_perception_msgs/msg/Keypoint.OBSERVED"""
 
 Stamp = tuple[int, int]
 
@@ -89,7 +88,7 @@ def _video(name: str, topic: str, stamps: list[Stamp], camera: _Camera) -> Label
         variant=topic,
         frames=np.stack([camera.frames[stamp] for stamp in stamps]),
         joints=np.array([[(k.u, k.v) for k in truth] for truth in truths]),
-        visible=np.array([[k.state == OBSERVED for k in truth] for truth in truths]),
+        visible=np.array([[k.state == State.OBSERVED for k in truth] for truth in truths]),
         adjacency=adjacency_of(camera.edges, len(truths[0])),
         mask=None,
         names=tuple(k.name for k in truths[0]),

@@ -15,12 +15,12 @@ from keypoint_perception.drawing import Style, contact_sheet, draw, palette
 from keypoint_perception.files import written_whole
 from keypoint_perception.images import image_to_rgb
 from keypoint_perception.observation import Observation
+from keypoint_perception.smoothing import State
 
 _COLUMNS = 6
 _TILE = 320
 """Width of a picture, pixels."""
 _TRUTH = "/ground_truth/keypoints"
-_OBSERVED = 1
 _HIDDEN_SCORE = 0.2
 
 
@@ -52,7 +52,7 @@ def _row(reader: Reader, store: Any, camera: str) -> list[np.ndarray]:
 
 def _tile(image: Any, truth: Any, skeleton: Any) -> np.ndarray:
     keypoints = np.array([(keypoint.u, keypoint.v) for keypoint in truth.keypoints], np.float32)
-    seen = np.array([keypoint.state == _OBSERVED for keypoint in truth.keypoints])
+    seen = np.array([keypoint.state == State.OBSERVED for keypoint in truth.keypoints])
     adjacency = np.zeros((len(seen), len(seen)), np.float32)
     adjacency[skeleton.edge_source, skeleton.edge_target] = skeleton.edge_weight
     observation = Observation(

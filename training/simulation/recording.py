@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from keypoint_perception.errors import UserError
+from keypoint_perception.smoothing import State
 from training.simulation.bag import Bag, new_bag
 from training.simulation.scene import World, mujoco
 
@@ -27,7 +28,6 @@ DEPTH_ENCODINGS = ("png", "16UC1", "32FC1")
 START = 1_767_225_600
 """Stamp of the first picture, seconds since 1970. Constant, so that the same seed gives the same bag."""
 WORLD_FRAME = "world"
-_OBSERVED, _OCCLUDED, _OUT_OF_IMAGE = 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class _Recorder:
                 self._bag.make(
                     "keypoint_perception_msgs/msg/Keypoint",
                     id=index, name=name, score=1.0, u=u, v=v, position_stddev=0.0,
-                    state=_OBSERVED if visible[index] else _OCCLUDED if inside else _OUT_OF_IMAGE,
+                    state=State.OBSERVED if visible[index] else State.OCCLUDED if inside else State.OUT_OF_IMAGE,
                     position=self._bag.make("geometry_msgs/msg/Point", x=x, y=y, z=z),
                 )
             )  # fmt: skip
