@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from dataclasses import fields
-from typing import Any
 
 import numpy as np
 import rclpy
@@ -97,19 +95,11 @@ class Naive(Node):
         super().__init__("naive")
         import cv2
         import torch
-
-        from training.methods import METHODS
+        from networks import network_of
 
         info = read_model(path).info
-        method: Any = METHODS[info.method]
         self._cv2, self._torch, self._size = cv2, torch, info.input_size
-        known = {f.name for f in fields(method.Config)}  # a model may be older than its method's present options
-        options = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in info.training.get("options", {}).items()
-            if name in known
-        }
-        self._network = method(method.Config(**options), input_size=info.input_size).eval()
+        self._network = network_of(info)
         self._publisher = self.create_publisher(KeypointArray, "/detector/keypoints", 10)
         self.create_subscription(Image, "/image", self._detect, qos_profile_sensor_data)
 

@@ -23,13 +23,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import torch  # noqa: E402
 from gpu import smooth_images  # noqa: E402
+from networks import network_of  # noqa: E402
 
 from keypoint_perception.backends import BACKENDS, open_backend  # noqa: E402
 from keypoint_perception.errors import UserError  # noqa: E402
 from keypoint_perception.geometry import Viewport, normalised_to_pixels  # noqa: E402
 from keypoint_perception.model import Model, read_model  # noqa: E402
-from training.checkpoint import build_method  # noqa: E402
-from training.config import config_from_dict  # noqa: E402
 from training.onnx_graph import InferenceGraph  # noqa: E402
 
 Run = Callable[[np.ndarray], Any]
@@ -39,8 +38,7 @@ WARM_UP = 10
 
 def torch_eager(model: Model) -> Run:
     """The model's network in PyTorch, uint8 images in, numpy arrays out."""
-    values = {"method": model.info.training["options"], "data": {"input_size": list(model.info.input_size)}}
-    graph = InferenceGraph(build_method(config_from_dict(model.info.method, values))).eval()
+    graph = InferenceGraph(network_of(model.info)).eval()
 
     @torch.inference_mode()
     def run(images: np.ndarray) -> list[np.ndarray]:
