@@ -166,14 +166,14 @@ def _best_change(tree: list[int], links: Links, pairs: Pairs, replacing: bool) -
         its = (ends == joint).any(axis=0)
         rest = [link for link, own in zip(tree, its, strict=True) if not own]
         neighbours = ends[:, its].sum(axis=0) - joint
-        covered = links.cover[rest].max(axis=0, initial=0)
+        covered, paid = links.cover[rest].max(axis=0, initial=0), links.cost[rest].sum()
         taken = [(n, neighbours[neighbours != n]) for n in neighbours] if len(tree) > 1 else []
         if replacing:
             taken += [(other, neighbours) for other in others]
         for place, to in taken:
             new = pairs.number[place, to]
-            worth = links.cover[new].max(axis=0, initial=0)
-            value = float(np.maximum(worth, covered).sum() - links.cost[new].sum() - links.cost[rest].sum())
-            if best is None or value > best[0]:
-                best = value, rest + new.tolist()
+            cover = np.maximum(links.cover[new].max(axis=0, initial=0), covered)
+            worth = float(cover.sum() - links.cost[new].sum() - paid)
+            if best is None or worth > best[0]:
+                best = worth, rest + new.tolist()
     return best

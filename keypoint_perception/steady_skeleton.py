@@ -55,10 +55,11 @@ class SteadySkeleton:
         if not 0 < time - self._time <= self._max_gap:
             self._start()
         self._time = time
-        if len(observation.edges()) == 0 or not np.isfinite(observation.keypoints).all():
+        links = observation.edges()
+        if len(links) == 0 or not np.isfinite(observation.keypoints).all():
             return observation
         if self._images % self._interval == 0:
-            self._remember(observation)
+            self._remember(observation, links)
         if self._wait == 0:
             self._adjacency = self._skeleton()
             self._wait = min(1 + self._images // 4, _RARELY)
@@ -66,15 +67,18 @@ class SteadySkeleton:
         self._wait -= 1
         return replace(observation, scores=self._adjacency.max(axis=1), adjacency=self._adjacency)
 
-    def _remember(self, observation: Observation) -> None:
-        """Puts an image into the memory; a full one first lets every second image go, or at last the oldest."""
+    def _remember(self, observation: Observation, links: np.ndarray) -> None:
+        """Puts an image with its links (L, 2) into the memory.
+
+        A full memory first lets every second image go, or at last the oldest.
+        """
         if len(self._memory) == _REMEMBERED and self._interval < _LONGEST_INTERVAL:
             self._memory = self._memory[::2]
             self._interval *= 2
         elif len(self._memory) == _REMEMBERED:
             del self._memory[0]
         points = observation.keypoints @ np.array([1, 1j], np.complex64) * (2 / observation.image_size[0])
-        on_body = distances_to_links(points, observation.edges()).min(axis=0) < _ON_BODY
+        on_body = distances_to_links(points, links).min(axis=0) < _ON_BODY
         self._memory.append((points, on_body, observation.adjacency))
 
     def _skeleton(self) -> np.ndarray:
