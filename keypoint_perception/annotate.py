@@ -164,12 +164,13 @@ def _write_bag(
     """The recording's own messages, and ours beside them, in the order of time."""
     if not reader.is2:
         raise UserError("a ROS 1 bag cannot get ROS 2 topics: convert it with `rosbags-convert` first, or give an .mp4")
-    taken = sorted({c.topic for c in reader.connections} & {f"{prefix.rstrip('/')}/{name}" for name in TOPICS})
+    names = {name: f"{prefix.rstrip('/')}/{name}" for name in TOPICS}
+    taken = sorted({c.topic for c in reader.connections} & {*names.values()})
     if taken:
         raise UserError(f"the bag has {', '.join(taken)} already: choose another --prefix than {prefix}")
     with write_bag(path) as writer:
         own = _copied(writer, reader)
-        ours = _Topics(writer, prefix, model, look)
+        ours = _Topics(writer, names, model, look)
         following = next(own, None)
         for received_ns, result in results:
             while following is not None and following[1] <= received_ns:
@@ -197,8 +198,9 @@ def _copied(writer: Writer, reader: AnyReader) -> Iterator[tuple[Connection, int
 class _Topics:
     """Our topics in a bag."""
 
-    def __init__(self, writer: Writer, prefix: str, model: Model, look: Look) -> None:
-        self._writer, self._prefix, self._model, self._look = writer, prefix.rstrip("/"), model, look
+    def __init__(self, writer: Writer, names: dict[str, str], model: Model, look: Look) -> None:
+        """names: each of TOPICS to what it is called in the bag."""
+        self._writer, self._names, self._model, self._look = writer, names, model, look
         self._messages = ResultMessages(BagMessages())
         self._connections: dict[str, Connection] = {}
 
@@ -212,7 +214,7 @@ class _Topics:
     def _connection(self, name: str) -> Connection:
         if name not in self._connections:
             self._connections[name] = self._writer.add_connection(
-                f"{self._prefix}/{name}",
+                self._names[name],
                 TOPICS[name],
                 typestore=message_store(),
                 offered_qos_profiles=[reliable(latched=True)] if name in LATCHED else [],

@@ -21,8 +21,8 @@ from keypoint_perception.errors import UserError
 from keypoint_perception.files import written_whole
 from keypoint_perception.model import read_model
 from training.checkpoint import CHECKPOINT_NAME, build_method, read_checkpoint
-from training.evaluation.evaluate import evaluate_model
-from training.evaluation.measures import direct
+from training.evaluation.evaluate import predict_all
+from training.evaluation.measures import direct, measure
 from training.evaluation.predicted import predict_whole
 from training.evaluation.reading import read_labelled
 from training.evaluation.reference import (
@@ -150,7 +150,7 @@ def measure_cell(plan: Plan, scene: Scene, method: str, seed: int, data: Path) -
     previous = json.loads(file.read_text()) if file.is_file() else {}
     train(plan, scene, method, seed, data, folder)
     model = read_model(folder / MODEL_NAME)
-    measures = evaluate_model(model, data / "test", topic=scene.topic, epsilon=scene.epsilon)
+    measures = measure(predict_all(model, data / "test", topic=scene.topic), scene.epsilon, model.info)
     if measures["direct"]["error"] is not None:
         measures["direct"] |= supervised_direct(plan, scene, folder, data)
     picture = picture_of(model, read_labelled(data / "test", scene.topic), folder / "predictions.png")

@@ -13,7 +13,7 @@ import numpy as np
 from keypoint_perception.decoding import decoded
 from keypoint_perception.errors import UserError
 from keypoint_perception.geometry import rescale_pixels, resize
-from training.evaluation.videos import LabelledVideo, adjacency_of
+from training.evaluation.videos import LabelledVideo, adjacency_of, check_split
 
 FIT_SPLITS, MEASURE_SPLITS = ("train",), ("test", "val")
 """What `split` of an image may be."""
@@ -110,13 +110,9 @@ def _one_size(frames: list[np.ndarray], joints: np.ndarray) -> tuple[np.ndarray,
 
 def _fit(path: Path, images: list[dict[str, Any]], fit_on: frozenset[str] | None) -> np.ndarray | None:
     if fit_on is not None:
-        chosen = np.array([image["file_name"] in fit_on for image in images])
-        if not chosen.any() or chosen.all():
-            raise UserError(
-                f"the list of files to fit on names {'all' if chosen.all() else 'none'} of the images of {path}: "
-                "it must name some, as they are written in its file_name, and leave some to measure on"
-            )
-        return chosen
+        chosen = [image["file_name"] in fit_on for image in images]
+        check_split(chosen, "files", f"the images of {path}", "as they are written in its file_name")
+        return np.array(chosen)
     splits = [image.get("split") for image in images]
     if None in splits:
         return None

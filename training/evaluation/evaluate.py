@@ -32,14 +32,6 @@ def predict_all(
     return [predict(backend, model, video, rng) for video in read_labelled(data, topic, fit_on)]
 
 
-def evaluate_model(
-    model: Model, data: Path, *, topic: str = "", epsilon: float | None = None, seed: int = 0
-) -> Measures:
-    """All measures of a model on labelled data."""
-    videos = predict_all(model, data, topic=topic, seed=seed)
-    return measure(videos, scene_epsilon(data) if epsilon is None else epsilon, model.info)
-
-
 def scene_epsilon(data: Path) -> float:
     """The matching distance of simulated episodes of a known scene, the default for all else."""
     description = data / "scene.json"

@@ -10,7 +10,7 @@ import numpy as np
 from keypoint_perception.errors import UserError
 from training.evaluation.bags import read_bag
 from training.evaluation.coco import read_coco
-from training.evaluation.videos import LabelledVideo
+from training.evaluation.videos import LabelledVideo, check_split
 from training.simulation.episode import read_episode
 
 
@@ -28,7 +28,8 @@ def read_labelled(path: Path, topic: str = "", fit_on: Path | None = None) -> It
         return
     recordings = _recordings(path)
     if names is not None:
-        _check_split(names, list(recordings), path)
+        those = f"the {len(recordings)} of {path}"
+        check_split((name in names for name in recordings), "recordings", those, f"such as {next(iter(recordings))}")
     for name, recording in recordings.items():
         video = _read_episode(recording) if recording.suffix == ".npz" else read_bag(recording, topic)
         yield video if names is None else video._replace(fit=np.full(len(video.frames), name in names))
@@ -49,16 +50,6 @@ def _recordings(path: Path) -> dict[str, Path]:
             "wrote, or a COCO keypoints .json beside its images"
         )
     return {episode.stem: episode for episode in episodes}
-
-
-def _check_split(names: frozenset[str], recordings: list[str], path: Path) -> None:
-    """Raises UserError where none or all of the recordings are named."""
-    named = sum(name in names for name in recordings)
-    if named in (0, len(recordings)):
-        raise UserError(
-            f"the list of recordings to fit on names {'all' if named else 'none'} of the {len(recordings)} of {path}: "
-            f"it must name some, such as {recordings[0]}, and leave some to measure on"
-        )
 
 
 def _read_episode(file: Path) -> LabelledVideo:

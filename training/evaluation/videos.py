@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
+from keypoint_perception.errors import UserError
 from keypoint_perception.geometry import rescale_pixels, resize
 from keypoint_perception.lifting import Intrinsics
 
@@ -51,6 +53,19 @@ def adjacency_of(edges: np.ndarray, count: int) -> np.ndarray:
     adjacency = np.zeros((count, count), bool)
     adjacency[edges[:, 0], edges[:, 1]] = adjacency[edges[:, 1], edges[:, 0]] = True
     return adjacency
+
+
+def check_split(chosen: Iterable[bool], kind: str, those: str, hint: str) -> None:
+    """Raises UserError where all or none are `chosen` to be fitted on: nothing is left to measure on, or to fit.
+
+    kind: of what is listed, such as "files"; those: all that could be named; hint: how, in words.
+    """
+    found = set(chosen)
+    if len(found) < 2:
+        raise UserError(
+            f"the list of {kind} to fit on names {'all' if True in found else 'none'} of {those}: it must name some, "
+            f"{hint}, and leave some to measure on"
+        )
 
 
 def resized(video: LabelledVideo, size: tuple[int, int]) -> LabelledVideo:
