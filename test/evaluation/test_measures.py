@@ -10,6 +10,7 @@ from keypoint_perception.geometry import Viewport
 from keypoint_perception.model import ModelInfo
 from training.__main__ import main
 from training.evaluation.measures import direct, identity, keypoints_are_joints, measure
+from training.evaluation.predicted import SingleImages
 
 NAMES = ("left_hand", "right_hand")
 INFO = ModelInfo("m", "imm", (64, 64), ("k00", "k01"), None, (-1, -1), (0, 0))
@@ -42,12 +43,23 @@ def test_each_variant_counts_the_same_in_the_direct_error():
 def test_what_does_not_apply_is_none_and_every_family_is_there():
     figures = measure([hands()], 0.2, INFO)
     assert list(figures) == [
-        "structure", "structure_lenient", "joints", "regression", "label_efficiency", "direct", "identity", "motion",
-        "lifting", "grasp",
+        "structure", "structure_lenient", "joints", "structure_single", "joints_single", "regression",
+        "label_efficiency", "direct", "identity", "motion", "lifting", "grasp",
     ]  # fmt: skip
-    for family in ("direct", "motion", "lifting", "grasp"):
+    for family in ("structure_single", "joints_single", "direct", "motion", "lifting", "grasp"):
         assert set(figures[family].values()) == {None}
     assert figures["joints"]["dist"] is None and figures["joints"]["diff"] == 2  # no keypoint is linked
+
+
+def test_single_images_are_measured_beside_the_body_that_was_followed():
+    link = ~np.eye(2, dtype=bool)
+    apart = hands(adjacency=link)
+    alone = SingleImages(apart.points + (0.1, 0), np.zeros((2, 2)))
+    unlinked = measure([replace(apart, adjacency=link * 1.0, single=alone)], 0.2, INFO)
+    assert unlinked["structure"]["f1"] == 1 and unlinked["joints"]["dist"] == 0
+    assert unlinked["structure_single"]["f1"] == 0 and unlinked["joints_single"]["recall"] == 0
+    linked = measure([replace(apart, adjacency=link * 1.0, single=alone._replace(adjacency=link * 0.9))], 0.2, INFO)
+    assert linked["structure_single"]["f1"] == 1 and linked["joints_single"]["dist"] == pytest.approx(0.1)
 
 
 def test_keypoints_of_a_model_that_sees_a_part_of_the_picture_are_looked_up_in_all_of_it():

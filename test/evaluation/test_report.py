@@ -36,6 +36,16 @@ def test_the_tables_hold_means_spreads_references_and_the_paper():
     assert "Trained on x86_64, 2 cores, 30 minutes each." in text
 
 
+def test_single_images_have_a_row_of_their_own_where_a_body_was_followed():
+    alone = {"structure_single": {"f1": 0.25}, "joints_single": {"dist": 0.125}}
+    paper, more = tables(markdown({"cells": [cell(0, 0.5, 0.1, **alone)]}))
+    assert paper["npt"]["S.F1"] == "0.500" and paper["npt, single images"]["S.F1"] == "0.250"
+    assert paper["npt, single images"]["Dist"] == "0.125" and paper["npt, single images"]["Acc"] == "–"
+    assert "npt, single images" not in more
+    never = {"structure_single": {"f1": None}, "joints_single": {"dist": None}}
+    assert "single" not in markdown({"cells": [cell(0, 0.5, 0.1, **never)]})
+
+
 def test_references_stand_in_the_columns_they_belong_to():
     families = {"motion": {"accuracy": 0.6, "chance": 0.3, "true_joints": 0.8}, "direct": {"supervised": 0.04}}
     families |= {"lifting": {"true_pixels_m": 0.02, "baseline_mean_pose_m": 0.3}}

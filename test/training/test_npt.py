@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from keypoint_perception.errors import UserError
-from training.heatmaps import around_mode
+from training.heatmaps import around_mode, expected_position
 from training.method import symmetric
 from training.methods.npt import Npt
 from training.methods.npt_config import NptConfig
@@ -357,3 +357,22 @@ def test_bad_values_are_refused(key, value):
 def test_an_input_that_does_not_divide_is_refused():
     with pytest.raises(UserError, match="multiples of 16"):
         Npt(TINY, (40, 32))
+
+
+def wide_maps(pixels, size=(128, 64)):
+    """(1, P, H, W) sure points at the given pixels (column, row) of an image twice as wide as high."""
+    maps = torch.zeros(1, len(pixels), size[1], size[0])
+    for point, (column, row) in enumerate(pixels):
+        maps[0, point, row, column] = 1
+    return maps
+
+
+def test_a_rigid_body_that_turns_in_an_image_that_is_no_square_keeps_its_lengths():
+    maps = torch.cat((wide_maps([(48, 32), (80, 32), (64, 40)]), wide_maps([(64, 16), (64, 48), (56, 32)])))
+    torch.manual_seed(0)
+    method = Npt(replace(TINY, points=3, isometry=1.0, search=True, uniform=0.0, extent=1.0, length=0.0), (128, 64))
+    assert method._point_terms(maps, torch.ones(2, 64, 128))["isometry"].item() == pytest.approx(0, abs=1e-5)
+    cover, cost = method._energy(torch.ones(2, 64, 128), maps, expected_position(maps))
+    torch.testing.assert_close(cover[0], cover[1], atol=1e-4, rtol=0)
+    torch.testing.assert_close(cost[0], cost[1], atol=1e-4, rtol=0)
+    assert cost[0, 0].item() == pytest.approx(32 / 63.5, abs=1e-4)  # 32 pixels in half widths

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from training.methods.npt_config import NptConfig
+from training.methods.npt_losses import foreground_share
 from training.methods.skeleton_search import PROHIBITIVE, changes, explained, greedy_tree, link_costs
 
 PAIRS = torch.triu_indices(3, 3, 1)  # (0, 1), (0, 2), (1, 2)
@@ -93,14 +94,15 @@ def test_cover_is_near_times_what_is_needed_times_how_close_the_link_runs() -> N
 
 def test_costs_of_a_link_by_hand() -> None:
     maps, points = sure(BENT, [(1, 1), (1, 5), (7, 7)])
+    share, needed = foreground_share(maps, points, PAIRS, 3, 7), torch.ones(2, 3)
     config = NptConfig(points=3, length=100.0, length_range=(0.1, 1.4), uniform=0.0)
-    cost = link_costs(maps, torch.ones(2, 3), points, PAIRS, config)
+    cost = link_costs(share, needed, points, PAIRS, config)
     assert cost[:, 0].tolist() == pytest.approx([100 * 0.1, 0], abs=1e-3)  # lengths 1.5 and 1.0
     assert changes(points, PAIRS)[0, 0].item() == pytest.approx(0.5)
-    config = NptConfig(points=3, length=0.0, uniform=2.0, uniform_pool=3, uniform_share=0.8, line_samples=7)
-    long = link_costs(maps, torch.ones(2, 3), points, PAIRS, NptConfig(points=3, uniform=0.0, length=0.0, extent=2.0))
+    config = NptConfig(points=3, length=0.0, uniform=2.0, uniform_share=0.8)
+    long = link_costs(share, needed, points, PAIRS, NptConfig(points=3, uniform=0.0, length=0.0, extent=2.0))
     assert long[:, 0].tolist() == pytest.approx([2 * 1.5, 2 * 1.0])
-    gaps = link_costs(maps, torch.ones(2, 3), points, PAIRS, config)
+    gaps = link_costs(share, needed, points, PAIRS, config)
     assert gaps[0, 1].item() == pytest.approx(2 * (1 - 4 / 7 / 0.8))  # of the diagonal's 7 cells 3 are far from points
 
 
@@ -110,11 +112,12 @@ def test_a_corner_gets_its_two_sides_and_a_point_that_no_picture_needs_no_link()
     pairs = torch.triu_indices(len(sides), len(sides), 1)
     config = NptConfig(points=len(sides), near=1, near_scale=0.1, uniform=2, length_range=(0, 2))
     needed = torch.ones(1, len(sides))
+    share = foreground_share(maps, points, pairs, config.uniform_pool, config.line_samples)
     cover = explained(needed, points, pairs, config)
-    cost = 0.25 + link_costs(maps, needed, points, pairs, config)
+    cost = 0.25 + link_costs(share, needed, points, pairs, config)
     found = greedy_tree(cover, cost, 0.1, pairs, len(sides))[0]
     joints = {sides[int(pairs[side][e])] for e in found.nonzero()[:, 0] for side in (0, 1)}
     assert joints == {(1, 1), (1, 7), (7, 7)}
     needed[:, 0] = 0.2
-    cost = link_costs(maps, needed, points, pairs, config)
+    cost = link_costs(share, needed, points, pairs, config)
     assert (cost[0, (pairs == 0).any(dim=0)] >= PROHIBITIVE).all()

@@ -39,18 +39,30 @@ def measure(videos: Sequence[PredictedVideo], epsilon: float, info: ModelInfo | 
 def structure_and_joints(videos: Sequence[PredictedVideo], epsilon: float) -> Measures:
     """`structure`, `structure_lenient` and `joints` of the skeleton paper, as means over videos.
 
+    The first and the last also as the paper takes them, `…_single`: by each image alone, with one image's skeleton.
     Frames with a joint that is not annotated do not count.
     """
+    followed = [(video, video.points, video.adjacency) for video in videos]
+    single = [(video, *video.single) for video in videos if video.single is not None]
+    alone = _skeleton_measures(single, epsilon)
+    return {
+        **_skeleton_measures(followed, epsilon),
+        "structure_single": alone["structure"],
+        "joints_single": alone["joints"],
+    }
+
+
+def _skeleton_measures(found: list[tuple[PredictedVideo, np.ndarray, np.ndarray]], epsilon: float) -> Measures:
+    """Of videos, each with points (T, K, 2) and an adjacency (K, K)."""
     strict, lenient, joints = [], [], []
-    for video in videos:
-        linked = structure.linked_points(video.adjacency)
+    for video, points, adjacency in found:
         complete = ~np.isnan(video.joints).any(axis=(1, 2))
         if not complete.any():
             continue
-        points, truth = video.points[complete], video.joints[complete]
+        points, truth, linked = points[complete], video.joints[complete], structure.linked_points(adjacency)
         matching = structure.match_trajectories(points, truth, linked)
-        strict.append(structure.structure_scores(video.adjacency, video.video.adjacency, matching))
-        lenient.append(structure.structure_scores(video.adjacency, video.video.adjacency, matching, lenient=True))
+        strict.append(structure.structure_scores(adjacency, video.video.adjacency, matching))
+        lenient.append(structure.structure_scores(adjacency, video.video.adjacency, matching, lenient=True))
         joints.append(structure.joint_scores(points, truth, linked, epsilon))
     return {
         "structure": _means(structure.StructureScores, strict),

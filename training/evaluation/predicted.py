@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from keypoint_perception.backends import Backend
-from keypoint_perception.geometry import Viewport
+from keypoint_perception.geometry import Viewport, normalised_to_pixels, pixels_to_normalised
 from keypoint_perception.link_colours import LinkColours
 from keypoint_perception.model import Alike, Model
 from keypoint_perception.observation import EDGE_THRESHOLD, Observation
@@ -15,6 +16,15 @@ from keypoint_perception.tracking import body_tracker
 from training.evaluation.videos import LabelledVideo
 
 BATCH = 64
+
+
+class SingleImages(NamedTuple):
+    """What a model says of each image of a video alone, before the body is followed over them."""
+
+    points: np.ndarray
+    """(T, K, 2)."""
+    adjacency: np.ndarray
+    """(K, K) of the frame that stands for the video."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,8 @@ class PredictedVideo:
     """(K,) of the model, where it has such limbs."""
     either_end: bool = False
     """Whether the keypoints are one chain that may begin at either end in a video."""
+    single: SingleImages | None = None
+    """None where the body is not followed, and the rest says the same."""
 
     @classmethod
     def of(
@@ -73,24 +85,33 @@ def predict(backend: Backend, model: Model, video: LabelledVideo, rng: np.random
         outputs["adjacency"] = np.broadcast_to(
             model.info.adjacency, outputs["scores"].shape + outputs["scores"].shape[1:]
         )
-    if video.ordered:
-        outputs = _tracked(outputs, views, model)
+    single = None
+    if video.ordered and model.info.adjacency is None:
+        single = SingleImages(outputs["keypoints"], outputs["adjacency"][frame])
+        outputs = _followed(outputs, views, model)
     adjacency = outputs["adjacency"]
     linked = adjacency.max(axis=-1) >= EDGE_THRESHOLD
     found = PredictedVideo.of(video, outputs["keypoints"], linked, adjacency[frame], viewport)
     info = model.info
-    return replace(found, alike=info.alike, parent=info.parent, either_end=info.either_end)
+    return replace(found, alike=info.alike, parent=info.parent, either_end=info.either_end, single=single)
 
 
-def _tracked(outputs: dict[str, np.ndarray], views: np.ndarray, model: Model) -> dict[str, np.ndarray]:
-    """A model's outputs for the frames of a video, seen as `views`, as of one body; keypoints are normalised."""
+def _followed(outputs: dict[str, np.ndarray], views: np.ndarray, model: Model) -> dict[str, np.ndarray]:
+    """A model's outputs for the frames of a video, seen as `views`, as of one body; keypoints are normalised.
+
+    It is followed in pixels, as in the node: a rigid body that turns keeps its lengths in them.
+    """
     tracker, colours = body_tracker(model.info, max_gap=np.inf), LinkColours(model.info)
+    size = (views.shape[2], views.shape[1])
+    pixels = normalised_to_pixels(outputs["keypoints"], size).astype(np.float32)
     followed = []
     for time, view in enumerate(views):
         keypoints, scores, adjacency = (outputs[name][time] for name in ("keypoints", "scores", "adjacency"))
-        two_wide = Observation(keypoints, scores, adjacency, image_size=(2, 2), colours=colours(view, keypoints))
-        followed.append(tracker(two_wide, time))
-    return {name: np.stack([getattr(seen, name) for seen in followed]) for name in outputs}
+        colour = colours(view, keypoints)
+        seen = Observation(pixels[time], scores, adjacency, image_size=size, colours=colour)
+        followed.append(tracker(seen, time))
+    found = {name: np.stack([getattr(seen, name) for seen in followed]) for name in outputs}
+    return found | {"keypoints": pixels_to_normalised(found["keypoints"], size)}
 
 
 def predict_whole(backend: Backend, video: LabelledVideo) -> PredictedVideo:

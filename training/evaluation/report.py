@@ -110,7 +110,7 @@ def write_report(results: dict[str, Any], out: Path) -> None:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """Two tables a scene: a row a method, mean ± spread over seeds, then the references and the paper's row."""
+    """Two tables a scene: a row or two a method, mean ± spread over seeds, then the references and the paper's row."""
     parts = []
     for scene, methods in _grouped(results).items():
         parts.append(f"### {scene}\n\n{_trained(methods)}\n")
@@ -179,11 +179,14 @@ def _tables(scene: str, methods: dict[str, list[Cell]]) -> Iterator[list[list[st
 
 
 def _rows(methods: dict[str, list[Cell]], columns: Sequence[Column]) -> list[list[str]]:
-    header = ["method", "seeds", *(column.title for column in columns)]
-    return [header] + [
-        [method, str(len(cells)), *(_mean(_known(cells, c.family, c.name)) for c in columns)]
-        for method, cells in methods.items()
-    ]
+    """A row a method, and one more for what it says of single images where its body is followed over a video."""
+    rows = [["method", "seeds", *(column.title for column in columns)]]
+    for method, cells in methods.items():
+        rows.append([method, str(len(cells)), *(_mean(_known(cells, c.family, c.name)) for c in columns)])
+        single = [_mean(_known(cells, f"{c.family}_single", c.name)) for c in columns]
+        if set(single) != {UNKNOWN}:
+            rows.append([f"{method}, single images", str(len(cells)), *single])
+    return rows
 
 
 def _paper_row(scene: str) -> list[list[str]]:

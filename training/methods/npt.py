@@ -80,6 +80,8 @@ class Npt(Method):
     required_keys: ClassVar[frozenset[str]] = frozenset({"image", "reference"})
     static_fields: ClassVar[frozenset[str]] = frozenset({"parent", "level"})
     pairs: Tensor
+    half_widths: Tensor
+    """(2,) half the width and half the height of an image in half widths: times normalised points, equal units."""
 
     def __init__(self, config: NptConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
@@ -96,6 +98,8 @@ class Npt(Method):
         self.skeleton = SkeletonPredictor(config, size)
         self.background = BackgroundNetwork(config.background_size, size)
         self.register_buffer("pairs", torch.triu_indices(config.points, config.points, 1), persistent=False)
+        half_widths = torch.tensor((1.0, (input_size[1] - 1) / (input_size[0] - 1)))
+        self.register_buffer("half_widths", half_widths, persistent=False)
 
     def detect(self, image: Tensor) -> Detection:
         """Points at the modes of π, links S; a point's score is its strongest link: how sure it is a joint.
@@ -156,7 +160,7 @@ class Npt(Method):
         if config.foreground:
             terms["foreground"] = config.foreground * foreground_loss(maps, object_map)
         if config.isometry or config.separation:
-            points = expected_position(maps)
+            points = self.half_widths * expected_position(maps)
             if config.isometry:
                 terms["isometry"] = config.isometry * isometry_loss(points, config.isometry_reach)
             if config.separation:
@@ -188,6 +192,7 @@ class Npt(Method):
         for maps in (source_maps, target_maps):
             points = expected_position(maps)
             share = foreground_share(maps, points, pairs, config.uniform_pool, config.line_samples)
+            points = self.half_widths * points
             near = near + near_loss(strength, points, pairs, config.near_scale, config.near_temperature)
             uniform = uniform + uniform_loss(strength, share, config.uniform_share)
             length = length + length_loss(strength, points, pairs, config.length_range)
@@ -211,7 +216,7 @@ class Npt(Method):
         with torch.no_grad():
             cover, cost = self._energy(object_map, maps, points)
             cover, (of_source, of_target) = torch.cat(cover.chunk(2), dim=2), cost.chunk(2)
-            cost = of_source + of_target + config.rigid * changes(points, self.pairs)
+            cost = of_source + of_target + config.rigid * changes(self.half_widths * points, self.pairs)
             found = self._tree(cover, cost, strength.float().sigmoid())
         return F.binary_cross_entropy_with_logits(strength, found.to(strength))
 
@@ -220,10 +225,12 @@ class Npt(Method):
 
         object_map (B, H, W), maps (B, P, H, W), points (B, P, 2).
         """
-        maps = maps.float()
+        maps, config = maps.float(), self.config
         needed = object_share(maps, object_map)
-        cover = explained(needed, points, self.pairs, self.config)
-        return cover, link_costs(maps, needed, points, self.pairs, self.config)
+        share = foreground_share(maps, points, self.pairs, config.uniform_pool, config.line_samples)
+        points = self.half_widths * points
+        cover = explained(needed, points, self.pairs, config)
+        return cover, link_costs(share, needed, points, self.pairs, config)
 
     def _tree(self, cover: Tensor, cost: Tensor, strength: Tensor, *, thorough: bool = False) -> Tensor:
         """(B, E) the searched links, 1 or 0, of two frames' energies; strength (B, E) is what ψ says of them."""

@@ -1,4 +1,7 @@
-"""NPT's options. Sections, equations and tables are the paper's; "there" is the text of `training.methods.npt`."""
+"""NPT's options. Sections, equations and tables are the paper's; "there" is the text of `training.methods.npt`.
+
+Distances are in half widths of the image, which in square ones are the [-1, 1] units of both axes.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ class NptConfig:
     isometry: float = 0.0
     """Weight of the change of distances between points that are close in a frame, see there. Not in the paper."""
     isometry_reach: float = 0.3
-    """Distance in [-1, 1] units up to which points are close."""
+    """Distance up to which points are close."""
     equivariance: float = 0.0
     """Weight of how far points are from where a turn of the image takes them, see there. Not in the paper."""
     equivariance_steps: int = 4000
@@ -46,7 +49,7 @@ class NptConfig:
     separation: float = 0.0
     """Weight of points that are in one place, see there. Not in the paper."""
     separation_distance: float = 0.06
-    """Distance in [-1, 1] units up to which points are in one place."""
+    """Distance up to which points are in one place."""
     contrast: float = 0.1
     """How far, in [0, 1] units, an image is from its background where that counts for 1 - 1/e, see `foreground_map`."""
     position: Literal["categorical", "expectation"] = "categorical"
@@ -70,13 +73,13 @@ class NptConfig:
     line_samples: int = 16
     """Positions along a line at which δ is measured."""
     near_scale: float = 0.1
-    """Distance in [-1, 1] units at which exp(-d) of Eq. 3 has fallen to 1/e. Not given."""
+    """Distance at which exp(-d) of Eq. 3 has fallen to 1/e. Not given."""
     near_temperature: float = 0.1
     """Of the softmax that relaxes the maximum of Eq. 3. Not given."""
     power: float = 1.0
     """p of Eq. 4, 0 < p <= 1. Not given."""
     length_range: tuple[float, float] = (0.1, 1.2)
-    """l_min and l_max of Eq. 8 in [-1, 1] units. Not given."""
+    """l_min and l_max of Eq. 8. Not given."""
     search: bool = False
     """S is searched for instead of descended to, see there. The weights below are then costs of one link or joint."""
     rigid: float = 0.0

@@ -1,4 +1,8 @@
-"""NPT's equations: point transport (section III-A) and the losses of points and skeleton (section III-B)."""
+"""NPT's equations: point transport (section III-A) and the losses of points and skeleton (section III-B).
+
+Lengths and distances are those of points in half widths of the image, along both axes, so that a rigid body that turns
+keeps them; only where a picture is looked up (`foreground_share`) points are normalised.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +113,7 @@ def near_loss(strength: Tensor, points: Tensor, pairs: Tensor, scale: float, tem
 
 
 def sparse_losses(strength: Tensor, pairs: Tensor, points: int, power: float) -> tuple[Tensor, Tensor]:
-    """Eq. 4: (Σ_ij S_ij^p)^1/p over pairs and (Σ_i max_j S_ij^p)^1/p over points, each divided by its count."""
+    """Eq. 4: (Σ_ij S_ij^p)^1/p over pairs and (Σ_i max_j S_ij^p)^1/p over points, with means in place of the sums."""
     raised = (strength + 1e-8) ** power
     links = raised.mean(dim=-1) ** (1 / power)
     joints = symmetric(raised, pairs, points).amax(dim=-1).mean(dim=-1) ** (1 / power)

@@ -2,7 +2,7 @@
 
 Weights are costs: `near` of a point that no link explains, `links` of a link, `joints` of a joint, `uniform` of a link
 without foreground, `length` of a unit too much or too little, `rigid` of a unit of difference in length between the two
-frames of a pair.
+frames of a pair. Units of length are half widths of the image, along both axes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from training.heatmaps import points_to_segments
 from training.methods.npt_config import NptConfig
-from training.methods.npt_losses import foreground_share, outside
+from training.methods.npt_losses import outside
 
 NEEDED = 0.5
 """What a point must be needed by both pictures to be a joint."""
@@ -30,10 +30,12 @@ def explained(needed: Tensor, points: Tensor, pairs: Tensor, config: NptConfig) 
     return config.near * needed[:, None] * torch.exp(-distance / config.near_scale)
 
 
-def link_costs(maps: Tensor, needed: Tensor, points: Tensor, pairs: Tensor, config: NptConfig) -> Tensor:
-    """(B, E) of Eq. 5 and 8 and of `extent` in one frame; prohibitive where a picture does not need one of its ends."""
+def link_costs(share: Tensor, needed: Tensor, points: Tensor, pairs: Tensor, config: NptConfig) -> Tensor:
+    """(B, E) of Eq. 5 and 8 and of `extent` in one frame; prohibitive where a picture does not need one of its ends.
+
+    share (B, E) is δ of each pair, needed (B, P), points (B, P, 2).
+    """
     length = lengths(points, pairs)
-    share = foreground_share(maps, points, pairs, config.uniform_pool, config.line_samples)
     gap = (1 - share / config.uniform_share).clamp_min(0)
     unneeded = (needed < NEEDED)[:, pairs].any(dim=1)
     cost = config.uniform * gap + config.length * outside(length, config.length_range) + config.extent * length
