@@ -48,12 +48,12 @@ def test_deepfashion_counts_what_is_nearer_than_6_pixels_at_255():
     assert apply(PROTOCOLS["deepfashion"], [still(poses)])["value"] == pytest.approx(50)
 
 
-def test_cub_means_over_parts_on_the_images_that_show_them():
+def test_cub_counts_a_part_as_often_as_it_is_seen():
     train, first, second = (np.full((15, 2), 50.0) for _ in range(3))
     first[0] += (10.1, 0)
     second[1:] = np.nan
     figure = apply(PROTOCOLS["cub"], [still([train, train, first, second])])["value"]
-    assert figure == pytest.approx(100 * 0.1 / 2 / 15)  # part 0 is 0.1 off in one of its two images
+    assert figure == pytest.approx(100 * 0.1 / 16)  # one of 15 + 1 seen parts is 0.1 off
 
 
 def test_halves_give_root_mean_squares_in_pixels():

@@ -111,15 +111,9 @@ def mean_pose(joints: np.ndarray) -> np.ndarray:
 
 
 def mean_error(predicted: np.ndarray, joints: np.ndarray, normaliser: np.ndarray | float = 1.0) -> float:
-    """Mean over frames and joints of ‖ŷ - y‖ / normaliser: (T, N, 2) both, normaliser a number or (T,)."""
+    """Mean over all annotated joints of ‖ŷ - y‖ / normaliser: (T, N, 2) both, normaliser a number or (T,)."""
     distance = np.linalg.norm(predicted - joints, axis=-1)
     return _mean(distance / np.reshape(normaliser, (-1, 1)))
-
-
-def error_by_part(predicted: np.ndarray, joints: np.ndarray) -> float:
-    """The mean over joints of each joint's mean distance where it is annotated (the CUB measure)."""
-    distance = np.linalg.norm(predicted - joints, axis=-1)
-    return _mean(mean_pose(distance[..., None]))
 
 
 def root_mean_square_error(predicted: np.ndarray, joints: np.ndarray) -> float:

@@ -19,7 +19,7 @@ from training.evaluation.predicted import PredictedVideo
 from training.evaluation.regression import Labels, labels, mean_or_none
 
 Normalisation = Literal["interocular", "torso", "image", "pixels"]
-Measure = Literal["distance", "distance_by_part", "correct", "summed_absolute", "rmse"]
+Measure = Literal["distance", "correct", "summed_absolute", "rmse"]
 PERCENT = 100.0
 
 
@@ -100,10 +100,9 @@ PROTOCOLS = {
         threshold=6,
     ),
     "cub": Protocol(
-        "CUB as in AutoLink: each part on the images that show it, mean over 15 parts, by the crop's side",
+        "CUB as in AutoLink: 15 parts, each fitted on the images that show it, mean over all seen, by the crop's side",
         "% of the picture's side",
         "image",
-        measure="distance_by_part",
         joints=15,
     ),
     "torso": Protocol(
@@ -156,8 +155,6 @@ def _measured(protocol: Protocol, predicted: np.ndarray, joints: np.ndarray, nam
     percent = 1.0 if protocol.normalisation == "pixels" else PERCENT
     if protocol.measure == "distance":
         return percent * landmarks.mean_error(predicted, joints, normaliser)
-    if protocol.measure == "distance_by_part":
-        return percent * landmarks.error_by_part(predicted, joints)
     if protocol.measure == "correct":
         return PERCENT * landmarks.correct_share(predicted, joints, protocol.threshold, normaliser)
     if protocol.measure == "summed_absolute":
