@@ -44,6 +44,21 @@ def test_edges_of_unmatched_joints_are_misses_unless_lenient():
     assert structure_scores(adjacency(2, (0, 1)), true, two, lenient=True).recall == 1
 
 
+def test_edges_of_a_point_without_a_joint_count_nowhere_but_among_the_joints():
+    # Point i lies on joint i of the chain 0-1-2; edges 0-1 and 0-2 are predicted, and 2-3 to a point off all joints.
+    joints = np.array([[[0, 0], [1, 0], [2, 0]]] * 2, float)
+    points = np.concatenate((joints, np.full((2, 1, 2), 9.0)), axis=1)
+    predicted = adjacency(4, (0, 1), (0, 2), (2, 3))
+    linked = linked_points(predicted)
+    matching = match_trajectories(points, joints, linked)
+    scores = structure_scores(predicted, adjacency(3, (0, 1), (1, 2)), matching)
+    assert linked.tolist() == [0, 1, 2, 3] and matching.points.tolist() == matching.joints.tolist() == [0, 1, 2]
+    assert scores.precision == scores.recall == 0.5  # a hit, a false alarm, a miss; with 2-3 precision would be 1/3
+    assert scores.acc == pytest.approx(1 / 3)
+    parts = joint_scores(points, joints, linked, epsilon=0.2)
+    assert parts.precision == 0.75 and parts.recall == 1 and parts.diff == 1
+
+
 def test_empty_graphs_give_zero_not_nan():
     scores = structure_scores(np.zeros((3, 3)), np.zeros((3, 3), bool), IDENTITY)
     assert scores.acc == 1 and scores.bcc == 0.5 and scores.f1 == scores.precision == scores.recall == 0

@@ -111,15 +111,14 @@ def mean_pose(joints: np.ndarray) -> np.ndarray:
 
 
 def mean_error(predicted: np.ndarray, joints: np.ndarray, normaliser: np.ndarray | float = 1.0) -> float:
-    """Mean over frames and joints of ‖ŷ - y‖ / normaliser: (T, N, 2) both, normaliser a number or (T,)."""
+    """Mean over all annotated joints of ‖ŷ - y‖ / normaliser: (T, N, 2) both, normaliser a number or (T,)."""
     distance = np.linalg.norm(predicted - joints, axis=-1)
     return _mean(distance / np.reshape(normaliser, (-1, 1)))
 
 
-def error_by_part(predicted: np.ndarray, joints: np.ndarray) -> float:
-    """The mean over joints of each joint's mean distance where it is annotated (the CUB measure)."""
-    distance = np.linalg.norm(predicted - joints, axis=-1)
-    return _mean(mean_pose(distance[..., None]))
+def error_by_frame(predicted: np.ndarray, joints: np.ndarray) -> np.ndarray:
+    """(T,) mean over a frame's annotated joints of ‖ŷ - y‖, (T, N, 2) both; each frame has one that is predicted."""
+    return np.nanmean(np.linalg.norm(predicted - joints, axis=-1), axis=1)
 
 
 def root_mean_square_error(predicted: np.ndarray, joints: np.ndarray) -> float:
@@ -168,9 +167,15 @@ def nearer_pose(predicted: np.ndarray, joints: np.ndarray, mirror: np.ndarray | 
     """For each frame of (T, N, 2) the pose or, where it is nearer to the prediction, the pose with sides exchanged."""
     if mirror is None:
         return joints
-    other = joints[:, mirror]
-    as_is, exchanged = (np.nansum(np.linalg.norm(predicted - pose, axis=-1), axis=1) for pose in (joints, other))
-    return np.where((exchanged < as_is)[:, None, None], other, joints)
+    nearer = nearer_exchanged(predicted, joints, mirror)
+    return np.where(nearer[:, None, None], joints[:, mirror], joints)
+
+
+def nearer_exchanged(predicted: np.ndarray, joints: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    """(T,) bool: whether the pose with sides exchanged is nearer to the prediction, of (T, N, 2) both."""
+    poses = (joints, joints[:, mirror])
+    as_is, exchanged = (np.nansum(np.linalg.norm(predicted - pose, axis=-1), axis=1) for pose in poses)
+    return exchanged < as_is
 
 
 def mirror_of(names: tuple[str, ...]) -> np.ndarray | None:

@@ -19,8 +19,14 @@ from training.evaluation.predicted import PredictedVideo
 from training.evaluation.regression import Labels, labels, mean_or_none
 
 Normalisation = Literal["interocular", "torso", "image", "pixels"]
-Measure = Literal["distance", "distance_by_part", "correct", "summed_absolute", "rmse"]
+Measure = Literal["distance", "correct", "summed_absolute", "rmse"]
 PERCENT = 100.0
+FLIPS_LEFT = 10
+"""With flips: poses to fit are exchanged, and fitted anew, until no more than so many would change."""
+FLIP_ROUNDS = 100
+"""With flips: no more rounds than that; the code has no end of its own where poses go back and forth."""
+OUTLIER_DEVIATIONS = 3.0
+"""With flips: of the errors in fitting, by which a pose must lie above their mean to be left out."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,8 @@ class Protocol:
     threshold: float = 0.0
     """Of `correct`, in the unit of the normalised joints."""
     mirrored: bool = False
-    """Also give the error with left and right exchanged in the truth wherever that lowers it, in fitting too."""
+    """Also give the error with left and right exchanged in the truth wherever that lowers it; in fitting, too, until
+    few change, and then without the poses that stay farthest."""
     fit_share: float = 1.0
     """Of the frames to fit on so many are used, the first ones."""
 
@@ -100,10 +107,9 @@ PROTOCOLS = {
         threshold=6,
     ),
     "cub": Protocol(
-        "CUB as in AutoLink: each part on the images that show it, mean over 15 parts, by the crop's side",
+        "CUB as in AutoLink: 15 parts, each fitted on the images that show it, mean over all seen, by the crop's side",
         "% of the picture's side",
         "image",
-        measure="distance_by_part",
         joints=15,
     ),
     "torso": Protocol(
@@ -156,8 +162,6 @@ def _measured(protocol: Protocol, predicted: np.ndarray, joints: np.ndarray, nam
     percent = 1.0 if protocol.normalisation == "pixels" else PERCENT
     if protocol.measure == "distance":
         return percent * landmarks.mean_error(predicted, joints, normaliser)
-    if protocol.measure == "distance_by_part":
-        return percent * landmarks.error_by_part(predicted, joints)
     if protocol.measure == "correct":
         return PERCENT * landmarks.correct_share(predicted, joints, protocol.threshold, normaliser)
     if protocol.measure == "summed_absolute":
@@ -166,11 +170,41 @@ def _measured(protocol: Protocol, predicted: np.ndarray, joints: np.ndarray, nam
 
 
 def _with_flips(protocol: Protocol, part: Labels, names: tuple[str, ...]) -> float:
+    """The figure where poses may have left and right exchanged, as in AutoLink's code for Human3.6M.
+
+    Two deviations: the code leaves up to FLIPS_LEFT of the measured poses as they are, here each is exchanged where
+    that is nearer; and sides go by the joints' names, where the code's list gives joint 21 the partner of joint 20. NaN
+    where no name has a side, or where a measured joint is left in no pose to fit.
+    """
     mirror = landmarks.mirror_of(names)
     if mirror is None:
         return np.nan
-    first = landmarks.Regressor.fit(part.train, part.train_joints, bias=protocol.bias)
-    nearer = landmarks.nearer_pose(first.predict(part.train), part.train_joints, mirror)
-    fitted = part._replace(train_joints=nearer).fitted(bias=protocol.bias)
+    settled = _without_outliers(_with_sides_settled(part, mirror, protocol.bias), protocol.bias)
+    fitted = settled.fitted(bias=protocol.bias)
     truth = landmarks.nearer_pose(fitted, part.test_joints, mirror)
+    if (np.isnan(fitted) & ~np.isnan(truth)).any():
+        return np.nan
     return _measured(protocol, fitted, truth, names)
+
+
+def _with_sides_settled(part: Labels, mirror: np.ndarray, bias: bool) -> Labels:
+    """Fitted anew and exchanged where that is nearer, until it is so for at most FLIPS_LEFT poses, which stay."""
+    for _ in range(FLIP_ROUNDS):
+        nearer = landmarks.nearer_exchanged(_fitted_to_train(part, bias), part.train_joints, mirror)
+        if nearer.sum() <= FLIPS_LEFT:
+            break
+        exchanged = np.where(nearer[:, None, None], part.train_joints[:, mirror], part.train_joints)
+        part = part._replace(train_joints=exchanged)
+    return part
+
+
+def _without_outliers(part: Labels, bias: bool) -> Labels:
+    """Without the poses to fit whose error in fitting is above mean + OUTLIER_DEVIATIONS standard deviations."""
+    errors = landmarks.error_by_frame(_fitted_to_train(part, bias), part.train_joints)
+    deviation = errors.std(ddof=min(1, len(errors) - 1))
+    return part.only(np.flatnonzero(errors <= errors.mean() + OUTLIER_DEVIATIONS * deviation))
+
+
+def _fitted_to_train(part: Labels, bias: bool) -> np.ndarray:
+    """(T, N, 2) what a regression says about the frames it was fitted on."""
+    return part._replace(test=part.train).fitted(bias=bias)

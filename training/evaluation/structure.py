@@ -71,7 +71,7 @@ def structure_scores(
     """Compares edges over all unordered pairs of matched joints.
 
     adjacency (K, K) in [0, 1]; true_adjacency (J, J) bool. Strict: a true edge with an unmatched end is one false
-    negative more.
+    negative more. A predicted edge with an unmatched end counts nowhere, as in the paper.
     """
     upper = np.triu_indices(len(matching.points), k=1)
     predicted = adjacency[np.ix_(matching.points, matching.points)][upper] >= EDGE_THRESHOLD
