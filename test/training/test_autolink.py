@@ -138,6 +138,28 @@ def test_the_paper_s_architecture():
     assert method.alpha.item() == 1
 
 
+@pytest.mark.parametrize("layered", [False, True])
+def test_every_convolution_starts_after_kaiming(layered):
+    """N(0, 2 / (1 + 0.2²) / inputs) and no bias, in the detector and in the decoder."""
+    method = build(layered=layered, detector_widths=(32, 32, 64), decoder_width=32)
+    for part in (method.detector, method.decoder):
+        layers = [layer for layer in part.modules() if isinstance(layer, torch.nn.Conv2d)]
+        for layer in layers:
+            inputs = layer.weight[0].numel()
+            assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / 1.04 / inputs), rel=0.25)
+            assert layer.bias is None or not layer.bias.any()
+        assert layers
+
+
+def test_keypoints_start_apart():
+    """Spread over keypoints for images of noise; torch's own initialisation has 0.03."""
+    torch.manual_seed(0)
+    method = AutoLink(AutoLinkConfig(features="pyramid"), (128, 128))
+    with torch.no_grad():
+        keypoints, _ = method.keypoints(torch.rand(2, 3, 128, 128))
+    assert keypoints.std(dim=1).mean() > 0.06
+
+
 def test_gradients_reach_everything_that_learns():
     method = build()
     batch = {"image": bars(4)}
@@ -254,7 +276,7 @@ def test_layers_learn_lines_on_the_object():
     method, images = build(layered=True, keep=0.1, initial_edge=0.0), bars(8)
     groups = [{"params": g["params"], "lr": 5e-3} for g in method.param_groups("main")]
     optimizer = torch.optim.Adam(groups)
-    for _ in range(80):
+    for _ in range(120):
         optimizer.zero_grad()
         sum(method.loss({"image": images}, "main").values()).backward()
         optimizer.step()

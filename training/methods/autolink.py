@@ -11,6 +11,9 @@ Where the paper and its official code differ the text is the default:
 - The factor of 512 on the edge weights' learning rate is, in the code, a factor inside the softplus. Adam steps by the
   gradient's sign, so the two are equal once Adam's eps and the weight decay are divided by 512: `param_groups`.
 
+From the code, where the paper is silent: all convolutions start after Kaiming with no bias, and the detector's last one
+is 3 x 3. Of torch's own start the heatmaps are so flat that all keypoints begin within a few pixels of the centre.
+
 In neither, but here: the loss compares the image itself too, as a layer before Γ's own, as IMM's and KeypointGAN's do.
 
 Options that the paper does not have, all off by default and each with its reason in `AutoLinkConfig`: `layered`,
@@ -34,9 +37,12 @@ from training.heatmaps import expected_position, grid, points_to_segments, segme
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, OptimizerConfig, linked_keypoints, symmetric
 from training.methods.autolink_layers import LayeredDecoder, chromaticity, opacity
-from training.networks import ResidualBlock, UNet, conv_block, upsample
+from training.networks import ResidualBlock, UNet, conv_block, initialise_kaiming, upsample
 from training.perceptual import FeatureName, perceptual_features
 from training.regularisation import Regularisation, motion_mask
+
+LEAK = 0.2
+"""Slope below 0 that the initial weights allow for; the official code's."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,7 @@ class KeypointDetector(nn.Module):
         self.down = nn.Sequential(*(ResidualBlock(a, b, stride=2) for a, b in zip(before, widths, strict=True)))
         channels = [max(widths[-1] // 2**step, 16) for step in range(upsamplings + 1)]
         self.up = nn.ModuleList(conv_block(a, b) for a, b in pairwise(channels))
-        self.last = nn.Conv2d(channels[-1], keypoints, 1)
+        self.last = nn.Conv2d(channels[-1], keypoints, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, K, h, w), smaller than the image by 2^(stages - upsamplings)."""
@@ -169,6 +175,7 @@ class AutoLink(Method):
         self.detector = KeypointDetector(config.keypoints, config.detector_widths, config.upsamplings)
         size = (config.decoder_width, config.decoder_depth)
         self.decoder = LayeredDecoder(*size, widest=512) if config.layered else UNet(4, 3, *size, widest=512)
+        initialise_kaiming(self, leak=LEAK)
         self.register_buffer("pairs", torch.triu_indices(config.keypoints, config.keypoints, 1), persistent=False)
         self.edges = nn.Parameter(config.initial_edge + 0.1 * torch.randn(self.pairs.shape[1]))
         self.alpha = nn.Parameter(torch.ones(()))
