@@ -1,15 +1,18 @@
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from keypoint_perception.errors import UserError
+from training.config import parse_config
 from training.methods.autolink import AutoLink, AutoLinkConfig, drawn_length, edge_map, random_cells
 from training.methods.autolink_layers import LayeredDecoder, chromaticity, opacity
 from training.regularisation import Regularisation
 
+OFFICIAL = Path(__file__).parents[2] / "config/train/autolink_official.yaml"
 TINY = AutoLinkConfig(
     keypoints=4,
     detector_widths=(8, 16, 16),
@@ -210,12 +213,24 @@ def test_overfits_eight_images():
         ("keep", 1.5),
         ("upsamplings", 4),
         ("feature_error", "cubed"),
+        ("feature_size", 8),
         ("edge_cost", -1.0),
     ],
 )
 def test_bad_values_are_refused(key, value):
     with pytest.raises(UserError, match=key):
         replace(TINY, **{key: value})
+
+
+def test_pixels_alone_leave_nothing_beside_the_image():
+    with pytest.raises(UserError, match="compare_image"):
+        replace(TINY, features="pixels", compare_image=False)
+
+
+def test_the_official_config_compares_four_layers_and_not_the_image():
+    config = parse_config("autolink", ["--config", str(OFFICIAL)]).options
+    assert (config.features, config.feature_size, config.feature_error) == ("vgg16", 224, "absolute")
+    assert len(AutoLink(config, (128, 128)).perceptual.features) == 4
 
 
 def test_an_input_that_does_not_divide_is_refused():

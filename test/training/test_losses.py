@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from keypoint_perception.errors import UserError
@@ -14,7 +15,7 @@ class Doubled:
         return 2
 
     def __call__(self, image: Tensor) -> list[Tensor]:
-        return [image, 2 * torch.nn.functional.avg_pool2d(image, 2)]
+        return [image, 2 * F.avg_pool2d(image, 2)]
 
 
 def test_masked_mean_counts_only_what_the_mask_keeps():
@@ -121,6 +122,22 @@ def test_vgg19_from_a_file_gives_the_layers_of_the_paper(tmp_path):
     maps = perceptual_features("vgg19", str(tmp_path / "vgg19.pth"))(torch.rand(1, 3, 32, 32))
     assert [m.shape[1] for m in maps] == [3, 64, 128, 256, 512, 512]
     assert [m.shape[2] for m in maps] == [32, 32, 16, 8, 4, 2]
+
+
+def test_features_of_resized_images_and_without_the_image_itself(tmp_path):
+    """What AutoLink's official code compares: four layers of VGG-16 at a size of its own."""
+    make_vgg_weights(tmp_path / "vgg16.pth", "vgg16")
+    layers = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+    image = torch.rand(1, 3, 16, 24)
+    features = perceptual_features("vgg16", str(tmp_path / "vgg16.pth"), layers, size=56, image=False)
+    maps = features(image)
+    assert len(features) == len(maps) == 4
+    assert [tuple(m.shape[1:]) for m in maps] == [(64, 56, 56), (128, 28, 28), (256, 14, 14), (512, 7, 7)]
+    resized = F.interpolate(image, (56, 56), mode="bilinear", align_corners=False)
+    first, *rest = perceptual_features("vgg16", str(tmp_path / "vgg16.pth"), layers)(resized)
+    assert torch.equal(first, resized)
+    for ours, plain in zip(maps, rest, strict=True):
+        torch.testing.assert_close(ours, plain)
 
 
 def test_vgg_without_usable_weights_is_refused_with_the_remedy(tmp_path):

@@ -8,13 +8,16 @@ Where the paper and its official code differ the text is the default:
 - Eq. 2 lost its minus sign: S_ij = exp(-d²/σ²).
 - Eq. 6 is a squared L2 distance of features, the code takes the mean L1 distance: `feature_error`.
 - Adam with betas (0.9, 0.99) against AdamW with (0.9, 0.999) and weight decay 1e-3: `optimizer`.
+- The code resizes images to 224 x 224 before Γ: `feature_size`. It sums the layers' errors, of which the mean is taken
+  here: Adam's steps are the same.
 - The factor of 512 on the edge weights' learning rate is, in the code, a factor inside the softplus. Adam steps by the
   gradient's sign, so the two are equal once Adam's eps and the weight decay are divided by 512: `param_groups`.
 
 From the code, where the paper is silent: all convolutions start after Kaiming with no bias, and the detector's last one
 is 3 x 3. Of torch's own start the heatmaps are so flat that all keypoints begin within a few pixels of the centre.
 
-In neither, but here: the loss compares the image itself too, as a layer before Γ's own, as IMM's and KeypointGAN's do.
+In neither, but here: the loss compares the image itself too, as a layer before Γ's own, as IMM's and KeypointGAN's do:
+`compare_image`.
 
 Options that the paper does not have, all off by default and each with its reason in `AutoLinkConfig`: `layered`,
 `motion_weight`, `shadow_free`, `edge_cost`, `regularisation`, `running_mean_rate`, `edge_stride`.
@@ -75,6 +78,10 @@ class AutoLinkConfig:
     """Path of Γ's weights, for VGG."""
     layers: tuple[str, ...] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
     """Layers of VGG that are compared, beside the image itself; the official code's."""
+    feature_size: int | None = None
+    """Γ sees images of so many pixels a side, resized bilinearly; None: of the input's size. The code has 224."""
+    compare_image: bool = True
+    """Compare the image itself, too, as a layer before Γ's own; the paper and its code do not."""
     feature_error: Literal["squared", "absolute"] = "squared"
     layered: bool = False
     """Not in the paper: the edge map composes two painted layers instead of entering the U-Net, so that lines have to
@@ -107,7 +114,10 @@ class AutoLinkConfig:
             )
         bounds.above_zero("autolink", self, "thickness", "edge_lr_multiplier")
         bounds.share("autolink", self, "keep", "edge_share")
+        bounds.at_least("autolink", self, feature_size=16)
         bounds.one_of("autolink", self, "feature_error", ("squared", "absolute"))
+        if self.features == "pixels" and not self.compare_image:
+            raise UserError("autolink: compare_image is False: features: pixels has no other layer: give true")
 
 
 class KeypointDetector(nn.Module):
@@ -179,7 +189,9 @@ class AutoLink(Method):
         self.register_buffer("pairs", torch.triu_indices(config.keypoints, config.keypoints, 1), persistent=False)
         self.edges = nn.Parameter(config.initial_edge + 0.1 * torch.randn(self.pairs.shape[1]))
         self.alpha = nn.Parameter(torch.ones(()))
-        features = perceptual_features(config.features, config.weights, config.layers)
+        features = perceptual_features(
+            config.features, config.weights, config.layers, config.feature_size, config.compare_image
+        )
         power: Literal[1, 2] = 2 if config.feature_error == "squared" else 1
         self.perceptual = PerceptualLoss(features, config.running_mean_rate, power, reduction="mean")
         self.size = (input_size[1], input_size[0])
