@@ -43,14 +43,15 @@ def bars(count, size=32):
     return torch.from_numpy(images)
 
 
-def edge_map_by_loops(keypoints, weights, thickness, size):
-    """Eq. 2 to 4 as printed, with the minus sign."""
-    out = np.zeros((size, size))
-    axis = np.linspace(-1, 1, size)
+def edge_map_by_loops(keypoints, weights, thickness, height, width):
+    """Eq. 2 to 4 as printed, with the minus sign; y in half widths, too."""
+    aspect = (height - 1) / (width - 1)
+    out = np.zeros((height, width))
+    keypoints = keypoints * (1, aspect)
     edges = [(i, j) for i in range(len(keypoints)) for j in range(i + 1, len(keypoints))]
-    for row in range(size):
-        for column in range(size):
-            p = np.array([axis[column], axis[row]])
+    for row, y in enumerate(np.linspace(-aspect, aspect, height)):
+        for column, x in enumerate(np.linspace(-1, 1, width)):
+            p = np.array([x, y])
             for weight, (i, j) in zip(weights, edges, strict=True):
                 a, b = keypoints[i], keypoints[j]
                 t = np.clip((p - a) @ (b - a) / ((b - a) @ (b - a)), 0, 1)
@@ -59,12 +60,13 @@ def edge_map_by_loops(keypoints, weights, thickness, size):
     return out
 
 
-def test_edge_map_is_the_maximum_over_edges():
+@pytest.mark.parametrize(("height", "width"), [(9, 9), (9, 13)])
+def test_edge_map_is_the_maximum_over_edges(height, width):
     keypoints = torch.tensor([[[-0.5, -0.5], [0.7, -0.2], [0.1, 0.8]]])
     weights = torch.tensor([1.0, 0.5, 2.0])
     pairs = torch.triu_indices(3, 3, 1)
-    drawn = edge_map(keypoints, weights, pairs, 9, 9, thickness=0.02)
-    expected = edge_map_by_loops(keypoints[0].numpy(), weights.numpy(), 0.02, 9)
+    drawn = edge_map(keypoints, weights, pairs, height, width, thickness=0.02)
+    expected = edge_map_by_loops(keypoints[0].numpy(), weights.numpy(), 0.02, height, width)
     np.testing.assert_allclose(drawn[0, 0].numpy(), expected, atol=1e-6)
 
 

@@ -36,7 +36,14 @@ from torch import Tensor, nn
 
 from keypoint_perception.errors import UserError
 from training import bounds
-from training.heatmaps import expected_position, grid, points_to_segments, segment_distance, spatial_softmax
+from training.heatmaps import (
+    expected_position,
+    grid,
+    half_widths,
+    points_to_segments,
+    segment_distance,
+    spatial_softmax,
+)
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, OptimizerConfig, linked_keypoints, symmetric
 from training.methods.autolink_layers import LayeredDecoder, chromaticity, opacity
@@ -64,7 +71,8 @@ class AutoLinkConfig:
     edge_stride: int = 1
     """The edge map is drawn, and the decoder works, at 1 / this of the image's size; above 1 for small processors."""
     thickness: float = 5e-5
-    """σ² of Eq. 2, in [-1, 1] units: a line of 0.45 px at 128 px. The paper tunes it a data set, up to 2.5e-3."""
+    """σ² of Eq. 2, half the image's width being 1: a line of 0.45 px at 128 px. The paper tunes it a data set, up to
+    2.5e-3."""
     initial_edge: float = -4.0
     """Mean of the edge weights before the softplus: every pair starts at about 0.018."""
     edge_lr_multiplier: float = 512.0
@@ -142,9 +150,9 @@ class KeypointDetector(nn.Module):
 def edge_map(keypoints: Tensor, weights: Tensor, pairs: Tensor, height: int, width: int, thickness: float) -> Tensor:
     """S of Eq. 4, (B, 1, height, width): S(p) = max_ij w_ij exp(-d_ij(p)² / σ²).
 
-    keypoints (B, K, 2), weights (E,) above 0, pairs (2, E). Which edge is highest at a pixel is found without a
-    gradient, edge by edge; only that edge is then drawn with one. Value and gradient are those of the maximum over
-    all maps, without K² H W numbers in memory.
+    keypoints (B, K, 2), weights (E,) above 0, pairs (2, E); d in `half_widths`, so that lines are as wide in all
+    directions. Which edge is highest at a pixel is found without a gradient, edge by edge; only that edge is then drawn
+    with one. Value and gradient are those of the maximum over all maps, without K² H W numbers in memory.
     """
     with torch.no_grad():
         highest = keypoints.new_full((len(keypoints), height, width), -torch.inf)
@@ -154,7 +162,8 @@ def edge_map(keypoints: Tensor, weights: Tensor, pairs: Tensor, height: int, wid
             height_here = weights[edge].log() - distance / thickness
             winner.masked_fill_(height_here > highest, edge)
             highest = torch.maximum(highest, height_here)
-    cells = grid(height, width, keypoints)
+    cells = half_widths(grid(height, width, keypoints), height, width)
+    keypoints = half_widths(keypoints, height, width)
     ends = (keypoints.gather(1, pairs[side][winner].flatten(1)[..., None].expand(-1, -1, 2)) for side in (0, 1))
     start, end = (point.view(-1, height, width, 2) for point in ends)
     drawn = weights[winner] * torch.exp(-points_to_segments(cells, start, end) / thickness)
@@ -242,7 +251,8 @@ class AutoLink(Method):
         mask = motion_mask(batch, self.config.motion_weight)
         terms = {"perceptual": self.perceptual(reconstruction, batch["image"], mask)}
         if self.config.edge_cost:
-            terms["edges"] = self.config.edge_cost * drawn_length(keypoints.detach(), self.weights(), self.pairs)
+            ends = half_widths(keypoints.detach(), *self.size)
+            terms["edges"] = self.config.edge_cost * drawn_length(ends, self.weights(), self.pairs)
         return terms | self.config.regularisation.terms(maps.sum(dim=-2), maps.sum(dim=-1), keypoints, batch)
 
     def reconstruct(self, image: Tensor, keypoints: Tensor) -> tuple[Tensor, Tensor]:
