@@ -111,14 +111,19 @@ def points_to_segments(points: Tensor, start: Tensor, end: Tensor) -> Tensor:
     return ((offset - t[..., None] * along) ** 2).sum(-1)
 
 
+def half_widths(points: Tensor, height: int, width: int) -> Tensor:
+    """Points (..., 2) with y, like x, in halves of the width of an image: lengths of one unit across and down."""
+    return torch.stack((points[..., 0], points[..., 1] * ((height - 1) / (width - 1))), dim=-1)
+
+
 def segment_distance(start: Tensor, end: Tensor, height: int, width: int) -> Tensor:
-    """Squared distance of every cell to the segments start-end: two (..., 2) to (..., height, width).
+    """Squared distance of every cell to the segments start-end: two (..., 2) to (..., height, width), in `half_widths`.
 
     `points_to_segments` of the cells with x and y taken apart, which needs a third of the time.
     """
     x = axis(width, start) - start[..., 0, None]  # (..., W)
-    y = axis(height, start) - start[..., 1, None]  # (..., H)
-    along_x, along_y = (end - start)[..., None].unbind(-2)  # (..., 1)
+    y = (axis(height, start) - start[..., 1, None]) * ((height - 1) / (width - 1))  # (..., H)
+    along_x, along_y = half_widths(end - start, height, width)[..., None].unbind(-2)  # (..., 1)
     length = (along_x**2 + along_y**2).clamp_min(1e-8)[..., None]
     t = (((along_y * y)[..., :, None] + (along_x * x)[..., None, :]) / length).clamp(0, 1)
     across_x = x[..., None, :] - t * along_x[..., None]

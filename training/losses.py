@@ -43,7 +43,7 @@ def pyramid_mse(prediction: Tensor, target: Tensor, mask: Tensor | None = None, 
 
 
 class Features(Protocol):
-    """Maps images (B, 3, H, W) in [0, 1] to a fixed number of feature maps, the image itself the first."""
+    """Maps images (B, 3, H, W) in [0, 1] to a fixed number of feature maps, mostly the image itself the first."""
 
     def __call__(self, image: Tensor) -> list[Tensor]: ...  # noqa: D102
 

@@ -172,6 +172,15 @@ def initialise_normal(module: nn.Module, std: float, bound: float = 2.0) -> None
                 nn.init.zeros_(part.bias)
 
 
+def initialise_kaiming(module: nn.Module, leak: float) -> None:
+    """Convolution weights from N(0, 2 / (1 + leak²) / a filter's inputs), biases 0 (He et al. 2015); norms stay."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, a=leak)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
 @torch.no_grad()
 def update_average(average: nn.Module, module: nn.Module, rate: float) -> None:
     """average = rate · average + (1 - rate) · module, over parameters; buffers are copied."""

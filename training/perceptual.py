@@ -30,7 +30,11 @@ BATCH_NORM_EPSILON = 1e-3
 
 
 def perceptual_features(
-    name: FeatureName, weights: str | None = None, layers: Iterable[str] = VGG_LAYERS
+    name: FeatureName,
+    weights: str | None = None,
+    layers: Iterable[str] = VGG_LAYERS,
+    size: int | None = None,
+    image: bool = True,
 ) -> PerceptualFeatures:
     """Γ by its name.
 
@@ -38,35 +42,44 @@ def perceptual_features(
         name: see `FeatureName`.
         weights: for VGG, the path of a state dict in torchvision's format.
         layers: for VGG, names such as conv3_2 (before the ReLU) or relu3_2 (after it), in order.
+        size: images are first resized (bilinear) to so many pixels a side; None leaves them as they are.
+        image: the image itself is the first map; else the network's own layers alone.
     """
     layers = tuple(layers)
     if name == "pixels":
-        return PerceptualFeatures(1, lambda: _Pyramid(1))
+        return PerceptualFeatures(1, lambda: _Pyramid(1), size, image)
     if name == "pyramid":
-        return PerceptualFeatures(PYRAMID_LEVELS, lambda: _Pyramid(PYRAMID_LEVELS))
+        return PerceptualFeatures(PYRAMID_LEVELS, lambda: _Pyramid(PYRAMID_LEVELS), size, image)
     if name == "efficientnet_lite0":
-        return PerceptualFeatures(2 + len(LITE0_STAGES), _lite0)
+        return PerceptualFeatures(2 + len(LITE0_STAGES), _lite0, size, image)
     if weights is None:
         raise UserError(f"{name} needs weights: give the path of a torchvision {name} .pth, or use efficientnet_lite0")
-    return PerceptualFeatures(1 + len(layers), lambda: _vgg(name, Path(weights), layers))
+    return PerceptualFeatures(1 + len(layers), lambda: _vgg(name, Path(weights), layers), size, image)
 
 
 class PerceptualFeatures:
-    """Images to `len(self)` feature maps; loads its network at first use."""
+    """Images to `len(self)` feature maps; loads its network at first use.
 
-    def __init__(self, count: int, load: Callable[[], nn.Module]) -> None:
-        self._count = count
+    The network gives `count` maps, the image itself the first; see `perceptual_features` for `size` and `image`.
+    """
+
+    def __init__(self, count: int, load: Callable[[], nn.Module], size: int | None = None, image: bool = True) -> None:
+        self._first = 0 if image else 1
+        self._count = count - self._first
         self._load = load
+        self._size = size
         self._network: nn.Module | None = None
 
     def __len__(self) -> int:
         return self._count
 
     def __call__(self, image: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) in [0, 1] to feature maps (B, C_l, H_l, W_l), the image itself the first."""
+        """(B, 3, H, W) in [0, 1] to feature maps (B, C_l, H_l, W_l)."""
         if self._network is None:
             self._network = self._load().eval().requires_grad_(False).to(image.device)
-        return self._network(image)
+        if self._size is not None:
+            image = F.interpolate(image, (self._size, self._size), mode="bilinear", align_corners=False)
+        return self._network(image)[self._first :]
 
 
 class _Pyramid(nn.Module):

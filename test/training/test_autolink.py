@@ -1,15 +1,18 @@
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from keypoint_perception.errors import UserError
+from training.config import parse_config
 from training.methods.autolink import AutoLink, AutoLinkConfig, drawn_length, edge_map, random_cells
 from training.methods.autolink_layers import LayeredDecoder, chromaticity, opacity
 from training.regularisation import Regularisation
 
+OFFICIAL = Path(__file__).parents[2] / "config/train/autolink_official.yaml"
 TINY = AutoLinkConfig(
     keypoints=4,
     detector_widths=(8, 16, 16),
@@ -40,14 +43,15 @@ def bars(count, size=32):
     return torch.from_numpy(images)
 
 
-def edge_map_by_loops(keypoints, weights, thickness, size):
-    """Eq. 2 to 4 as printed, with the minus sign."""
-    out = np.zeros((size, size))
-    axis = np.linspace(-1, 1, size)
+def edge_map_by_loops(keypoints, weights, thickness, height, width):
+    """Eq. 2 to 4 as printed, with the minus sign; y in half widths, too."""
+    aspect = (height - 1) / (width - 1)
+    out = np.zeros((height, width))
+    keypoints = keypoints * (1, aspect)
     edges = [(i, j) for i in range(len(keypoints)) for j in range(i + 1, len(keypoints))]
-    for row in range(size):
-        for column in range(size):
-            p = np.array([axis[column], axis[row]])
+    for row, y in enumerate(np.linspace(-aspect, aspect, height)):
+        for column, x in enumerate(np.linspace(-1, 1, width)):
+            p = np.array([x, y])
             for weight, (i, j) in zip(weights, edges, strict=True):
                 a, b = keypoints[i], keypoints[j]
                 t = np.clip((p - a) @ (b - a) / ((b - a) @ (b - a)), 0, 1)
@@ -56,12 +60,13 @@ def edge_map_by_loops(keypoints, weights, thickness, size):
     return out
 
 
-def test_edge_map_is_the_maximum_over_edges():
+@pytest.mark.parametrize(("height", "width"), [(9, 9), (9, 13)])
+def test_edge_map_is_the_maximum_over_edges(height, width):
     keypoints = torch.tensor([[[-0.5, -0.5], [0.7, -0.2], [0.1, 0.8]]])
     weights = torch.tensor([1.0, 0.5, 2.0])
     pairs = torch.triu_indices(3, 3, 1)
-    drawn = edge_map(keypoints, weights, pairs, 9, 9, thickness=0.02)
-    expected = edge_map_by_loops(keypoints[0].numpy(), weights.numpy(), 0.02, 9)
+    drawn = edge_map(keypoints, weights, pairs, height, width, thickness=0.02)
+    expected = edge_map_by_loops(keypoints[0].numpy(), weights.numpy(), 0.02, height, width)
     np.testing.assert_allclose(drawn[0, 0].numpy(), expected, atol=1e-6)
 
 
@@ -138,6 +143,28 @@ def test_the_paper_s_architecture():
     assert method.alpha.item() == 1
 
 
+@pytest.mark.parametrize("layered", [False, True])
+def test_every_convolution_starts_after_kaiming(layered):
+    """N(0, 2 / (1 + 0.2²) / inputs) and no bias, in the detector and in the decoder."""
+    method = build(layered=layered, detector_widths=(32, 32, 64), decoder_width=32)
+    for part in (method.detector, method.decoder):
+        layers = [layer for layer in part.modules() if isinstance(layer, torch.nn.Conv2d)]
+        for layer in layers:
+            inputs = layer.weight[0].numel()
+            assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / 1.04 / inputs), rel=0.25)
+            assert layer.bias is None or not layer.bias.any()
+        assert layers
+
+
+def test_keypoints_start_apart():
+    """Spread over keypoints for images of noise; torch's own initialisation has 0.03."""
+    torch.manual_seed(0)
+    method = AutoLink(AutoLinkConfig(features="pyramid"), (128, 128))
+    with torch.no_grad():
+        keypoints, _ = method.keypoints(torch.rand(2, 3, 128, 128))
+    assert keypoints.std(dim=1).mean() > 0.06
+
+
 def test_gradients_reach_everything_that_learns():
     method = build()
     batch = {"image": bars(4)}
@@ -188,12 +215,24 @@ def test_overfits_eight_images():
         ("keep", 1.5),
         ("upsamplings", 4),
         ("feature_error", "cubed"),
+        ("feature_size", 8),
         ("edge_cost", -1.0),
     ],
 )
 def test_bad_values_are_refused(key, value):
     with pytest.raises(UserError, match=key):
         replace(TINY, **{key: value})
+
+
+def test_pixels_alone_leave_nothing_beside_the_image():
+    with pytest.raises(UserError, match="compare_image"):
+        replace(TINY, features="pixels", compare_image=False)
+
+
+def test_the_official_config_compares_four_layers_and_not_the_image():
+    config = parse_config("autolink", ["--config", str(OFFICIAL)]).options
+    assert (config.features, config.feature_size, config.feature_error) == ("vgg16", 224, "absolute")
+    assert len(AutoLink(config, (128, 128)).perceptual.features) == 4
 
 
 def test_an_input_that_does_not_divide_is_refused():
@@ -254,7 +293,7 @@ def test_layers_learn_lines_on_the_object():
     method, images = build(layered=True, keep=0.1, initial_edge=0.0), bars(8)
     groups = [{"params": g["params"], "lr": 5e-3} for g in method.param_groups("main")]
     optimizer = torch.optim.Adam(groups)
-    for _ in range(80):
+    for _ in range(120):
         optimizer.zero_grad()
         sum(method.loss({"image": images}, "main").values()).backward()
         optimizer.step()

@@ -10,6 +10,7 @@ from training.heatmaps import (
     expected_position,
     gaussian_maps,
     grid,
+    half_widths,
     heatmap_targets,
     points_to_segments,
     segment_distance,
@@ -70,18 +71,29 @@ def test_concentration_is_one_for_one_cell_and_small_for_a_flat_map():
 
 def test_segment_distance_beside_beyond_and_for_a_point():
     start, end = torch.tensor([-0.5, 0.0]), torch.tensor([0.5, 0.0])
-    squared = segment_distance(start, end, 3, 5)  # cells at x -1, -0.5, 0, 0.5, 1 and y -1, 0, 1
+    squared = segment_distance(start, end, 3, 5)  # cells at x -1, -0.5, 0, 0.5, 1 and y -0.5, 0, 0.5
     assert squared[1].tolist() == pytest.approx([0.25, 0, 0, 0, 0.25])
-    assert squared[0].tolist() == pytest.approx([1.25, 1, 1, 1, 1.25])
+    assert squared[0].tolist() == pytest.approx([0.5, 0.25, 0.25, 0.25, 0.5])
     point = torch.zeros(2, requires_grad=True)
     segment_distance(point, point, 3, 3).sum().backward()
     assert torch.isfinite(point.grad).all()
 
 
-def test_distances_of_cells_to_a_segment_are_those_of_points():
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (5, 8), (8, 5)])
+def test_distances_of_cells_to_a_segment_are_those_of_points(height, width):
     start, end = torch.tensor([[-0.5, 0.2], [0.3, 0.3]]), torch.tensor([[0.7, -0.4], [0.3, 0.3]])
-    wanted = points_to_segments(grid(5, 8, start), start[:, None, None], end[:, None, None])
-    torch.testing.assert_close(segment_distance(start, end, 5, 8), wanted)
+    cells, a, b = (half_widths(points, height, width) for points in (grid(height, width, start), start, end))
+    wanted = points_to_segments(cells, a[:, None, None], b[:, None, None])
+    torch.testing.assert_close(segment_distance(start, end, height, width), wanted)
+
+
+def test_distances_in_an_oblong_image_are_those_in_pixels():
+    """From a cell of a 9 x 5 image, 3 cells across or down are as far."""
+    point = torch.tensor([-0.25, -0.5])  # column 3, row 1
+    squared = segment_distance(point, point, 5, 9)
+    assert squared[1, 6].item() == squared[4, 3].item() == pytest.approx((3 / 4) ** 2)
+    points = torch.tensor([[0.2, -0.6]])
+    assert torch.equal(half_widths(points, 7, 7), points)
 
 
 def test_targets_sum_to_one_and_are_nothing_for_what_is_no_keypoint():

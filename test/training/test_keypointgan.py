@@ -54,10 +54,11 @@ def distance_to_skeleton(x: float, y: float, pose: Tensor) -> float:
 @pytest.mark.parametrize("line", ["squared", "linear"])
 def test_skeletons_are_equation_1(line: str) -> None:
     pose = torch.tensor([[-0.5, -0.4], [0.1, 0.6], [0.7, -0.2]])
+    aspect = 4 / 6  # distances are those in pixels, over half the width
     drawn = render(pose[None], replace(PAPER, line=line), 5, 7)
     assert drawn.shape == (1, 1, 5, 7)
     for row, column in np.ndindex(5, 7):
-        distance = distance_to_skeleton(column / 3 - 1, row / 2 - 1, pose)
+        distance = distance_to_skeleton(column / 3 - 1, (row / 2 - 1) * aspect, pose * torch.tensor([1, aspect]))
         wanted = math.exp(-(distance**2 if line == "squared" else distance) / 0.04)
         assert drawn[0, 0, row, column] == pytest.approx(wanted, abs=4e-3)
 

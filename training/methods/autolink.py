@@ -8,10 +8,22 @@ Where the paper and its official code differ the text is the default:
 - Eq. 2 lost its minus sign: S_ij = exp(-d²/σ²).
 - Eq. 6 is a squared L2 distance of features, the code takes the mean L1 distance: `feature_error`.
 - Adam with betas (0.9, 0.99) against AdamW with (0.9, 0.999) and weight decay 1e-3: `optimizer`.
+- The code resizes images to 224 x 224 before Γ: `feature_size`. It sums the layers' errors, of which the mean is taken
+  here: Adam's steps are the same.
 - The factor of 512 on the edge weights' learning rate is, in the code, a factor inside the softplus. Adam steps by the
   gradient's sign, so the two are equal once Adam's eps and the weight decay are divided by 512: `param_groups`.
 
-In neither, but here: the loss compares the image itself too, as a layer before Γ's own, as IMM's and KeypointGAN's do.
+From the code, where the paper is silent: all convolutions start after Kaiming with no bias, and the detector's last one
+is 3 x 3. Of torch's own start the heatmaps are so flat that all keypoints begin within a few pixels of the centre.
+
+Not from the code, of whose networks only the sizes are taken; ours cost less, and other methods share their blocks:
+- It convolves at full size and halves bilinearly; the detector here has a stride of 2, the decoder max-pooling. Its
+  shortcuts are 3 x 3 with BatchNorm, ours 1 x 1 without. Its decoder opens with one convolution without BatchNorm, ours
+  with two with it, and takes in the maps of the way down after a level's convolutions, ours before: its last one is
+  3 x 3 on 64 + 64 channels, ours 1 x 1 on 64. Its ReLUs leak 0.2, ours do not.
+
+In neither, but here: the loss compares the image itself too, as a layer before Γ's own, as IMM's and KeypointGAN's do:
+`compare_image`.
 
 Options that the paper does not have, all off by default and each with its reason in `AutoLinkConfig`: `layered`,
 `motion_weight`, `shadow_free`, `edge_cost`, `regularisation`, `running_mean_rate`, `edge_stride`.
@@ -30,13 +42,23 @@ from torch import Tensor, nn
 
 from keypoint_perception.errors import UserError
 from training import bounds
-from training.heatmaps import expected_position, grid, points_to_segments, segment_distance, spatial_softmax
+from training.heatmaps import (
+    expected_position,
+    grid,
+    half_widths,
+    points_to_segments,
+    segment_distance,
+    spatial_softmax,
+)
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, OptimizerConfig, linked_keypoints, symmetric
 from training.methods.autolink_layers import LayeredDecoder, chromaticity, opacity
-from training.networks import ResidualBlock, UNet, conv_block, upsample
+from training.networks import ResidualBlock, UNet, conv_block, initialise_kaiming, upsample
 from training.perceptual import FeatureName, perceptual_features
 from training.regularisation import Regularisation, motion_mask
+
+LEAK = 0.2
+"""Slope below 0 that the initial weights allow for; the official code's."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +77,8 @@ class AutoLinkConfig:
     edge_stride: int = 1
     """The edge map is drawn, and the decoder works, at 1 / this of the image's size; above 1 for small processors."""
     thickness: float = 5e-5
-    """σ² of Eq. 2, in [-1, 1] units: a line of 0.45 px at 128 px. The paper tunes it a data set, up to 2.5e-3."""
+    """σ² of Eq. 2, half the image's width being 1: a line of 0.45 px at 128 px. The paper tunes it a data set, up to
+    2.5e-3."""
     initial_edge: float = -4.0
     """Mean of the edge weights before the softplus: every pair starts at about 0.018."""
     edge_lr_multiplier: float = 512.0
@@ -69,6 +92,10 @@ class AutoLinkConfig:
     """Path of Γ's weights, for VGG."""
     layers: tuple[str, ...] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
     """Layers of VGG that are compared, beside the image itself; the official code's."""
+    feature_size: int | None = None
+    """Γ sees images of so many pixels a side, resized bilinearly; None: of the input's size. The code has 224."""
+    compare_image: bool = True
+    """Compare the image itself, too, as a layer before Γ's own; the paper and its code do not."""
     feature_error: Literal["squared", "absolute"] = "squared"
     layered: bool = False
     """Not in the paper: the edge map composes two painted layers instead of entering the U-Net, so that lines have to
@@ -101,7 +128,10 @@ class AutoLinkConfig:
             )
         bounds.above_zero("autolink", self, "thickness", "edge_lr_multiplier")
         bounds.share("autolink", self, "keep", "edge_share")
+        bounds.at_least("autolink", self, feature_size=16)
         bounds.one_of("autolink", self, "feature_error", ("squared", "absolute"))
+        if self.features == "pixels" and not self.compare_image:
+            raise UserError("autolink: compare_image is False: features: pixels has no other layer: give true")
 
 
 class KeypointDetector(nn.Module):
@@ -113,7 +143,7 @@ class KeypointDetector(nn.Module):
         self.down = nn.Sequential(*(ResidualBlock(a, b, stride=2) for a, b in zip(before, widths, strict=True)))
         channels = [max(widths[-1] // 2**step, 16) for step in range(upsamplings + 1)]
         self.up = nn.ModuleList(conv_block(a, b) for a, b in pairwise(channels))
-        self.last = nn.Conv2d(channels[-1], keypoints, 1)
+        self.last = nn.Conv2d(channels[-1], keypoints, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, K, h, w), smaller than the image by 2^(stages - upsamplings)."""
@@ -126,9 +156,9 @@ class KeypointDetector(nn.Module):
 def edge_map(keypoints: Tensor, weights: Tensor, pairs: Tensor, height: int, width: int, thickness: float) -> Tensor:
     """S of Eq. 4, (B, 1, height, width): S(p) = max_ij w_ij exp(-d_ij(p)² / σ²).
 
-    keypoints (B, K, 2), weights (E,) above 0, pairs (2, E). Which edge is highest at a pixel is found without a
-    gradient, edge by edge; only that edge is then drawn with one. Value and gradient are those of the maximum over
-    all maps, without K² H W numbers in memory.
+    keypoints (B, K, 2), weights (E,) above 0, pairs (2, E); d in `half_widths`, so that lines are as wide in all
+    directions. Which edge is highest at a pixel is found without a gradient, edge by edge; only that edge is then drawn
+    with one. Value and gradient are those of the maximum over all maps, without K² H W numbers in memory.
     """
     with torch.no_grad():
         highest = keypoints.new_full((len(keypoints), height, width), -torch.inf)
@@ -138,7 +168,8 @@ def edge_map(keypoints: Tensor, weights: Tensor, pairs: Tensor, height: int, wid
             height_here = weights[edge].log() - distance / thickness
             winner.masked_fill_(height_here > highest, edge)
             highest = torch.maximum(highest, height_here)
-    cells = grid(height, width, keypoints)
+    cells = half_widths(grid(height, width, keypoints), height, width)
+    keypoints = half_widths(keypoints, height, width)
     ends = (keypoints.gather(1, pairs[side][winner].flatten(1)[..., None].expand(-1, -1, 2)) for side in (0, 1))
     start, end = (point.view(-1, height, width, 2) for point in ends)
     drawn = weights[winner] * torch.exp(-points_to_segments(cells, start, end) / thickness)
@@ -169,10 +200,13 @@ class AutoLink(Method):
         self.detector = KeypointDetector(config.keypoints, config.detector_widths, config.upsamplings)
         size = (config.decoder_width, config.decoder_depth)
         self.decoder = LayeredDecoder(*size, widest=512) if config.layered else UNet(4, 3, *size, widest=512)
+        initialise_kaiming(self, leak=LEAK)
         self.register_buffer("pairs", torch.triu_indices(config.keypoints, config.keypoints, 1), persistent=False)
         self.edges = nn.Parameter(config.initial_edge + 0.1 * torch.randn(self.pairs.shape[1]))
         self.alpha = nn.Parameter(torch.ones(()))
-        features = perceptual_features(config.features, config.weights, config.layers)
+        features = perceptual_features(
+            config.features, config.weights, config.layers, config.feature_size, config.compare_image
+        )
         power: Literal[1, 2] = 2 if config.feature_error == "squared" else 1
         self.perceptual = PerceptualLoss(features, config.running_mean_rate, power, reduction="mean")
         self.size = (input_size[1], input_size[0])
@@ -223,7 +257,8 @@ class AutoLink(Method):
         mask = motion_mask(batch, self.config.motion_weight)
         terms = {"perceptual": self.perceptual(reconstruction, batch["image"], mask)}
         if self.config.edge_cost:
-            terms["edges"] = self.config.edge_cost * drawn_length(keypoints.detach(), self.weights(), self.pairs)
+            ends = half_widths(keypoints.detach(), *self.size)
+            terms["edges"] = self.config.edge_cost * drawn_length(ends, self.weights(), self.pairs)
         return terms | self.config.regularisation.terms(maps.sum(dim=-2), maps.sum(dim=-1), keypoints, batch)
 
     def reconstruct(self, image: Tensor, keypoints: Tensor) -> tuple[Tensor, Tensor]:

@@ -83,7 +83,7 @@ class KeypointGANConfig:
     line: Literal["squared", "linear"] = "squared"
     """exp(-d² / line_width) of Eq. 1, or exp(-d / line_width) of the authors' code."""
     line_width: float = 0.04
-    """1 / γ of Eq. 1, normalised units."""
+    """1 / γ of Eq. 1, half the image's width being 1 in both directions."""
     blob_sigma: float = 0.02
     """σ of Eq. 2, normalised units."""
     signed: bool = False
