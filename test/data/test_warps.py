@@ -91,6 +91,23 @@ def test_the_target_mask_leaves_out_what_lies_outside_the_still() -> None:
     torch.testing.assert_close(across, torch.full_like(across, 1 / 95), atol=1e-4, rtol=0)
 
 
+def test_what_lies_outside_still_or_target_is_black_with_zeros_alone() -> None:
+    far = SplineConfig(translation=1.0, warp_all=0.0, warp_half=0.0)
+    white = torch.ones(8, 3, 64, 96)
+    for mirrored in warped_pair(white, WarpConfig(far, far), generator(1))[:2]:
+        assert mirrored.min() > 0.999
+    image, reference, _ = warped_pair(white, WarpConfig(far, far, "zeros"), generator(1))
+    again = generator(1)
+    target, source = (Spline(far, 8, (64, 96), again) for _ in range(2))
+    in_target = source.of_pixels()
+    in_still = target(in_target)
+    for picture, taken_from in ((image, target.of_pixels()), (reference, torch.cat((in_target, in_still), dim=-1))):
+        furthest = taken_from.abs().amax(dim=-1).view(8, 64, 96)
+        assert picture[:, 0][furthest < 1].min() > 0.999
+        assert picture[:, 0][furthest > 1.04].max() == 0  # more than a pixel outside
+    assert ((in_target.abs().amax(dim=-1) > 1.04) & (in_still.abs().amax(dim=-1) < 1)).any()
+
+
 def test_the_source_is_a_warp_of_the_target() -> None:
     still = images(4)
     moved = SplineConfig(translation=0.2, warp_all=0.0, warp_half=0.0)

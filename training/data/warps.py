@@ -4,6 +4,10 @@ A spline maps a point p of the result to where it is taken from: A p + t + Σ_c 
 a grid of 10 x 10 centres c, in normalised coordinates; A turns and scales in pixels, so that images that are not square
 do not shear. The target is a slight warp of the still, the source a stronger warp of the target; both are sampled from
 the still itself, once.
+
+Not as in the authors' code: what lies outside the still is mirrored (`outside: zeros` is theirs), which the mask hides
+from the loss, but not from the networks; the random half of the centres is the same for x and y; the mask rises as a
+cosine, not as a tanh.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -41,12 +46,15 @@ class SplineConfig:
 
 @dataclass(frozen=True)
 class WarpConfig:
-    """The two warps of a pair; the defaults are IMM's."""
+    """The two warps of a pair; the standard deviations are IMM's."""
 
     target: SplineConfig = field(default_factory=SplineConfig)
     source: SplineConfig = field(
         default_factory=lambda: SplineConfig(rotation_degrees=5.0, scale=0.1, translation=0.1, warp_half=0.01)
     )
+    outside: Literal["reflection", "zeros"] = "reflection"
+    """What lies outside the still: its mirror image, or black as in the authors' code. There the source, a warp of the
+    target, is black outside the target as well."""
 
 
 def warped_pair(still: Tensor, config: WarpConfig, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -58,9 +66,12 @@ def warped_pair(still: Tensor, config: WarpConfig, generator: torch.Generator) -
     target, source = (Spline(part, batch, (height, width), generator) for part in (config.target, config.source))
     to_still = target.of_pixels()
     mask = border_mask(height, width).expand(batch, 1, -1, -1)
-    image = _sample(still, to_still, "reflection")
+    image = _sample(still, to_still, config.outside)
     loss_mask = _sample(mask, to_still, "zeros")
-    reference = _sample(still, target(source.of_pixels()), "reflection")
+    to_target = source.of_pixels()
+    reference = _sample(still, target(to_target), config.outside)
+    if config.outside == "zeros":
+        reference = reference * _sample(torch.ones_like(mask), to_target, "zeros")
     return image, reference, loss_mask
 
 
