@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 from torch import Tensor
 
@@ -28,7 +31,7 @@ def test_no_deviation_is_no_warp() -> None:
 
 
 def test_a_spline_is_its_formula() -> None:
-    spline = Spline(SplineConfig(rotation_degrees=10.0, scale=0.1, warp_half=0.01), 1, generator())
+    spline = Spline(SplineConfig(rotation_degrees=10.0, scale=0.1, warp_half=0.01), 1, (64, 96), generator())
     point = torch.tensor([0.3, -0.7])
     expected = spline.affine[0] @ point + spline.translation[0, :, 0]
     for weight, centre in zip(spline.weights[0], pixel_grid(10, 10), strict=True):
@@ -38,13 +41,28 @@ def test_a_spline_is_its_formula() -> None:
 
 
 def test_a_spline_at_all_pixels_is_the_spline_at_each() -> None:
-    spline = Spline(SplineConfig(rotation_degrees=30.0, scale=0.2, warp_half=0.05), 3, generator())
+    spline = Spline(SplineConfig(rotation_degrees=30.0, scale=0.2, warp_half=0.05), 3, (20, 30), generator())
     expected = spline(pixel_grid(20, 30).expand(3, -1, -1))
-    torch.testing.assert_close(spline.of_pixels(20, 30), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(spline.of_pixels(), expected, atol=1e-5, rtol=0)
+
+
+def test_in_pixels_the_affine_part_turns_and_scales_by_its_deviations() -> None:
+    height, width = 49, 65
+    spline = Spline(SplineConfig(rotation_degrees=20.0, scale=0.1), 2000, (height, width), generator())
+    half = torch.tensor([(width - 1) / 2, (height - 1) / 2])  # pixels a normalised unit
+    turns = half[:, None] * spline.affine / half
+    scale = torch.linalg.det(turns).sqrt()
+    expected = scale.square()[:, None, None] * torch.eye(2)
+    torch.testing.assert_close(turns.transpose(1, 2) @ turns, expected, atol=1e-4, rtol=0)
+    angle = torch.atan2(turns[:, 1, 0], turns[:, 0, 0])
+    assert angle.mean().item() == pytest.approx(0, abs=math.radians(2))
+    assert angle.std().item() == pytest.approx(math.radians(20), rel=0.1)
+    assert scale.mean().item() == pytest.approx(1, abs=0.01)
+    assert scale.std().item() == pytest.approx(0.1, rel=0.1)
 
 
 def test_half_of_the_centres_get_more_weight() -> None:
-    spline = Spline(SplineConfig(warp_all=0.0, warp_half=1.0), 20, generator())
+    spline = Spline(SplineConfig(warp_all=0.0, warp_half=1.0), 20, (64, 96), generator())
     share = (spline.weights[..., 0] != 0).float().mean()
     assert 0.4 < share < 0.6
 
@@ -71,6 +89,23 @@ def test_the_target_mask_leaves_out_what_lies_outside_the_still() -> None:
     # Where the mask is 1 the target shows the still's own linear ramp, without anything reflected.
     across = (image[:, 0, :, 1:] - image[:, 0, :, :-1])[inside[:, :, 1:] & inside[:, :, :-1]]
     torch.testing.assert_close(across, torch.full_like(across, 1 / 95), atol=1e-4, rtol=0)
+
+
+def test_what_lies_outside_still_or_target_is_black_with_zeros_alone() -> None:
+    far = SplineConfig(translation=1.0, warp_all=0.0, warp_half=0.0)
+    white = torch.ones(8, 3, 64, 96)
+    for mirrored in warped_pair(white, WarpConfig(far, far), generator(1))[:2]:
+        assert mirrored.min() > 0.999
+    image, reference, _ = warped_pair(white, WarpConfig(far, far, "zeros"), generator(1))
+    again = generator(1)
+    target, source = (Spline(far, 8, (64, 96), again) for _ in range(2))
+    in_target = source.of_pixels()
+    in_still = target(in_target)
+    for picture, taken_from in ((image, target.of_pixels()), (reference, torch.cat((in_target, in_still), dim=-1))):
+        furthest = taken_from.abs().amax(dim=-1).view(8, 64, 96)
+        assert picture[:, 0][furthest < 1].min() > 0.999
+        assert picture[:, 0][furthest > 1.04].max() == 0  # more than a pixel outside
+    assert ((in_target.abs().amax(dim=-1) > 1.04) & (in_still.abs().amax(dim=-1) < 1)).any()
 
 
 def test_the_source_is_a_warp_of_the_target() -> None:

@@ -117,6 +117,22 @@ def test_the_target_reaches_the_generator_through_the_points_alone():
     assert points.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize(("gaussian", "expected"), [("paper", math.exp(-0.5)), ("official", math.exp(-1))])
+def test_the_generator_sees_gaussians_of_sigma(gaussian, expected):
+    """At the cell that is σ away from a point: the map is 8 cells wide, 2 / 7 apart, and 6 high, 2 / 5 apart."""
+    method = build(gaussian=gaussian, sigma=2 / 7).eval()
+    seen = []
+    method.generator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    method.generate(images(), torch.tensor([-1 + 3 * 2 / 7, -1 + 2 * 2 / 5]).expand(2, 3, 2))
+    maps = seen[0][:, -3:]
+    assert maps.shape == (2, 3, 6, 8)
+    torch.testing.assert_close(maps[..., 2, 3], torch.ones(2, 3))
+    for column in (2, 4):
+        torch.testing.assert_close(maps[..., 2, column], torch.full((2, 3), expected))
+    for row in (1, 3):  # 7 / 5 σ away
+        torch.testing.assert_close(maps[..., row, 3], torch.full((2, 3), expected ** (49 / 25)))
+
+
 def test_loss_is_the_squared_error_where_the_mask_keeps_it():
     method = build(running_mean_rate=None)
     batch = {"image": images(0), "reference": images(1)}

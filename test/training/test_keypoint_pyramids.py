@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -112,6 +113,32 @@ def test_terms_have_their_weights_and_are_equation_5_over_the_image_values() -> 
     ):
         assert terms[f"transport_{index}"].item() == pytest.approx(weight * squared_norm(picture) / values, rel=1e-4)
     assert terms["spring"].item() == pytest.approx(7 * spring_energy(keypoints).item() / values, rel=1e-4)
+
+
+def test_reconstructions_count_where_the_mask_does() -> None:
+    config = replace(SMALL, reconstruction=3.0, transport=(0.5, 2.0))
+    method, batch = KeypointPyramids(config, SIZE).eval(), batch_of()
+    levels, reference = method.encode(batch["image"]), method.encode(batch["reference"])
+    combined = method.reconstruct(torch.cat([level.keypoints for level in levels], dim=1), batch["reference"])
+    pictures = (combined, *method.reconstruct_levels(levels, reference))
+    mask = torch.zeros(2, 1, 32, 32)
+    mask[..., :8] = 1
+    terms = method.loss({**batch, "loss_mask": mask}, "main")
+    names = ("reconstruction", "transport_0", "transport_1")
+    for name, weight, picture in zip(names, (3.0, 0.5, 2.0), pictures, strict=True):
+        gap = (picture - batch["image"])[..., :8].detach()
+        assert terms[name].item() == pytest.approx(weight * gap.square().mean().item(), rel=1e-4)
+
+
+def test_gaussians_have_no_half() -> None:
+    """A point on the third of 8 cells, 2 / 7 apart; σ is as much, and 7 / 5 σ the distance of the 6 rows."""
+    method = KeypointPyramids(replace(SMALL, sigma=2 / 7), SIZE)
+    point = torch.tensor([-1 + 2 * 2 / 7, -1 + 3 * 2 / 5]).view(1, 1, 2)
+    maps = method._maps(point, torch.zeros(1, 5, 6, 8))
+    assert maps.shape == (1, 1, 6, 8)
+    assert maps[0, 0, 3, 2].item() == pytest.approx(1)
+    assert maps[0, 0, 3, 3].item() == pytest.approx(math.exp(-1))
+    assert maps[0, 0, 4, 2].item() == pytest.approx(math.exp(-((7 / 5) ** 2)))
 
 
 def gradient_of(term: str, method: KeypointPyramids) -> set[str]:

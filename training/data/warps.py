@@ -1,8 +1,13 @@
 """A still and its random thin-plate-spline warp as a pair, with the mask of what the loss may look at (imm.txt, 4).
 
 A spline maps a point p of the result to where it is taken from: A p + t + Σ_c w_c U(‖p - c‖) with U(r) = r² log r² over
-a grid of 10 x 10 centres c, in normalised coordinates. The target is a slight warp of the still, the source a stronger
-warp of the target; both are sampled from the still itself, once.
+a grid of 10 x 10 centres c, in normalised coordinates; A turns and scales in pixels, so that images that are not square
+do not shear. The target is a slight warp of the still, the source a stronger warp of the target; both are sampled from
+the still itself, once.
+
+Not as in the authors' code: what lies outside the still is mirrored (`outside: zeros` is theirs), which the mask hides
+from the loss, but not from the networks; the random half of the centres is the same for x and y; the mask rises as a
+cosine, not as a tanh.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -40,12 +46,15 @@ class SplineConfig:
 
 @dataclass(frozen=True)
 class WarpConfig:
-    """The two warps of a pair; the defaults are IMM's."""
+    """The two warps of a pair; the standard deviations are IMM's."""
 
     target: SplineConfig = field(default_factory=SplineConfig)
     source: SplineConfig = field(
         default_factory=lambda: SplineConfig(rotation_degrees=5.0, scale=0.1, translation=0.1, warp_half=0.01)
     )
+    outside: Literal["reflection", "zeros"] = "reflection"
+    """What lies outside the still: its mirror image, or black as in the authors' code. There the source, a warp of the
+    target, is black outside the target as well."""
 
 
 def warped_pair(still: Tensor, config: WarpConfig, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,26 +63,31 @@ def warped_pair(still: Tensor, config: WarpConfig, generator: torch.Generator) -
     The mask belongs to image, the target.
     """
     batch, _, height, width = still.shape
-    target, source = (Spline(part, batch, generator) for part in (config.target, config.source))
-    to_still = target.of_pixels(height, width)
+    target, source = (Spline(part, batch, (height, width), generator) for part in (config.target, config.source))
+    to_still = target.of_pixels()
     mask = border_mask(height, width).expand(batch, 1, -1, -1)
-    image = _sample(still, to_still, "reflection")
+    image = _sample(still, to_still, config.outside)
     loss_mask = _sample(mask, to_still, "zeros")
-    reference = _sample(still, target(source.of_pixels(height, width)), "reflection")
+    to_target = source.of_pixels()
+    reference = _sample(still, target(to_target), config.outside)
+    if config.outside == "zeros":
+        reference = reference * _sample(torch.ones_like(mask), to_target, "zeros")
     return image, reference, loss_mask
 
 
 class Spline:
-    """One random spline for each of B images."""
+    """One random spline for each of B images of a size, (height, width) in pixels."""
 
-    def __init__(self, config: SplineConfig, batch: int, generator: torch.Generator) -> None:
+    def __init__(self, config: SplineConfig, batch: int, size: tuple[int, int], generator: torch.Generator) -> None:
         def normal(deviation: float, *shape: int) -> Tensor:
             return deviation * torch.randn(*shape, generator=generator)
 
         angle = normal(math.radians(config.rotation_degrees), batch)
         scale = 1 + normal(config.scale, batch)
         cos, sin = scale * angle.cos(), scale * angle.sin()
-        self.affine = torch.stack((cos, -sin, sin, cos), dim=-1).view(batch, 2, 2)
+        self.size = height, width = size
+        aspect = (width - 1) / (height - 1)  # a turn in pixels
+        self.affine = torch.stack((cos, -sin / aspect, sin * aspect, cos), dim=-1).view(batch, 2, 2)
         self.translation = normal(config.translation, batch, 2, 1)
         half = (torch.rand(batch, GRID**2, 1, generator=generator) < 0.5).float()
         self.weights = normal(config.warp_all, batch, GRID**2, 2) + half * normal(config.warp_half, batch, GRID**2, 2)
@@ -89,10 +103,10 @@ class Spline:
         linear = self.affine[:, :, :1] * x + self.affine[:, :, 1:] * y  # a product of matrices takes longer
         return (linear + self.translation + bend).transpose(1, 2)
 
-    def of_pixels(self, height: int, width: int) -> Tensor:
-        """The spline at `pixel_grid(height, width)`, (B, H · W, 2), faster."""
-        bend = F.interpolate(self._bend, (height, width), mode="bilinear", align_corners=True).flatten(2)
-        linear = (self.affine.view(-1, 2) @ pixel_grid(height, width).T).view_as(bend)
+    def of_pixels(self) -> Tensor:
+        """The spline at the `pixel_grid` of its size, (B, H · W, 2), faster."""
+        bend = F.interpolate(self._bend, self.size, mode="bilinear", align_corners=True).flatten(2)
+        linear = (self.affine.view(-1, 2) @ pixel_grid(*self.size).T).view_as(bend)
         return (linear + self.translation + bend).transpose(1, 2)
 
 

@@ -3,9 +3,15 @@
 Jakab, Gupta, Bilen, Vedaldi, NeurIPS 2018, https://arxiv.org/abs/1806.07823. A detector Φ squeezes the target image x'
 into K points; a generator Ψ must redraw x' from those points and another image x of the same object.
 
-Where the authors' code and the paper differ, the default is the paper's text and the code's choice is an option
-(config/train/imm_official.yaml sets them all): `gaussian` (the code drops the ½ of Eq. 2), `axis_logits` (the code
-takes means), the optimiser (the code: 1e-3, x0.95 every 100k steps, weight decay 1e-5).
+Where the authors' code and the paper differ, the default is the paper's text. config/train/imm_official.yaml sets what
+of the code is an option: `gaussian` (the code drops the ½ of Eq. 2), `axis_logits` (the code takes means), the
+learning rate (the code: 1e-3, x0.95 every 100k steps), the weight decay (the code: 1e-5 beside a loss of 1000 times
+the sum over the layers, which is 1e-8 beside the sum) and warps that are black outside. What it does not set:
+- The code cuts each variable's gradient to norm 1; here it is all gradients' together.
+- The code's decay is of convolutions' kernels alone, and a part of the gradient that is cut; here it is of all
+  parameters, and added after the cut.
+- The code's perceptual network is a VGG-16 that learned to colour images; the default stays, as `features: vgg16` needs
+  a file.
 
 Deviations, with their reasons:
 - The learning rate falls by 10 every `optimizer.decay_steps` steps; the paper waits until the error stops decreasing,

@@ -13,7 +13,10 @@ What the paper leaves open, and what stands here:
 - Gaussians are exp(-d² / σ²) with σ = 0.1, and the K maps of Eq. 2 combine to 1 - Π_k (1 - Ψ_k), as in the Transporter.
 - The reference's features and points get no gradient, as in the Transporter: `detach_reference`.
 - Squared norms are sums over points and over the image's values, as written, with points in [-1, 1] and brightness in
-  [0, 1]; the whole objective is divided by the number of an image's values, which Adam does not notice.
+  [0, 1]; the whole objective is divided by the number of an image's values, which Adam does not notice. Section 3.1
+  calls points pixel coordinates: for 128 pixels that is `spring: 4096`, (128 / 2)² times as much.
+- The ablations All-Transport (Eq. 1 from transported features as well) and All-Reconstruction (each level from its
+  points and the reference's appearance, without features of its own) are not options; the others are.
 - Links are the springs: parent to child.
 - Scores, which the paper has none of, say how concentrated a heatmap is around its keypoint.
 """

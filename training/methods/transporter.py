@@ -8,7 +8,8 @@ decoder must then redraw the target. Whatever differs between the frames has to 
 Readings of the paper, with their reasons:
 - Gaussian maps are exp(-d² / σ²), as in the authors' code; `gaussian: halved` has the usual ½.
 - The K maps of a frame combine to 1 - Π_k (1 - H_k), which stays in [0, 1]: the erasing factor is then exactly what
-  erasing point after point gives. `combine` has the sum and the maximum as well.
+  erasing point after point gives. `combine` has the sum and the maximum as well. The authors' code erases and pastes
+  point after point, so that a later point also erases what an earlier one pasted, and the order of the points counts.
 - The loss is the mean, not the sum, of the squared error: Adam does not notice, and weights hold for any image size.
 - Scores, which the paper has none of, say how concentrated a heatmap is around its keypoint.
 """
@@ -55,7 +56,9 @@ class TransporterConfig:
     output_stride: int = 1
     """Reconstruct at 1 / this of the input's size, a power of two up to map_stride."""
     norm: NormName = "batch"
-    """Normalisation after each convolution."""
+    """Normalisation after each convolution. The authors' code calls layer and instance norm a lot more stable than the
+    paper's batch norm; its published example has `instance`, 5 points, 128 x 128 pixels and encoders of 16, 16, 32 and
+    32 channels that halve the size once."""
     sigma: float = 0.1
     """σ of the points' Gaussians, normalised units."""
     gaussian: Literal["plain", "halved"] = "plain"
