@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import training.fit
 from keypoint_perception.errors import UserError
 from training.config import RunConfig, config_from_dict
-from training.methods.keypointgan import KeypointGAN, KeypointGANConfig, render
+from training.methods.keypointgan import KeypointGAN, render
+from training.methods.keypointgan_config import KeypointGANConfig
 from training.methods.keypointgan_networks import (
     Discriminator,
     ImageEncoder,

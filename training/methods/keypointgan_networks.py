@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.heatmaps import expected_position, spatial_softmax
+from training.methods.keypointgan_config import KeypointGANConfig
 from training.networks import Encoder, NormName, conv_block, normalisation, upsample
-
-if TYPE_CHECKING:
-    from training.methods.keypointgan import KeypointGANConfig
 
 
 class Downsampling(nn.Module):
