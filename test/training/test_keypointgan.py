@@ -91,6 +91,17 @@ def test_generator_terms_are_equation_6() -> None:
     assert terms["reconstruction"].item() == pytest.approx(2 * (errors / 0.5).mean().item(), rel=1e-4)
 
 
+def test_running_means_of_the_layers_move_at_the_rate_of_the_authors_code() -> None:
+    method, batch = KeypointGAN(SMALL, SIZE), batch_of()
+    method.loss(batch, "generator")
+    first = method.perceptual.running_mean.clone()
+    brighter = {**batch, "image": batch["image"] + 1}
+    reconstruction = method.generator(method.draw(method.detect(brighter["image"]).keypoints), batch["reference"])
+    wanted = 0.99 * first + 0.01 * method.perceptual.errors(reconstruction, brighter["image"])
+    method.loss(brighter, "generator")
+    assert torch.allclose(method.perceptual.running_mean, wanted, rtol=1e-5)
+
+
 def test_pretraining_reads_drawn_poses() -> None:
     method, batch = KeypointGAN(SMALL, SIZE).eval(), batch_of()
     poses = batch["prior_keypoints"]
