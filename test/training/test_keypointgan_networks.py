@@ -60,6 +60,15 @@ def test_discriminator_loss_is_equation_5_averaged_over_scales() -> None:
     assert discriminator(skeleton, 1.0).item() == pytest.approx(wanted, rel=1e-5)
 
 
+@pytest.mark.parametrize("first_norm", [True, False])
+def test_normalising_its_first_convolution_hides_brightness_from_the_discriminator(first_norm: bool) -> None:
+    torch.manual_seed(0)
+    discriminator = Discriminator(replace(SMALL, discriminator_first_norm=first_norm)).scales[0]
+    skeleton = 10 * torch.rand(2, 1, 32, 32)
+    gap = discriminator(skeleton) - discriminator(skeleton / 2)
+    assert (gap.abs().max() < 1e-3) == first_norm
+
+
 def test_pool_returns_new_and_old_skeletons_and_keeps_its_size() -> None:
     pool = SkeletonPool(4, 1, 1)
 

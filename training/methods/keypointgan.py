@@ -12,6 +12,8 @@ Where the authors' code and the paper differ the default is the paper's text, an
 - Φ has skip connections in the code (and in section F), none in Fig. 17: `skip_connections`.
 - η is frozen after its pre-training; the code goes on training it: `finetune`.
 - η has batch normalisation in Fig. 19, instance normalisation in the code: `skeleton_norm`.
+- D normalises its first convolution in Fig. 20, not in the code: `discriminator_first_norm`. With it D can hardly tell
+  how bright y is, on which what an η with batch normalisation reads depends.
 
 From the code, where the paper is silent: the perceptual loss is the mean over layers, each divided by its running mean,
 times 10; the discriminators' losses are averaged; the discriminator also sees older skeletons from a pool of 50.
@@ -19,6 +21,7 @@ Deviations, with their reasons:
 - The tables' skeleton images have 3 channels, the text's and ours 1: the three would be equal.
 - η's learning rate falls by 10 for the last quarter of its steps; the paper waits for a plateau, which depends on who
   watches. Adam's moments start anew there and in `finetune`: each phase has an optimiser of its own.
+- Instance normalisation, in η and D, has a learned scale and shift; the code's has none, the paper does not say.
 - Smaller inputs need fewer halvings in the discriminator: `discriminator_halvings`.
 - A keypoint's score, which the paper has none of, is the brightness of y under it.
 """

@@ -50,6 +50,9 @@ class KeypointGANConfig:
     """Channels of the discriminators' first convolution."""
     discriminator_halvings: int = 3
     """Convolutions of stride 2 in a discriminator (Fig. 20)."""
+    discriminator_first_norm: bool = True
+    """Normalise the discriminators' first convolution, too (Fig. 20). It hides from them how bright skeletons are; the
+    authors' code does not."""
     scales: int = 3
     """Discriminators; each sees the skeleton at half the size of the one before."""
     pool: int = 50

@@ -123,14 +123,15 @@ class ImageGenerator(nn.Module):
 class SkeletonDiscriminator(nn.Module):
     """D_y at one scale: a score for each patch (Fig. 20)."""
 
-    def __init__(self, width: int, halvings: int) -> None:
+    def __init__(self, width: int, halvings: int, first_norm: bool) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = 1
         for index in range(halvings + 1):
             out = width * 2**index
             stride = 2 if index < halvings else 1
-            layers += [nn.Conv2d(channels, out, 4, stride, 1), normalisation("instance", out), nn.LeakyReLU(0.2)]
+            norm: NormName = "instance" if index or first_norm else "none"
+            layers += [nn.Conv2d(channels, out, 4, stride, 1), normalisation(norm, out), nn.LeakyReLU(0.2)]
             channels = out
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 1, 4, 1, 1))
 
@@ -144,10 +145,8 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: KeypointGANConfig) -> None:
         super().__init__()
-        self.scales = nn.ModuleList(
-            SkeletonDiscriminator(config.discriminator_width, config.discriminator_halvings)
-            for _ in range(config.scales)
-        )
+        shape = (config.discriminator_width, config.discriminator_halvings, config.discriminator_first_norm)
+        self.scales = nn.ModuleList(SkeletonDiscriminator(*shape) for _ in range(config.scales))
 
     def forward(self, skeleton: Tensor, wanted: float) -> Tensor:
         """Mean over scales of E[(wanted - D(y))²], the halves of Eq. 5: (B, 1, h, w) to a scalar."""
