@@ -187,6 +187,7 @@ def test_graph_is_the_given_skeleton_and_scores_are_the_brightness_under_the_key
         ({"edges": ((1, 1),)}, "two different joints"),
         ({"code_stride": 6}, "powers of two from 2 to 64"),
         ({"skeleton_stride": 2, "heatmap_stride": 1}, "heatmap_stride is 1"),
+        ({"skeleton_softmax": "max"}, "skeleton_softmax is 'max': give 'joint' or 'mean' or 'sum'"),
         ({"finetune": (-1.0, 0.0)}, "finetune is .*-1.0, 0.0.*: give 0 or more"),
     ],
 )

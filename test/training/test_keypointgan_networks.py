@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -56,8 +57,26 @@ def test_discriminator_loss_is_equation_5_averaged_over_scales() -> None:
     wanted = 0.0
     for index, scale in enumerate(discriminator.scales):
         small = skeleton.unfold(2, 2**index, 2**index).unfold(3, 2**index, 2**index).mean(dim=(-1, -2))
-        wanted += float((1 - scale(small)).square().mean()) / 3
+        wanted += (1 - scale(small)).square().mean().item() / 3
     assert discriminator(skeleton, 1.0).item() == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("softmax", ["joint", "mean", "sum"])
+def test_skeleton_encoder_reads_means_of_heatmaps(softmax: str) -> None:
+    torch.manual_seed(0)
+    encoder = SkeletonEncoder(replace(SMALL, skeleton_softmax=softmax)).eval()
+    skeleton = torch.rand(2, 1, 24, 32)
+    with torch.no_grad():
+        encoder.down.last.weight.mul_(1000)  # logits of some size
+        maps, found = encoder.down(skeleton)[-1].double().numpy(), encoder(skeleton).numpy()
+    for b, k in np.ndindex(2, 3):
+        if softmax == "joint":
+            weights = [np.exp(maps[b, k]).sum(axis=axis) for axis in (0, 1)]
+        else:
+            over = np.mean if softmax == "mean" else np.sum
+            weights = [np.exp(over(maps[b, k], axis=axis)) for axis in (0, 1)]
+        wanted = [sum(w * (-1 + 2 * i / (len(v) - 1)) for i, w in enumerate(v)) / sum(v) for v in weights]
+        assert found[b, k] == pytest.approx(wanted, abs=1e-5)
 
 
 @pytest.mark.parametrize("first_norm", [True, False])

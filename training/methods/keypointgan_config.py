@@ -36,6 +36,9 @@ class KeypointGANConfig:
     """Normalisation in Φ and Ψ."""
     skeleton_norm: NormName = "batch"
     """Normalisation in η; the authors' code has `instance`."""
+    skeleton_softmax: Literal["joint", "mean", "sum"] = "joint"
+    """η's heatmaps become probabilities by one softmax over the whole map, or one over each axis of its means (the
+    authors' code) or sums over the other axis, which learns fastest."""
     skip_connections: bool = False
     """Φ's way up sees its way down (section F and the authors' code)."""
     line: Literal["squared", "linear"] = "squared"
@@ -89,6 +92,7 @@ class KeypointGANConfig:
             if len(set(pair)) != 2 or min(pair) < 0 or (self.keypoints and max(pair) >= self.keypoints):
                 allowed = f"two different joints of 0 to {self.keypoints - 1 if self.keypoints else 'keypoints - 1'}"
                 raise UserError(f"keypointgan: edges has {list(pair)}: allowed are {allowed}")
+        bounds.one_of("keypointgan", self, "skeleton_softmax", ("joint", "mean", "sum"))
         bounds.above_zero("keypointgan", self, "line_width", "blob_sigma")
         bounds.power_of_two("keypointgan", self, "skeleton_stride", 1, 64)
         for name in ("code_stride", "heatmap_stride"):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.heatmaps import expected_position, spatial_softmax
+from training.heatmaps import axis_mean, marginals
 from training.methods.keypointgan_config import KeypointGANConfig
 from training.networks import Encoder, NormName, conv_block, normalisation, upsample
 
@@ -96,10 +96,12 @@ class SkeletonEncoder(nn.Module):
         super().__init__()
         halvings = int(math.log2(config.heatmap_stride // config.skeleton_stride))
         self.down = Downsampling(1, config.keypoints, config.width, halvings, config.skeleton_norm, False)
+        self.softmax = config.skeleton_softmax
 
     def forward(self, skeleton: Tensor) -> Tensor:
         """(B, 1, h, w) to (B, K, 2)."""
-        return expected_position(spatial_softmax(self.down(skeleton)[-1]))
+        columns, rows = marginals(self.down(skeleton)[-1], self.softmax)
+        return torch.stack((axis_mean(columns), axis_mean(rows)), dim=-1)
 
 
 class ImageGenerator(nn.Module):
