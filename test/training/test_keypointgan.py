@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import training.fit
@@ -89,6 +90,45 @@ def test_generator_terms_are_equation_6() -> None:
     errors = method.perceptual.errors(reconstruction, batch["image"])
     assert terms["adversarial"].item() == pytest.approx(3 * method.discriminator(skeleton, 1.0).item(), rel=1e-5)
     assert terms["reconstruction"].item() == pytest.approx(2 * (errors / 0.5).mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_reconstruction_is_compared_where_the_mask_keeps_it(stride: int) -> None:
+    config = replace(SMALL, features="pixels", perceptual=2.0, skeleton_stride=stride, scales=1)
+    method, batch = KeypointGAN(config, SIZE).eval(), batch_of()
+    method.perceptual.running_mean.fill_(0.5)
+    mask = torch.zeros(4, 1, 32, 32)
+    mask[..., :8] = 1
+    with torch.no_grad():
+        term = method.loss({**batch, "loss_mask": mask}, "generator")["reconstruction"]
+        drawn = method.generator(method.draw(method.detect(batch["image"]).keypoints), batch["reference"])
+    small = batch["image"].unfold(2, stride, stride).unfold(3, stride, stride).mean(dim=(-1, -2))
+    kept = (drawn - small)[..., : 8 // stride]
+    assert term.item() == pytest.approx(2 * kept.square().mean().item() / 0.5, rel=1e-4)
+
+
+def test_discriminator_wants_one_of_drawings_and_zero_of_translated_images() -> None:
+    method, batch = KeypointGAN(replace(SMALL, pool=0), SIZE), batch_of()
+    with torch.no_grad():
+        terms = method.loss(batch, "discriminator")
+        real, fake = method.draw(batch["prior_keypoints"]), method.image_encoder(batch["image"])
+        wanted = {"real": 0.0, "fake": 0.0}
+        for index, scale in enumerate(method.discriminator.scales):
+            scores = [scale(F.avg_pool2d(skeleton, 2**index)) for skeleton in (real, fake)]
+            wanted["real"] += (scores[0] - 1).square().mean().item() / 2
+            wanted["fake"] += scores[1].square().mean().item() / 2
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(wanted, rel=1e-4)
+
+
+def test_finetuning_weighs_real_poses_and_redrawn_predictions() -> None:
+    method, batch = KeypointGAN(replace(SMALL, finetune=(0.9, 0.1)), SIZE).eval(), batch_of()
+    with torch.no_grad():
+        terms = method.loss(batch, "finetune")
+        poses, skeleton = batch["prior_keypoints"], method.image_encoder(batch["image"])
+        gap = method.skeleton_encoder(method.draw(poses)) - poses
+        redrawn = method.draw(method.skeleton_encoder(skeleton)) - skeleton
+    assert terms["pose"].item() == pytest.approx(0.9 * (gap**2).mean().item(), rel=1e-5)
+    assert terms["redraw"].item() == pytest.approx(0.1 * (redrawn**2).mean().item(), rel=1e-5)
 
 
 def test_running_means_of_the_layers_move_at_the_rate_of_the_authors_code() -> None:
