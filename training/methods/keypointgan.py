@@ -9,16 +9,22 @@ The prior poses give the keypoints their meaning and the config gives the skelet
 
 Where the authors' code and the paper differ the default is the paper's text, and the code's choice an option:
 - Eq. 1 squares the distance, the code does not: `line: linear`; and its skeleton images go from -1 to 1: `signed`.
-- Φ has skip connections in the code (and in section F), none in Fig. 17: `skip_connections`.
+- Eq. 2 has exp(-d² / 2σ²), the code exp(-d² / σ²): `blob_sigma: 0.0141`; and where blobs overlap it takes their
+  maximum, not their sum, which is no option here.
+- Φ has skip connections in the code (and in section F), none in Fig. 17: `skip_connections`. There a 1 x 1 convolution
+  merges them, without normalisation, before the 3 x 3 ones; here the first of those sees both.
 - η is frozen after its pre-training; the code goes on training it: `finetune`.
 - η has batch normalisation in Fig. 19, instance normalisation in the code: `skeleton_norm`.
-- η's heatmaps are 2D distributions; the code takes a softmax over each axis of their means: `skeleton_softmax`. In its
-  first 300 steps η reads drawings to 0.03 with one softmax, 0.04 with means, 0.025 with sums.
+- η's heatmaps are 2D distributions; the code takes a softmax over each axis of their means: `skeleton_softmax`.
 - D normalises its first convolution in Fig. 20, not in the code: `discriminator_first_norm`. With it D can hardly tell
   how bright y is, on which what an η with batch normalisation reads depends.
+- Eq. 6 weighs L_perc by 1 and L_disc by λ = 10, the code both by 10. Here alone the default is the code's, since the
+  scale of L_perc, which the weight goes with, is the code's too; Eq. 6 to the letter is `perceptual: 1`.
 
-From the code, where the paper is silent: the perceptual loss is the mean over layers, each divided by its running mean,
-times 10; the discriminators' losses are averaged; the discriminator also sees older skeletons from a pool of 50.
+From the code, where the paper is silent: the perceptual loss is the mean over layers, each divided by its running mean;
+the discriminators' losses are averaged; the discriminator also sees older skeletons from a pool of 50.
+Not here: the Ψ of section F (Fig. 23), which masks the features of x' by the limbs of y* and which the paper uses where
+the poses are another set's than the videos (MPI-INF-3DHP's for Human3.6M).
 Deviations, with their reasons:
 - The tables' skeleton images have 3 channels, the text's and ours 1: the three would be equal.
 - η's learning rate falls by 10 for the last quarter of its steps; the paper waits for a plateau, which depends on who

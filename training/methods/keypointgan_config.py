@@ -14,7 +14,7 @@ from training.perceptual import VGG_LAYERS, FeatureName
 
 @dataclass(frozen=True)
 class KeypointGANConfig:
-    """Defaults are the paper's, section 4 and its appendix E."""
+    """Defaults are the paper's, section 4 and its appendix E, where nothing else is said."""
 
     keypoints: int | None = None
     """K, the joints of a prior pose; None for as many as the file of prior poses has."""
@@ -38,7 +38,7 @@ class KeypointGANConfig:
     """Normalisation in η; the authors' code has `instance`."""
     skeleton_softmax: Literal["joint", "mean", "sum"] = "joint"
     """η's heatmaps become probabilities by one softmax over the whole map, or one over each axis of its means (the
-    authors' code) or sums over the other axis, which learns fastest."""
+    authors' code) or sums over the other axis."""
     skip_connections: bool = False
     """Φ's way up sees its way down (section F and the authors' code)."""
     line: Literal["squared", "linear"] = "squared"
@@ -46,7 +46,7 @@ class KeypointGANConfig:
     line_width: float = 0.04
     """1 / γ of Eq. 1, normalised units."""
     blob_sigma: float = 0.02
-    """σ of Eq. 2, normalised units."""
+    """σ of Eq. 2, normalised units; the authors' code drops the ½ of its exponent, as 0.0141 does."""
     signed: bool = False
     """Skeleton images are 2 β - 1, as in the authors' code."""
     discriminator_width: int = 64
@@ -61,7 +61,7 @@ class KeypointGANConfig:
     pool: int = 50
     """Skeletons kept for the discriminator; 0 shows it the latest alone."""
     perceptual: float = 10.0
-    """Weight of L_perc in Eq. 6."""
+    """Weight of L_perc in Eq. 6: 1 there, 10 in the authors' code, whose scale of L_perc this is."""
     adversarial: float = 10.0
     """λ of Eq. 6."""
     features: FeatureName = "efficientnet_lite0"
@@ -74,7 +74,8 @@ class KeypointGANConfig:
     """Of the running means that balance the layers; from the authors' code. At 0.999 they lie far above the errors,
     which fall fast, and for thousands of steps L_perc counts for little beside the adversarial term."""
     pretrain_steps: int = 20_000
-    """Steps in which η alone learns, from drawings of prior poses."""
+    """Steps in which η alone learns, from drawings of prior poses. Ours: the paper trains until the error plateaus, and
+    the η that the authors' config loads is of step 580,000."""
     finetune: tuple[float, float] = (0.0, 0.0)
     """Train η on, weighing (real poses, re-drawn predictions); the authors' code has (0.9, 0.1). Zeros freeze η."""
     init_std: float | None = 0.02
