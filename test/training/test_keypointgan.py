@@ -1,4 +1,4 @@
-"""KeypointGAN: the renderer and the losses against loops, the paper's tables, which phase moves what."""
+"""KeypointGAN: the renderer and the losses against loops, which phase moves what, where its options come from."""
 
 from __future__ import annotations
 
@@ -9,19 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
 import training.fit
 from keypoint_perception.errors import UserError
 from training.config import RunConfig, config_from_dict
-from training.methods.keypointgan import KeypointGAN, KeypointGANConfig, render
-from training.methods.keypointgan_networks import (
-    Discriminator,
-    ImageEncoder,
-    ImageGenerator,
-    SkeletonEncoder,
-    SkeletonPool,
-)
+from training.methods.keypointgan import KeypointGAN, render
+from training.methods.keypointgan_config import KeypointGANConfig
 from training.prior import Poses, write_poses
 
 EDGES = ((0, 1), (1, 2))
@@ -86,44 +81,6 @@ def test_gradient_of_a_skeleton_is_finite_for_joints_that_coincide(line: str) ->
     assert torch.isfinite(pose.grad).all()
 
 
-def layers_of(module: nn.Module) -> list[tuple[int, int, int]]:
-    """Kernel, stride and output channels of every convolution, in order."""
-    return [(m.kernel_size[0], m.stride[0], m.out_channels) for m in module.modules() if isinstance(m, nn.Conv2d)]
-
-
-DOWN = [(7, 1, 32), (3, 1, 32), (3, 2, 64), (3, 1, 64), (3, 2, 128), (3, 1, 128), (3, 2, 256), (3, 1, 256)]
-UP = [(3, 1, 256), (3, 1, 256), (3, 1, 128), (3, 1, 128), (3, 1, 64), (3, 1, 64), (3, 1, 32)]
-
-
-def test_networks_are_the_papers_tables() -> None:
-    assert layers_of(ImageEncoder(PAPER)) == [*DOWN, (1, 1, 256), *UP, (3, 1, 1)]  # Fig. 17
-    assert layers_of(SkeletonEncoder(PAPER)) == [*DOWN, (1, 1, 3)]  # Fig. 19
-    generator = [*DOWN, (1, 1, 256), *DOWN, (1, 1, 256), *UP, (3, 1, 3)]  # Fig. 18, section 4
-    assert layers_of(ImageGenerator(PAPER)) == generator
-    scores = [(4, 2, 64), (4, 2, 128), (4, 2, 256), (4, 1, 512), (4, 1, 1)]  # Fig. 20
-    assert layers_of(Discriminator(PAPER)) == scores * 3
-
-
-def test_sizes_are_the_papers_tables() -> None:
-    method = KeypointGAN(PAPER, (128, 128)).eval()
-    image = torch.rand(1, 3, 128, 128)
-    skeleton = method.image_encoder(image)
-    assert skeleton.shape == (1, 1, 128, 128)
-    assert method.skeleton_encoder.down(skeleton)[-1].shape == (1, 3, 16, 16)
-    assert method.generator(skeleton, image).shape == image.shape
-    assert method.discriminator.scales[0](skeleton).shape == (1, 1, 14, 14)
-
-
-def test_discriminator_loss_is_equation_5_averaged_over_scales() -> None:
-    discriminator = Discriminator(replace(SMALL, scales=3))
-    skeleton = torch.rand(2, 1, 32, 32)
-    wanted = 0.0
-    for index, scale in enumerate(discriminator.scales):
-        small = skeleton.unfold(2, 2**index, 2**index).unfold(3, 2**index, 2**index).mean(dim=(-1, -2))
-        wanted += float((1 - scale(small)).square().mean()) / 3
-    assert discriminator(skeleton, 1.0).item() == pytest.approx(wanted, rel=1e-5)
-
-
 def test_generator_terms_are_equation_6() -> None:
     config = replace(SMALL, perceptual=2.0, adversarial=3.0)
     method, batch = KeypointGAN(config, SIZE).eval(), batch_of()
@@ -134,6 +91,56 @@ def test_generator_terms_are_equation_6() -> None:
     errors = method.perceptual.errors(reconstruction, batch["image"])
     assert terms["adversarial"].item() == pytest.approx(3 * method.discriminator(skeleton, 1.0).item(), rel=1e-5)
     assert terms["reconstruction"].item() == pytest.approx(2 * (errors / 0.5).mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_reconstruction_is_compared_where_the_mask_keeps_it(stride: int) -> None:
+    config = replace(SMALL, features="pixels", perceptual=2.0, skeleton_stride=stride, scales=1)
+    method, batch = KeypointGAN(config, SIZE).eval(), batch_of()
+    method.perceptual.running_mean.fill_(0.5)
+    mask = torch.zeros(4, 1, 32, 32)
+    mask[..., :8] = 1
+    with torch.no_grad():
+        term = method.loss({**batch, "loss_mask": mask}, "generator")["reconstruction"]
+        drawn = method.generator(method.draw(method.detect(batch["image"]).keypoints), batch["reference"])
+    small = batch["image"].unfold(2, stride, stride).unfold(3, stride, stride).mean(dim=(-1, -2))
+    kept = (drawn - small)[..., : 8 // stride]
+    assert term.item() == pytest.approx(2 * kept.square().mean().item() / 0.5, rel=1e-4)
+
+
+def test_discriminator_wants_one_of_drawings_and_zero_of_translated_images() -> None:
+    method, batch = KeypointGAN(replace(SMALL, pool=0), SIZE), batch_of()
+    with torch.no_grad():
+        terms = method.loss(batch, "discriminator")
+        real, fake = method.draw(batch["prior_keypoints"]), method.image_encoder(batch["image"])
+        wanted = {"real": 0.0, "fake": 0.0}
+        for index, scale in enumerate(method.discriminator.scales):
+            scores = [scale(F.avg_pool2d(skeleton, 2**index)) for skeleton in (real, fake)]
+            wanted["real"] += (scores[0] - 1).square().mean().item() / 2
+            wanted["fake"] += scores[1].square().mean().item() / 2
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(wanted, rel=1e-4)
+
+
+def test_finetuning_weighs_real_poses_and_redrawn_predictions() -> None:
+    method, batch = KeypointGAN(replace(SMALL, finetune=(0.9, 0.1)), SIZE).eval(), batch_of()
+    with torch.no_grad():
+        terms = method.loss(batch, "finetune")
+        poses, skeleton = batch["prior_keypoints"], method.image_encoder(batch["image"])
+        gap = method.skeleton_encoder(method.draw(poses)) - poses
+        redrawn = method.draw(method.skeleton_encoder(skeleton)) - skeleton
+    assert terms["pose"].item() == pytest.approx(0.9 * (gap**2).mean().item(), rel=1e-5)
+    assert terms["redraw"].item() == pytest.approx(0.1 * (redrawn**2).mean().item(), rel=1e-5)
+
+
+def test_running_means_of_the_layers_move_at_the_rate_of_the_authors_code() -> None:
+    method, batch = KeypointGAN(SMALL, SIZE), batch_of()
+    method.loss(batch, "generator")
+    first = method.perceptual.running_mean.clone()
+    brighter = {**batch, "image": batch["image"] + 1}
+    reconstruction = method.generator(method.draw(method.detect(brighter["image"]).keypoints), batch["reference"])
+    wanted = 0.99 * first + 0.01 * method.perceptual.errors(reconstruction, brighter["image"])
+    method.loss(brighter, "generator")
+    assert torch.allclose(method.perceptual.running_mean, wanted, rtol=1e-5)
 
 
 def test_pretraining_reads_drawn_poses() -> None:
@@ -185,33 +192,6 @@ def test_both_terms_reach_the_image_encoder() -> None:
         assert all(p.grad.any() for p in method.image_encoder.up.blocks[-1].parameters())
 
 
-def test_pool_returns_new_and_old_skeletons_and_keeps_its_size() -> None:
-    pool = SkeletonPool(4, 1, 1)
-
-    def ask(*values: float) -> list[float]:
-        return pool(torch.tensor(values).view(-1, 1, 1, 1)).flatten().tolist()
-
-    assert ask(1, 2, 3) == [1, 2, 3]
-    seen, handed_in, handed_out = {1.0, 2.0, 3.0}, {1, 2, 3}, [1.0, 2.0, 3.0]
-    for step in range(20):
-        torch.manual_seed(step)
-        new = [10.0 * step + 4, 10.0 * step + 5]
-        out = ask(*new)
-        handed_in |= set(new)
-        handed_out += out
-        assert all(value in new or value in seen for value in out)
-        seen |= set(new)
-    kept = set(pool.images.flatten().tolist())
-    assert len(kept) == 4
-    assert kept | set(handed_out) == handed_in  # nothing is lost
-    assert len(set(handed_out) - {1.0, 2.0, 3.0}) > 20
-
-
-def test_no_pool_shows_the_latest() -> None:
-    images = torch.rand(3, 1, 2, 2)
-    assert torch.equal(SkeletonPool(0, 2, 2)(images), images)
-
-
 def test_skeleton_encoder_learns_to_read_drawings() -> None:
     torch.manual_seed(0)
     method, batch = KeypointGAN(replace(SMALL, width=8), SIZE), batch_of(8)
@@ -248,6 +228,7 @@ def test_graph_is_the_given_skeleton_and_scores_are_the_brightness_under_the_key
         ({"edges": ((1, 1),)}, "two different joints"),
         ({"code_stride": 6}, "powers of two from 2 to 64"),
         ({"skeleton_stride": 2, "heatmap_stride": 1}, "heatmap_stride is 1"),
+        ({"skeleton_softmax": "max"}, "skeleton_softmax is 'max': give 'joint' or 'mean' or 'sum'"),
         ({"finetune": (-1.0, 0.0)}, "finetune is .*-1.0, 0.0.*: give 0 or more"),
     ],
 )

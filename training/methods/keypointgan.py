@@ -9,16 +9,27 @@ The prior poses give the keypoints their meaning and the config gives the skelet
 
 Where the authors' code and the paper differ the default is the paper's text, and the code's choice an option:
 - Eq. 1 squares the distance, the code does not: `line: linear`; and its skeleton images go from -1 to 1: `signed`.
-- Φ has skip connections in the code (and in section F), none in Fig. 17: `skip_connections`.
+- Eq. 2 has exp(-d² / 2σ²), the code exp(-d² / σ²): `blob_sigma: 0.0141`; and where blobs overlap it takes their
+  maximum, not their sum, which is no option here.
+- Φ has skip connections in the code (and in section F), none in Fig. 17: `skip_connections`. There a 1 x 1 convolution
+  merges them, without normalisation, before the 3 x 3 ones; here the first of those sees both.
 - η is frozen after its pre-training; the code goes on training it: `finetune`.
 - η has batch normalisation in Fig. 19, instance normalisation in the code: `skeleton_norm`.
+- η's heatmaps are 2D distributions; the code takes a softmax over each axis of their means: `skeleton_softmax`.
+- D normalises its first convolution in Fig. 20, not in the code: `discriminator_first_norm`. With it D can hardly tell
+  how bright y is, on which what an η with batch normalisation reads depends.
+- Eq. 6 weighs L_perc by 1 and L_disc by λ = 10, the code both by 10. Here alone the default is the code's, since the
+  scale of L_perc, which the weight goes with, is the code's too; Eq. 6 to the letter is `perceptual: 1`.
 
-From the code, where the paper is silent: the perceptual loss is the mean over layers, each divided by its running mean,
-times 10; the discriminators' losses are averaged; the discriminator also sees older skeletons from a pool of 50.
+From the code, where the paper is silent: the perceptual loss is the mean over layers, each divided by its running mean;
+the discriminators' losses are averaged; the discriminator also sees older skeletons from a pool of 50.
+Not here: the Ψ of section F (Fig. 23), which masks the features of x' by the limbs of y* and which the paper uses where
+the poses are another set's than the videos (MPI-INF-3DHP's for Human3.6M).
 Deviations, with their reasons:
 - The tables' skeleton images have 3 channels, the text's and ours 1: the three would be equal.
 - η's learning rate falls by 10 for the last quarter of its steps; the paper waits for a plateau, which depends on who
   watches. Adam's moments start anew there and in `finetune`: each phase has an optimiser of its own.
+- Instance normalisation, in η and D, has a learned scale and shift; the code's has none, the paper does not say.
 - Smaller inputs need fewer halvings in the discriminator: `discriminator_halvings`.
 - A keypoint's score, which the paper has none of, is the brightness of y under it.
 """
@@ -26,8 +37,8 @@ Deviations, with their reasons:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -35,10 +46,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from keypoint_perception.errors import UserError
-from training import bounds
 from training.heatmaps import gaussian_maps, segment_distance
 from training.losses import PerceptualLoss
-from training.method import Batch, Detection, Method, OptimizerConfig, linked_keypoints
+from training.method import Batch, Detection, Method, linked_keypoints
+from training.methods.keypointgan_config import KeypointGANConfig
 from training.methods.keypointgan_networks import (
     Discriminator,
     ImageEncoder,
@@ -46,96 +57,12 @@ from training.methods.keypointgan_networks import (
     SkeletonEncoder,
     SkeletonPool,
 )
-from training.networks import NormName, initialise_normal
-from training.perceptual import VGG_LAYERS, FeatureName, perceptual_features
+from training.networks import initialise_normal
+from training.perceptual import perceptual_features
 from training.prior import PRIOR_REMEDY, Poses
 
 PRETRAIN_DECAY = 0.1
 """η's learning rate in the last quarter of its pre-training, relative to before."""
-
-
-@dataclass(frozen=True)
-class KeypointGANConfig:
-    """Defaults are the paper's, section 4 and its appendix E."""
-
-    keypoints: int | None = None
-    """K, the joints of a prior pose; None for as many as the file of prior poses has."""
-    edges: tuple[tuple[int, int], ...] | None = None
-    """E of Eq. 1: pairs of joints; None for those in the file of prior poses. With [] skeletons are drawn as blobs
-    (Eq. 2), as for faces. A drawing must tell its joints apart: of a chain that looks the same from either end, η can
-    only learn the middle."""
-    width: int = 32
-    """Channels of the first convolution of Φ, Ψ and η; doubled at each halving of the size."""
-    code_stride: int = 8
-    """Input pixels per cell of the codes inside Φ and Ψ, a power of two."""
-    early_stride: bool = False
-    """Halve the size in the first convolution of Φ and Ψ: several times faster, with a block less."""
-    skeleton_stride: int = 1
-    """Skeletons and reconstructions have 1 / this of the input's size, a power of two."""
-    heatmap_stride: int = 8
-    """Input pixels per cell of η's heatmaps, a power of two."""
-    norm: NormName = "batch"
-    """Normalisation in Φ and Ψ."""
-    skeleton_norm: NormName = "batch"
-    """Normalisation in η; the authors' code has `instance`."""
-    skip_connections: bool = False
-    """Φ's way up sees its way down (section F and the authors' code)."""
-    line: Literal["squared", "linear"] = "squared"
-    """exp(-d² / line_width) of Eq. 1, or exp(-d / line_width) of the authors' code."""
-    line_width: float = 0.04
-    """1 / γ of Eq. 1, half the image's width being 1 in both directions."""
-    blob_sigma: float = 0.02
-    """σ of Eq. 2, normalised units."""
-    signed: bool = False
-    """Skeleton images are 2 β - 1, as in the authors' code."""
-    discriminator_width: int = 64
-    """Channels of the discriminators' first convolution."""
-    discriminator_halvings: int = 3
-    """Convolutions of stride 2 in a discriminator (Fig. 20)."""
-    scales: int = 3
-    """Discriminators; each sees the skeleton at half the size of the one before."""
-    pool: int = 50
-    """Skeletons kept for the discriminator; 0 shows it the latest alone."""
-    perceptual: float = 10.0
-    """Weight of L_perc in Eq. 6."""
-    adversarial: float = 10.0
-    """λ of Eq. 6."""
-    features: FeatureName = "efficientnet_lite0"
-    """Network of the perceptual loss."""
-    weights: str | None = None
-    """Path of its weights, for VGG."""
-    layers: tuple[str, ...] = VGG_LAYERS
-    """Layers of VGG that are compared, beside the image itself."""
-    running_mean_rate: float = 0.999
-    """Of the running means that balance the layers; the authors' code's."""
-    pretrain_steps: int = 20_000
-    """Steps in which η alone learns, from drawings of prior poses."""
-    finetune: tuple[float, float] = (0.0, 0.0)
-    """Train η on, weighing (real poses, re-drawn predictions); the authors' code has (0.9, 0.1). Zeros freeze η."""
-    init_std: float | None = 0.02
-    """Standard deviation of the initial weights; None for torch's own initialisation."""
-    optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(lr=2e-4, betas=(0.5, 0.999), clip_norm=1.0)
-    )
-
-    def __post_init__(self) -> None:
-        """Raises UserError that names the first bad value."""
-        bounds.at_least("keypointgan", self, keypoints=1, width=1, scales=1)
-        bounds.at_least("keypointgan", self, discriminator_width=1, discriminator_halvings=1, pool=0)
-        bounds.at_least("keypointgan", self, pretrain_steps=0, perceptual=0, adversarial=0, finetune=0)
-        for pair in self.edges or ():
-            if len(set(pair)) != 2 or min(pair) < 0 or (self.keypoints and max(pair) >= self.keypoints):
-                allowed = f"two different joints of 0 to {self.keypoints - 1 if self.keypoints else 'keypoints - 1'}"
-                raise UserError(f"keypointgan: edges has {list(pair)}: allowed are {allowed}")
-        bounds.above_zero("keypointgan", self, "line_width", "blob_sigma")
-        bounds.power_of_two("keypointgan", self, "skeleton_stride", 1, 64)
-        for name in ("code_stride", "heatmap_stride"):
-            bounds.power_of_two("keypointgan", self, name, max(2, self.skeleton_stride), 64)
-
-    @property
-    def brightness(self) -> tuple[float, float]:
-        """Of a skeleton image far from and on the skeleton."""
-        return (-1.0, 1.0) if self.signed else (0.0, 1.0)
 
 
 def render(keypoints: Tensor, config: KeypointGANConfig, height: int, width: int) -> Tensor:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.heatmaps import expected_position, spatial_softmax
+from training.heatmaps import axis_mean, marginals
+from training.methods.keypointgan_config import KeypointGANConfig
 from training.networks import Encoder, NormName, conv_block, normalisation, upsample
-
-if TYPE_CHECKING:
-    from training.methods.keypointgan import KeypointGANConfig
 
 
 class Downsampling(nn.Module):
@@ -99,10 +96,12 @@ class SkeletonEncoder(nn.Module):
         super().__init__()
         halvings = int(math.log2(config.heatmap_stride // config.skeleton_stride))
         self.down = Downsampling(1, config.keypoints, config.width, halvings, config.skeleton_norm, False)
+        self.softmax = config.skeleton_softmax
 
     def forward(self, skeleton: Tensor) -> Tensor:
         """(B, 1, h, w) to (B, K, 2)."""
-        return expected_position(spatial_softmax(self.down(skeleton)[-1]))
+        columns, rows = marginals(self.down(skeleton)[-1], self.softmax)
+        return torch.stack((axis_mean(columns), axis_mean(rows)), dim=-1)
 
 
 class ImageGenerator(nn.Module):
@@ -126,14 +125,15 @@ class ImageGenerator(nn.Module):
 class SkeletonDiscriminator(nn.Module):
     """D_y at one scale: a score for each patch (Fig. 20)."""
 
-    def __init__(self, width: int, halvings: int) -> None:
+    def __init__(self, width: int, halvings: int, first_norm: bool) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = 1
         for index in range(halvings + 1):
             out = width * 2**index
             stride = 2 if index < halvings else 1
-            layers += [nn.Conv2d(channels, out, 4, stride, 1), normalisation("instance", out), nn.LeakyReLU(0.2)]
+            norm: NormName = "instance" if index or first_norm else "none"
+            layers += [nn.Conv2d(channels, out, 4, stride, 1), normalisation(norm, out), nn.LeakyReLU(0.2)]
             channels = out
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 1, 4, 1, 1))
 
@@ -147,10 +147,8 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: KeypointGANConfig) -> None:
         super().__init__()
-        self.scales = nn.ModuleList(
-            SkeletonDiscriminator(config.discriminator_width, config.discriminator_halvings)
-            for _ in range(config.scales)
-        )
+        shape = (config.discriminator_width, config.discriminator_halvings, config.discriminator_first_norm)
+        self.scales = nn.ModuleList(SkeletonDiscriminator(*shape) for _ in range(config.scales))
 
     def forward(self, skeleton: Tensor, wanted: float) -> Tensor:
         """Mean over scales of E[(wanted - D(y))²], the halves of Eq. 5: (B, 1, h, w) to a scalar."""
