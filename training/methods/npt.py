@@ -41,7 +41,7 @@ from torch import Tensor
 
 from keypoint_perception.errors import UserError
 from training.equivariance import equivariance_loss, random_turns, turned
-from training.heatmaps import around_mode, expected_position, gaussian_maps, spatial_softmax
+from training.heatmaps import around_mode, expected_position, gaussian_maps, half_widths, spatial_softmax
 from training.losses import difference, pyramid_mse
 from training.method import Batch, Detection, Method, linked_keypoints, symmetric
 from training.methods.npt_config import NptConfig
@@ -80,8 +80,6 @@ class Npt(Method):
     required_keys: ClassVar[frozenset[str]] = frozenset({"image", "reference"})
     static_fields: ClassVar[frozenset[str]] = frozenset({"parent", "level"})
     pairs: Tensor
-    half_widths: Tensor
-    """(2,) half the width and half the height of an image in half widths: times normalised points, equal units."""
 
     def __init__(self, config: NptConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
@@ -93,13 +91,12 @@ class Npt(Method):
         self.config = config
         self.optimizer = config.optimizer
         self.keypoint_count = config.points
+        self.size = (input_size[1], input_size[0])
         size = (input_size[0] // config.stride, input_size[1] // config.stride)
         self.points = UNet(3, config.points, config.width, depth=4, stride=config.stride)
         self.skeleton = SkeletonPredictor(config, size)
         self.background = BackgroundNetwork(config.background_size, size)
         self.register_buffer("pairs", torch.triu_indices(config.points, config.points, 1), persistent=False)
-        half_widths = torch.tensor((1.0, (input_size[1] - 1) / (input_size[0] - 1)))
-        self.register_buffer("half_widths", half_widths, persistent=False)
 
     def detect(self, image: Tensor) -> Detection:
         """Points at the modes of π, links S; a point's score is its strongest link: how sure it is a joint.
@@ -160,7 +157,7 @@ class Npt(Method):
         if config.foreground:
             terms["foreground"] = config.foreground * foreground_loss(maps, object_map)
         if config.isometry or config.separation:
-            points = self.half_widths * expected_position(maps)
+            points = half_widths(expected_position(maps), *self.size)
             if config.isometry:
                 terms["isometry"] = config.isometry * isometry_loss(points, config.isometry_reach)
             if config.separation:
@@ -192,7 +189,7 @@ class Npt(Method):
         for maps in (source_maps, target_maps):
             points = expected_position(maps)
             share = foreground_share(maps, points, pairs, config.uniform_pool, config.line_samples)
-            points = self.half_widths * points
+            points = half_widths(points, *self.size)
             near = near + near_loss(strength, points, pairs, config.near_scale, config.near_temperature)
             uniform = uniform + uniform_loss(strength, share, config.uniform_share)
             length = length + length_loss(strength, points, pairs, config.length_range)
@@ -216,7 +213,7 @@ class Npt(Method):
         with torch.no_grad():
             cover, cost = self._energy(object_map, maps, points)
             cover, (of_source, of_target) = torch.cat(cover.chunk(2), dim=2), cost.chunk(2)
-            cost = of_source + of_target + config.rigid * changes(self.half_widths * points, self.pairs)
+            cost = of_source + of_target + config.rigid * changes(half_widths(points, *self.size), self.pairs)
             found = self._tree(cover, cost, strength.float().sigmoid())
         return F.binary_cross_entropy_with_logits(strength, found.to(strength))
 
@@ -228,7 +225,7 @@ class Npt(Method):
         maps, config = maps.float(), self.config
         needed = object_share(maps, object_map)
         share = foreground_share(maps, points, self.pairs, config.uniform_pool, config.line_samples)
-        points = self.half_widths * points
+        points = half_widths(points, *self.size)
         cover = explained(needed, points, self.pairs, config)
         return cover, link_costs(share, needed, points, self.pairs, config)
 
