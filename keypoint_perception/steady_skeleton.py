@@ -1,5 +1,8 @@
 """One skeleton over time, of models that find points in each image and then say which of them are linked.
 
+Where such a model numbers points by their place in the picture, numbers go from one part of the body to another as it
+turns; then they are kept over time instead, by where points were.
+
 Single images cannot agree about it: of two neighbouring points either is as good a joint, and where a limb is straight
 nothing tells that it has a joint in its middle. But a body keeps its skeleton, and its parts are rigid. So the skeleton
 is looked for in many images together (`articulation`).
@@ -8,9 +11,11 @@ is looked for in many images together (`articulation`).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from keypoint_perception.articulation import articulated_tree, distances_to_links
 from keypoint_perception.observation import EDGE_THRESHOLD, Observation
@@ -30,8 +35,9 @@ _NO_EDGE = float(np.nextafter(np.float32(EDGE_THRESHOLD), np.float32(0)))
 class SteadySkeleton:
     """Finds the skeleton of one camera's observations. A time that goes back, or a gap, starts it afresh."""
 
-    def __init__(self, max_gap: float) -> None:
-        """max_gap: seconds after which the past no longer counts."""
+    def __init__(self, alike: Sequence[int], max_gap: float) -> None:
+        """alike: points whose numbers may change between images. max_gap: seconds after which the past is forgotten."""
+        self._alike = np.array(alike, int)
         self._max_gap = max_gap
         self._time = math.nan
         self._start()
@@ -44,9 +50,11 @@ class SteadySkeleton:
         self._memory: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         """Of each image its points (K,) x + iy in half widths, whether they are on the body (K,), and its adjacency."""
         self._adjacency = np.empty(0)
+        self._last: np.ndarray | None = None
+        """(K, 2) where the points were."""
 
     def __call__(self, observation: Observation, time: float) -> Observation:
-        """The observation of the image taken at `time` seconds, with the skeleton of all so far.
+        """The observation of the image taken at `time` seconds, with the skeleton of all so far and numbers as before.
 
         An edge has a strength of a half and more, the more often the model linked its ends in single images. A score
         says how surely a keypoint is a joint: it is that of its strongest edge, and below a half where it has none.
@@ -55,6 +63,7 @@ class SteadySkeleton:
         if not 0 < time - self._time <= self._max_gap:
             self._start()
         self._time = time
+        observation = self._numbered(observation)
         links = observation.edges()
         if len(links) == 0 or not np.isfinite(observation.keypoints).all():
             return observation
@@ -66,6 +75,27 @@ class SteadySkeleton:
         self._images += 1
         self._wait -= 1
         return replace(observation, scores=self._adjacency.max(axis=1), adjacency=self._adjacency)
+
+    def _numbered(self, observation: Observation) -> Observation:
+        """The observation with points that are alike in the order in which they move least, by their squared steps.
+
+        So a row of points moves along by one rather than that one leaps from its end to the other.
+        """
+        points = observation.keypoints
+        if len(self._alike) == 0 or not np.isfinite(points).all():
+            return observation
+        if self._last is not None:
+            steps = np.square(self._last[self._alike, None] - points[self._alike]).sum(axis=-1)
+            order = np.arange(len(points))
+            order[self._alike] = self._alike[linear_sum_assignment(steps)[1]]
+            observation = replace(
+                observation,
+                keypoints=points[order],
+                scores=observation.scores[order],
+                adjacency=observation.adjacency[np.ix_(order, order)],
+            )
+        self._last = observation.keypoints
+        return observation
 
     def _remember(self, observation: Observation, links: np.ndarray) -> None:
         """Puts an image with its links (L, 2) into the memory.

@@ -48,7 +48,7 @@ def body_tracker(info: ModelInfo | None, max_gap: float) -> Callable[[Observatio
         return lambda observation, time: observation
     if info.predicts_tree:
         return LimbTracker(info, max_gap)
-    return SteadySkeleton(max_gap)
+    return SteadySkeleton([k for limbs in info.alike for limb in limbs for k in limb], max_gap)
 
 
 class LimbTracker:

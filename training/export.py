@@ -16,15 +16,19 @@ import numpy as np
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.geometry import normalised_to_pixels
-from keypoint_perception.model import Group, ModelInfo, write_model
+from keypoint_perception.model import Alike, Group, ModelInfo, write_model
 from training.checkpoint import Checkpoint, read_checkpoint
 from training.data import load_data
-from training.kinematics import estimate_kinematics, spectral_groups
+from training.kinematics import estimate_kinematics, numbers_leap, spectral_groups
 from training.method import Method
 from training.onnx_graph import TOLERANCE_PX, Precision, detect_frames, parity, to_onnx
 
 PARITY_FRAMES = 64
 TRAJECTORY_FRAMES = 2000
+STRETCHES, STRETCH_FRAMES = 20, 40
+"""So many stretches of so many successive frames show whether a model's numbers stay on one part of the body."""
+LEAPS = 1.8
+"""From here on of `numbers_leap` they do not."""
 
 
 def sample_frames(data: Any, count: int) -> np.ndarray:
@@ -51,6 +55,20 @@ def trajectories(method: Method, data: Any) -> list[tuple[np.ndarray, np.ndarray
         size = frames.shape[2], frames.shape[1]
         found.append((normalised_to_pixels(detection.keypoints.numpy(), size), detection.scores.numpy()))
     return found
+
+
+def alike_points(method: Method, data: Any) -> Alike:
+    """All points, where the method numbers them by their place in the picture (`numbers_leap`), else none."""
+    sequences = [frames for _, frames in data.sequences() if len(frames) > 1]
+    each = -(-STRETCHES // max(len(sequences), 1))
+    stretches = []
+    for frames in sequences[:: max(len(sequences) // STRETCHES, 1)]:
+        for start in np.unique(np.linspace(0, max(len(frames) - STRETCH_FRAMES, 0), each).astype(int)):
+            found = detect_frames(method, frames[start : start + STRETCH_FRAMES]).keypoints.numpy()
+            stretches.append(normalised_to_pixels(found, (frames.shape[2], frames.shape[1])))
+    if not stretches or numbers_leap(stretches) < LEAPS:
+        return ()
+    return (tuple((point,) for point in range(method.keypoint_count)),)
 
 
 class Skeleton(NamedTuple):
@@ -100,6 +118,7 @@ def describe(checkpoint: Checkpoint, data: Any, name: str, method: Method, found
     config = checkpoint.config
     about = {key: value for key, value in checkpoint.about.items() if key != "data_description"}
     adjacency = None if found.adjacency is None else tuple(map(tuple, found.adjacency.tolist()))
+    loose = adjacency is None and max(found.parent) < 0
     count = len(found.parent)
     digits = len(str(count - 1))
     return ModelInfo(
@@ -111,7 +130,7 @@ def describe(checkpoint: Checkpoint, data: Any, name: str, method: Method, found
         parent=found.parent,
         level=found.level,
         groups=found.groups,
-        alike=method.alike,
+        alike=alike_points(method, data) if loose else method.alike,
         either_end=method.either_end,
         roi=data.viewport_roi,
         training={

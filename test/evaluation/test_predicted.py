@@ -47,7 +47,7 @@ def test_the_skeleton_is_the_node_s_also_where_images_are_no_squares():
     last_frame = SimpleNamespace(integers=lambda count: count - 1)
     found = predict(backend, SimpleNamespace(info=INFO), video, last_frame)
 
-    node = SteadySkeleton(max_gap=1)
+    node = SteadySkeleton([], max_gap=1)
     for time, points in enumerate(pixels.astype(np.float32)):
         seen = node(Observation(points, outputs["scores"][time], outputs["adjacency"][time], image_size=SIZE), time)
     np.testing.assert_array_equal(found.adjacency, seen.adjacency)

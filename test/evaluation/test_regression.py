@@ -7,6 +7,7 @@ import pytest
 from predictions import video
 
 from keypoint_perception.errors import UserError
+from training.evaluation.predicted import SingleImages
 from training.evaluation.regression import fit_frames, label_efficiency, labels, points_by_place, regression
 
 
@@ -109,4 +110,14 @@ def test_a_chain_that_may_begin_at_either_end_is_fitted_from_the_left():
         found.linked[:, 3] = False
         videos.append(found)
     assert points_by_place(videos[1])[:, :3] == pytest.approx(chain)
+    assert regression(videos)["error"] == pytest.approx(0, abs=1e-9)
+
+
+def test_single_points_are_regressed_by_the_model_s_own_numbers():
+    """Over time the second video's points have other numbers, as its first image had."""
+    videos = [moving(0), moving(1)]
+    for number, found in enumerate(videos):
+        exchanged = replace(found, points=found.points[:, ::-1] if number else found.points)
+        single = SingleImages(found.points, np.zeros((2, 2)))
+        videos[number] = replace(exchanged, single=single, alike=(((0,), (1,)),), parent=(-1, -1))
     assert regression(videos)["error"] == pytest.approx(0, abs=1e-9)

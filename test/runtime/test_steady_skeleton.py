@@ -1,5 +1,7 @@
 """The skeleton of a body is the one that explains its points best in all images."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -115,3 +117,41 @@ def test_what_was_seen_long_ago_is_forgotten():
     for time in range(71, 400):
         found = track(seen(STRAIGHT, ONE), time / 10)
     assert links(found) == ONE
+
+
+ALIKE = replace(INFO, alike=(tuple((k,) for k in range(5)),))
+
+
+def renumbered(observation, order):
+    """The same image by a model that numbers its points otherwise."""
+    order = np.array(order)
+    adjacency = observation.adjacency[np.ix_(order, order)]
+    return replace(
+        observation, keypoints=observation.keypoints[order], adjacency=adjacency, scores=adjacency.max(axis=1)
+    )
+
+
+def test_points_that_are_alike_keep_their_numbers_over_time():
+    track = body_tracker(ALIKE, max_gap=1.0)
+    track(seen(BENT, TWO), 0.0)
+    moved = seen(BENT + 3, TWO)
+    for time, order in ((0.1, [4, 3, 2, 1, 0]), (0.2, [1, 0, 4, 2, 3]), (0.3, [0, 1, 2, 3, 4])):
+        found = track(renumbered(moved, order), time)
+        np.testing.assert_array_equal(found.keypoints, moved.keypoints)
+        assert links(found) == TWO
+    turned = renumbered(moved, [4, 3, 2, 1, 0])
+    np.testing.assert_array_equal(track(turned, 2.0).keypoints, turned.keypoints)  # a gap: numbers are the model's
+
+
+def test_points_that_are_not_alike_have_the_model_s_numbers():
+    track = body_tracker(INFO, max_gap=1.0)
+    track(seen(BENT, TWO), 0.0)
+    turned = renumbered(seen(BENT, TWO), [4, 3, 2, 1, 0])
+    np.testing.assert_array_equal(track(turned, 0.1).keypoints, turned.keypoints)
+
+
+def test_a_row_of_points_moves_along_by_one_rather_than_that_one_leaps():
+    track = body_tracker(ALIKE, max_gap=1.0)
+    track(seen(STRAIGHT, ONE), 0.0)
+    onwards = np.concatenate((STRAIGHT[1:], [[110, 50]])).astype(np.float32)
+    np.testing.assert_array_equal(track(seen(onwards[::-1], ONE), 0.1).keypoints, onwards)

@@ -14,7 +14,7 @@ from keypoint_perception.errors import UserError
 from keypoint_perception.model import read_model
 from training import export
 from training.checkpoint import read_checkpoint
-from training.export import export_run, read_figures, sample_frames, skeleton
+from training.export import alike_points, export_run, read_figures, sample_frames, skeleton
 from training.method import Detection, Method, OptimizerConfig
 from training.onnx_graph import Parity, detect_frames, parity, to_onnx
 
@@ -170,3 +170,27 @@ def test_sampled_frames_are_spread_over_the_frames_of_all_recordings():
     assert sample_frames(Recordings(2, 1), 8)[:, 0, 0, 0].tolist() == [0, 1, 2]
     with pytest.raises(UserError, match="no frames"):
         sample_frames(Recordings(0), 8)
+
+
+class Turning(Dots):
+    """Both ends of a rod that turns as the image brightens, told apart or, `by_place`, numbered from the left."""
+
+    def __init__(self, by_place: bool) -> None:
+        super().__init__(None)
+        self.by_place = by_place
+
+    def detect(self, image: torch.Tensor) -> Detection:
+        """Once around."""
+        angle = 2 * torch.pi * image.mean(dim=(1, 2, 3))
+        end = 0.5 * torch.stack((angle.cos(), angle.sin()), dim=-1)
+        end = torch.where(end[:, :1] > 0, -end, end) if self.by_place else end
+        return super().detect(image)._replace(keypoints=torch.stack((end, -end), dim=1))
+
+
+@pytest.mark.parametrize("by_place", [False, True])
+def test_points_that_are_numbered_by_their_place_are_alike(by_place):
+    data = MemoryData()
+    data.frames = np.linspace(0, 255, 24).astype(np.uint8)[:, None, None, None] + np.zeros((1, 24, 32, 3), np.uint8)
+    assert alike_points(Turning(by_place), data) == ((((0,), (1,)),) if by_place else ())
+    data.frames = data.frames[:1]
+    assert alike_points(Turning(by_place), data) == ()  # one image cannot tell

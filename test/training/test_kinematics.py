@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.kinematics import estimate_kinematics, part_groups, spectral_groups
+from training.kinematics import estimate_kinematics, numbers_leap, part_groups, spectral_groups
 
 
 def swinging_arm(frames=200, seed=0):
@@ -77,3 +77,11 @@ def test_spectral_groups_cut_the_weak_link():
     assert spectral_groups(graph) == [(0, 1, 2), (3, 4, 5)]
     graph[2, 3] = graph[3, 2] = 0
     assert spectral_groups(graph) == [(0, 1, 2), (3, 4, 5)]
+
+
+def test_numbers_leap_where_points_exchange_them():
+    still = np.array([[[0.0, 0], [1, 0]], [[0.1, 0], [1.1, 0]]])
+    assert numbers_leap([still]) == pytest.approx(1)
+    exchanged = np.array([[[0.0, 0], [1, 0]], [[1.1, 0], [0.1, 0]]])
+    assert numbers_leap([exchanged]) == pytest.approx((1.1**2 + 0.9**2) / (2 * 0.1**2))
+    assert numbers_leap([still, exchanged]) == pytest.approx((1.1**2 + 0.9**2 + 2 * 0.1**2) / (4 * 0.1**2))

@@ -89,8 +89,11 @@ def corner_joints(video: PredictedVideo) -> np.ndarray:
 def points_by_place(video: PredictedVideo) -> np.ndarray:
     """(T, K, 2) the keypoints, numbered by their place as the truth is, where the model cannot tell them apart.
 
-    Limbs that it calls alike are numbered clockwise from the picture's right, chains from the left.
+    Limbs that it calls alike are numbered clockwise from the picture's right, chains from the left; single points have
+    the numbers that it gives them in each image, which is by their place.
     """
+    if video.single is not None and video.alike and max(video.parent) < 0:
+        return video.single.points
     points = video.points
     if video.either_end:
         return _chains_by_place(points, video.linked.sum(axis=1))
