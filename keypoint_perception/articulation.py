@@ -29,7 +29,9 @@ _STRETCH = 1.7
 _SHORT = 3.3
 """and of what it lacks to the shortest length:"""
 _SHORTEST = 0.12
-_BENT = 0.035
+_BESIDE = 0.08
+"""Share that the distance of a point from a link counts where the two were seen to move as one body."""
+_BENT = 0.02
 """A body that was seen to bend so much, in lengths between its points, was seen to bend to 1 - 1/e."""
 
 
@@ -121,7 +123,7 @@ def _unexplained(points: np.ndarray, seen_from: np.ndarray, lengths: np.ndarray,
     shifting = np.abs(apart - apart.mean(axis=0)).mean(axis=0)[pairs.ends].min(axis=0)  # (E, K)
     beyond, beside = _outside(seen_from, lengths)
     distance = np.hypot(beyond, beside)
-    share = 1 - _bent(lengths)
+    share = 1 - _bent(lengths) * (1 - _BESIDE)
     as_one = np.minimum(turning + np.hypot(beyond, share * beside), shifting + share * distance)
     return np.minimum(distance, as_one)
 
