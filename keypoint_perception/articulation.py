@@ -22,16 +22,16 @@ _PLACE = 0.08
 """Points closer than this stand for one place, which counts as one, however many they are."""
 _LINK = 0.1
 """What a link costs, in places that are not explained,"""
-_LENGTH = 0.17
+_LENGTH = 0.25
 """on top for each unit of its mean length,"""
 _STRETCH = 1.7
 """of the mean deviation of its length,"""
 _SHORT = 3.3
 """and of what it lacks to the shortest length:"""
 _SHORTEST = 0.12
-_BESIDE = 0.08
+_BESIDE = 0.05
 """Share that the distance of a point from a link counts where the two were seen to move as one body."""
-_BENT = 0.02
+_BENT = 0.035
 """A body that was seen to bend so much, in lengths between its points, was seen to bend to 1 - 1/e."""
 
 
@@ -78,7 +78,8 @@ def _links(points: np.ndarray, weight: np.ndarray, pairs: Pairs) -> Links:
     seen_from, lengths = _seen_from(points, pairs.ends)  # (T, E, K), (T, E)
     mean = lengths.mean(axis=0)
     changes = np.abs(lengths - np.median(lengths, axis=0)).mean(axis=0)
-    distance = _unexplained(points, seen_from, lengths, pairs)
+    bent = _bent(lengths, (weight[pairs.ends] > 0.5).all(axis=0))
+    distance = _unexplained(points, seen_from, lengths, pairs, bent)
     places = (np.abs(points[:, :, None] - points[:, None]) < _PLACE).sum(axis=2).mean(axis=0)  # (K,)
     cover = np.exp(-((distance / _NEAR) ** 2)) * (weight / places / len(points)).astype(np.float32)
     short = np.maximum(_SHORTEST - lengths, 0).mean(axis=0)
@@ -86,9 +87,9 @@ def _links(points: np.ndarray, weight: np.ndarray, pairs: Pairs) -> Links:
     return Links(cover.swapaxes(0, 1).reshape(len(cost), -1), cost, mean + 2 * changes)
 
 
-def _bent(lengths: np.ndarray) -> float:
-    """How surely a body was seen to bend, in [0, 1], by lengths (T, E) between its points."""
-    far = lengths.mean(axis=0) > _SHORTEST
+def _bent(lengths: np.ndarray, belongs: np.ndarray) -> float:
+    """How surely a body was seen to bend, in [0, 1], by the lengths (T, E) of pairs, of which some belong to it (E,)."""
+    far = belongs & (lengths.mean(axis=0) > _SHORTEST)
     change = np.quantile(lengths[:, far].std(axis=0), 0.9) if far.any() else 0.0
     return float(1 - np.exp(-((change / _BENT) ** 2)))
 
@@ -113,7 +114,9 @@ def _outside(seen_from: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np
     return seen_from.real - seen_from.real.clip(0, lengths[..., None]), seen_from.imag
 
 
-def _unexplained(points: np.ndarray, seen_from: np.ndarray, lengths: np.ndarray, pairs: Pairs) -> np.ndarray:
+def _unexplained(
+    points: np.ndarray, seen_from: np.ndarray, lengths: np.ndarray, pairs: Pairs, bent: float
+) -> np.ndarray:
     """(T, E, K) the distances of points (T, K) from links, less for those that move with the link or one of its ends.
 
     What moves with a link beside it is part of it; what is beyond its end makes it longer.
@@ -123,7 +126,7 @@ def _unexplained(points: np.ndarray, seen_from: np.ndarray, lengths: np.ndarray,
     shifting = np.abs(apart - apart.mean(axis=0)).mean(axis=0)[pairs.ends].min(axis=0)  # (E, K)
     beyond, beside = _outside(seen_from, lengths)
     distance = np.hypot(beyond, beside)
-    share = 1 - _bent(lengths) * (1 - _BESIDE)
+    share = 1 - bent * (1 - _BESIDE)
     as_one = np.minimum(turning + np.hypot(beyond, share * beside), shifting + share * distance)
     return np.minimum(distance, as_one)
 

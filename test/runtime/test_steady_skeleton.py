@@ -19,8 +19,8 @@ INFO = ModelInfo(
     level=(0,) * 5,
 )
 STRAIGHT = np.array([[10, 50], [30, 50], [50, 50], [70, 50], [90, 50]], np.float32)
-BENT = np.array([[10, 50], [30, 50], [50, 50], [50, 70], [50, 90]], np.float32)
-"""The same limb with a joint in its middle, in a picture 100 pixels wide."""
+BENT = np.array([[18, 26], [34, 38], [50, 50], [50, 70], [50, 90]], np.float32)
+"""The same limb with a joint in its middle, both halves turned, in a picture 100 pixels wide."""
 ONE, TWO, FAR = [(0, 4)], [(0, 2), (2, 4)], [(0, 4), (1, 3), (1, 4)]
 
 
