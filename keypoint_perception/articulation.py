@@ -88,7 +88,7 @@ def _links(points: np.ndarray, weight: np.ndarray, pairs: Pairs) -> Links:
 
 
 def _bent(lengths: np.ndarray, belongs: np.ndarray) -> float:
-    """How surely a body was seen to bend, in [0, 1], by the lengths (T, E) of pairs, of which some belong to it (E,)."""
+    """How surely a body was seen to bend, in [0, 1], by lengths (T, E) of pairs, of which some belong to it (E,)."""
     far = belongs & (lengths.mean(axis=0) > _SHORTEST)
     change = np.quantile(lengths[:, far].std(axis=0), 0.9) if far.any() else 0.0
     return float(1 - np.exp(-((change / _BENT) ** 2)))
