@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from keypoint_perception.articulation import articulated_tree, distances_to_links
 from keypoint_perception.observation import EDGE_THRESHOLD, Observation
@@ -38,6 +37,10 @@ class SteadySkeleton:
     def __init__(self, alike: Sequence[int], max_gap: float) -> None:
         """alike: points whose numbers may change between images. max_gap: seconds after which the past is forgotten."""
         self._alike = np.array(alike, int)
+        if len(self._alike):
+            from scipy.optimize import linear_sum_assignment  # a third of a second and 48 MB that few models need
+
+            self._assigned = linear_sum_assignment
         self._max_gap = max_gap
         self._time = math.nan
         self._start()
@@ -63,12 +66,12 @@ class SteadySkeleton:
         if not 0 < time - self._time <= self._max_gap:
             self._start()
         self._time = time
-        observation = self._numbered(observation)
-        links = observation.edges()
-        if len(links) == 0 or not np.isfinite(observation.keypoints).all():
+        if len(observation.edges()) == 0 or not np.isfinite(observation.keypoints).all():
             return observation
+        if len(self._alike):
+            observation = self._numbered(observation)
         if self._images % self._interval == 0:
-            self._remember(observation, links)
+            self._remember(observation)
         if self._wait == 0:
             self._adjacency = self._skeleton()
             self._wait = min(1 + self._images // 4, _RARELY)
@@ -81,13 +84,11 @@ class SteadySkeleton:
 
         So a row of points moves along by one rather than that one leaps from its end to the other.
         """
-        points = observation.keypoints
-        if len(self._alike) == 0 or not np.isfinite(points).all():
-            return observation
         if self._last is not None:
+            points = observation.keypoints
             steps = np.square(self._last[self._alike, None] - points[self._alike]).sum(axis=-1)
             order = np.arange(len(points))
-            order[self._alike] = self._alike[linear_sum_assignment(steps)[1]]
+            order[self._alike] = self._alike[self._assigned(steps)[1]]
             observation = replace(
                 observation,
                 keypoints=points[order],
@@ -97,8 +98,8 @@ class SteadySkeleton:
         self._last = observation.keypoints
         return observation
 
-    def _remember(self, observation: Observation, links: np.ndarray) -> None:
-        """Puts an image with its links (L, 2) into the memory.
+    def _remember(self, observation: Observation) -> None:
+        """Puts an image with its links into the memory.
 
         A full memory first lets every second image go, or at last the oldest.
         """
@@ -108,7 +109,7 @@ class SteadySkeleton:
         elif len(self._memory) == _REMEMBERED:
             del self._memory[0]
         points = observation.keypoints @ np.array([1, 1j], np.complex64) * (2 / observation.image_size[0])
-        on_body = distances_to_links(points, links).min(axis=0) < _ON_BODY
+        on_body = distances_to_links(points, observation.edges()).min(axis=0) < _ON_BODY
         self._memory.append((points, on_body, observation.adjacency))
 
     def _skeleton(self) -> np.ndarray:
