@@ -14,7 +14,8 @@ Where the paper and its official code differ the text is the default:
   gradient's sign, so the two are equal once Adam's eps and the weight decay are divided by 512: `param_groups`.
 
 From the code, where the paper is silent: all convolutions start after Kaiming with no bias, and the detector's last one
-is 3 x 3. Of torch's own start the heatmaps are so flat that all keypoints begin within a few pixels of the centre.
+is 3 x 3. Of torch's own start the heatmaps are so flat that all keypoints begin within a few pixels of the centre:
+`initialisation`.
 
 Not from the code, of whose networks only the sizes are taken; ours cost less, and other methods share their blocks:
 - It convolves at full size and halves bilinearly; the detector here has a stride of 2, the decoder max-pooling. Its
@@ -97,6 +98,9 @@ class AutoLinkConfig:
     compare_image: bool = True
     """Compare the image itself, too, as a layer before Γ's own; the paper and its code do not."""
     feature_error: Literal["squared", "absolute"] = "squared"
+    initialisation: Literal["kaiming", "torch"] = "kaiming"
+    """Of convolutions: the official code's, from which keypoints begin apart, or torch's own, from which they begin near
+    the centre. Where the object is small, keypoints that begin apart may stay where nothing ever is."""
     layered: bool = False
     """Not in the paper: the edge map composes two painted layers instead of entering the U-Net, so that lines have to
     lie on the object; see `autolink_layers`."""
@@ -130,6 +134,7 @@ class AutoLinkConfig:
         bounds.share("autolink", self, "keep", "edge_share")
         bounds.at_least("autolink", self, feature_size=16)
         bounds.one_of("autolink", self, "feature_error", ("squared", "absolute"))
+        bounds.one_of("autolink", self, "initialisation", ("kaiming", "torch"))
         if self.features == "pixels" and not self.compare_image:
             raise UserError("autolink: compare_image is False: features: pixels has no other layer: give true")
 
@@ -200,7 +205,8 @@ class AutoLink(Method):
         self.detector = KeypointDetector(config.keypoints, config.detector_widths, config.upsamplings)
         size = (config.decoder_width, config.decoder_depth)
         self.decoder = LayeredDecoder(*size, widest=512) if config.layered else UNet(4, 3, *size, widest=512)
-        initialise_kaiming(self, leak=LEAK)
+        if config.initialisation == "kaiming":
+            initialise_kaiming(self, leak=LEAK)
         self.register_buffer("pairs", torch.triu_indices(config.keypoints, config.keypoints, 1), persistent=False)
         self.edges = nn.Parameter(config.initial_edge + 0.1 * torch.randn(self.pairs.shape[1]))
         self.alpha = nn.Parameter(torch.ones(()))
