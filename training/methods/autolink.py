@@ -99,8 +99,8 @@ class AutoLinkConfig:
     """Compare the image itself, too, as a layer before Γ's own; the paper and its code do not."""
     feature_error: Literal["squared", "absolute"] = "squared"
     initialisation: Literal["kaiming", "torch"] = "kaiming"
-    """Of convolutions: the official code's, after which keypoints begin apart, or torch's own, after which they are near
-    the centre. Where the object is small, keypoints that begin apart may stay where nothing ever is."""
+    """Of convolutions: the official code's, after which keypoints begin apart, or torch's own, after which they begin
+    near the centre. Where the object is small, keypoints that begin apart may stay where nothing ever is."""
     layered: bool = False
     """Not in the paper: the edge map composes two painted layers instead of entering the U-Net, so that lines have to
     lie on the object; see `autolink_layers`."""
