@@ -121,3 +121,10 @@ def test_single_points_are_regressed_by_the_model_s_own_numbers():
         single = SingleImages(found.points, np.zeros((2, 2)))
         videos[number] = replace(exchanged, single=single, alike=(((0,), (1,)),), parent=(-1, -1))
     assert regression(videos)["error"] == pytest.approx(0, abs=1e-9)
+
+
+def test_single_points_that_are_alike_have_the_model_s_numbers_also_where_nothing_was_followed():
+    """As of pictures that do not follow one another."""
+    alike = (((0,), (1,), (2,)),)
+    videos = [replace(moving(seed, joints=3), alike=alike, parent=(-1, -1, -1)) for seed in (0, 1)]
+    assert regression(videos)["error"] == pytest.approx(0, abs=1e-9)

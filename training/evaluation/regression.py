@@ -92,11 +92,11 @@ def points_by_place(video: PredictedVideo) -> np.ndarray:
     Limbs that it calls alike are numbered clockwise from the picture's right, chains from the left; single points have
     the numbers that it gives them in each image, which is by their place.
     """
-    if video.single is not None and video.alike and max(video.parent) < 0:
-        return video.single.points
     points = video.points
     if video.either_end:
         return _chains_by_place(points, video.linked.sum(axis=1))
+    if max(video.parent, default=-1) < 0:  # single points
+        return points if video.single is None else video.single.points
     for group in video.alike:
         limbs = np.array(group)
         arms = points[:, limbs[:, 0]] - points[:, None, video.parent[limbs[0, 0]]]
