@@ -38,9 +38,7 @@ class SteadySkeleton:
         """alike: points whose numbers may change between images. max_gap: seconds after which the past is forgotten."""
         self._alike = np.array(alike, int)
         if len(self._alike):
-            from scipy.optimize import linear_sum_assignment  # a third of a second and 48 MB that few models need
-
-            self._assigned = linear_sum_assignment
+            least_steps(*np.zeros((2, 1, 2)))  # loads what it needs now rather than at the second image
         self._max_gap = max_gap
         self._time = math.nan
         self._start()
@@ -80,15 +78,11 @@ class SteadySkeleton:
         return replace(observation, scores=self._adjacency.max(axis=1), adjacency=self._adjacency)
 
     def _numbered(self, observation: Observation) -> Observation:
-        """The observation with points that are alike in the order in which they move least, by their squared steps.
-
-        So a row of points moves along by one rather than that one leaps from its end to the other.
-        """
+        """The observation with points that are alike in the order in which they move least."""
         if self._last is not None:
             points = observation.keypoints
-            steps = np.square(self._last[self._alike, None] - points[self._alike]).sum(axis=-1)
             order = np.arange(len(points))
-            order[self._alike] = self._alike[self._assigned(steps)[1]]
+            order[self._alike] = self._alike[least_steps(self._last[self._alike], points[self._alike])]
             observation = replace(
                 observation,
                 keypoints=points[order],
@@ -120,3 +114,13 @@ class SteadySkeleton:
         linked[links[:, 0], links[:, 1]] = linked[links[:, 1], links[:, 0]] = True
         strength = EDGE_THRESHOLD * adjacency.mean(axis=0)
         return np.where(linked, EDGE_THRESHOLD + strength, np.minimum(strength, _NO_EDGE)).astype(np.float32)
+
+
+def least_steps(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """(K,) the order of points `after` in which they are those `before`, both (K, 2), by the least squared steps.
+
+    So a row of points moves along by one rather than that one leaps from its end to the other.
+    """
+    from scipy.optimize import linear_sum_assignment  # a third of a second and 48 MB that few models need
+
+    return linear_sum_assignment(np.square(before[:, None] - after).sum(axis=-1))[1]

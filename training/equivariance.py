@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from training.heatmaps import turns_in_pixels
+
 
 def random_turns(images: Tensor, degrees: float, scale: float) -> Tensor:
     """(B, 2, 2) matrices A that turn images (B, 3, H, W) about their centre, p -> A p in normalised coordinates.
@@ -23,9 +25,7 @@ def random_turns(images: Tensor, degrees: float, scale: float) -> Tensor:
     batch, (height, width) = len(images), images.shape[-2:]
     angle, size = 2 * torch.rand(2, batch, device=images.device) - 1
     angle, size = math.radians(degrees) * angle, (math.log1p(scale) * size).exp()
-    cos, sin = size * angle.cos(), size * angle.sin()
-    aspect = (width - 1) / (height - 1)  # a turn in pixels
-    return torch.stack((cos, -sin / aspect, sin * aspect, cos), dim=-1).view(batch, 2, 2)
+    return turns_in_pixels(angle, size, height, width)
 
 
 def turned(images: Tensor, object_map: Tensor, background: Tensor, turns: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -49,12 +50,14 @@ def trajectories(method: Method, data: Any) -> list[tuple[np.ndarray, np.ndarray
     """Keypoints (T, K, 2) in input pixels and scores (T, K) of each recording, about `TRAJECTORY_FRAMES` in all."""
     sequences = [frames for _, frames in data.sequences() if len(frames) > 1]
     stride = max(sum(map(len, sequences)) // TRAJECTORY_FRAMES, 1)
-    found = []
-    for frames in sequences:
-        detection = detect_frames(method, frames[::stride])
-        size = frames.shape[2], frames.shape[1]
-        found.append((normalised_to_pixels(detection.keypoints.numpy(), size), detection.scores.numpy()))
-    return found
+    return [_trajectory(method, frames[::stride]) for frames in sequences]
+
+
+def _trajectory(method: Method, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints (T, K, 2) in input pixels and scores (T, K) of frames (T, H, W, 3)."""
+    detection = detect_frames(method, frames)
+    size = frames.shape[2], frames.shape[1]
+    return normalised_to_pixels(detection.keypoints.numpy(), size), detection.scores.numpy()
 
 
 def alike_points(method: Method, data: Any) -> Alike:
@@ -64,8 +67,7 @@ def alike_points(method: Method, data: Any) -> Alike:
     stretches = []
     for frames in sequences[:: max(len(sequences) // STRETCHES, 1)]:
         for start in np.unique(np.linspace(0, max(len(frames) - STRETCH_FRAMES, 0), each).astype(int)):
-            found = detect_frames(method, frames[start : start + STRETCH_FRAMES]).keypoints.numpy()
-            stretches.append(normalised_to_pixels(found, (frames.shape[2], frames.shape[1])))
+            stretches.append(_trajectory(method, frames[start : start + STRETCH_FRAMES])[0])
     if not stretches or numbers_leap(stretches) < LEAPS:
         return ()
     return (tuple((point,) for point in range(method.keypoint_count)),)
@@ -118,10 +120,9 @@ def describe(checkpoint: Checkpoint, data: Any, name: str, method: Method, found
     config = checkpoint.config
     about = {key: value for key, value in checkpoint.about.items() if key != "data_description"}
     adjacency = None if found.adjacency is None else tuple(map(tuple, found.adjacency.tolist()))
-    loose = adjacency is None and max(found.parent) < 0
     count = len(found.parent)
     digits = len(str(count - 1))
-    return ModelInfo(
+    info = ModelInfo(
         name=name,
         method=config.name,
         input_size=config.data.input_size,
@@ -130,7 +131,7 @@ def describe(checkpoint: Checkpoint, data: Any, name: str, method: Method, found
         parent=found.parent,
         level=found.level,
         groups=found.groups,
-        alike=alike_points(method, data) if loose else method.alike,
+        alike=method.alike,
         either_end=method.either_end,
         roi=data.viewport_roi,
         training={
@@ -141,6 +142,9 @@ def describe(checkpoint: Checkpoint, data: Any, name: str, method: Method, found
             "options": config.to_dict()["method"],
         },
     )
+    if adjacency is not None or info.predicts_tree:
+        return info
+    return replace(info, alike=alike_points(method, data))
 
 
 def read_figures(path: Path) -> dict[str, Any]:

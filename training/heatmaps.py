@@ -43,7 +43,12 @@ def marginals(logits: Tensor, softmax: Literal["mean", "sum", "joint"]) -> tuple
 
 def expected_position(probability: Tensor) -> Tensor:
     """(B, K, H, W) maps that sum to 1 to their means (B, K, 2): Σ_p p · probability(p)."""
-    return torch.stack((axis_mean(probability.sum(dim=-2)), axis_mean(probability.sum(dim=-1))), dim=-1)
+    return mean_position(probability.sum(dim=-2), probability.sum(dim=-1))
+
+
+def mean_position(columns: Tensor, rows: Tensor) -> Tensor:
+    """(B, K, 2) means of distributions that are given as their `marginals` (B, K, W) and (B, K, H)."""
+    return torch.stack((axis_mean(columns), axis_mean(rows)), dim=-1)
 
 
 def axis_mean(probability: Tensor) -> Tensor:
@@ -114,6 +119,12 @@ def points_to_segments(points: Tensor, start: Tensor, end: Tensor) -> Tensor:
 def half_widths(points: Tensor, height: int, width: int) -> Tensor:
     """Points (..., 2) with y, like x, in halves of the width of an image: lengths of one unit across and down."""
     return torch.stack((points[..., 0], points[..., 1] * ((height - 1) / (width - 1))), dim=-1)
+
+
+def turns_in_pixels(angle: Tensor, scale: Tensor, height: int, width: int) -> Tensor:
+    """(B, 2, 2) matrices A, p -> A p, that turn normalised points by angles (B,) and scale them by (B,), in pixels."""
+    cos, sin, aspect = scale * angle.cos(), scale * angle.sin(), (width - 1) / (height - 1)
+    return torch.stack((cos, -sin / aspect, sin * aspect, cos), dim=-1).view(-1, 2, 2)
 
 
 def segment_distance(start: Tensor, end: Tensor, height: int, width: int) -> Tensor:

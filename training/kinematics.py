@@ -15,11 +15,11 @@ from itertools import pairwise
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.cluster.vq import kmeans2
-from scipy.optimize import linear_sum_assignment
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from scipy.spatial.distance import squareform
 
 from keypoint_perception.observation import EDGE_THRESHOLD
+from keypoint_perception.steady_skeleton import least_steps
 
 HALF_RIGID = 0.35
 """Variation at which a pair counts as half rigid; the projection of a turning link alone varies by 0.1 to 0.3."""
@@ -76,9 +76,8 @@ def numbers_leap(recordings: list[np.ndarray]) -> float:
     by_number = by_place = 0.0
     for points in recordings:
         for before, after in pairwise(points):
-            steps = np.square(before[:, None] - after).sum(axis=-1)
-            by_number += np.trace(steps)
-            by_place += steps[linear_sum_assignment(steps)].sum()
+            by_number += np.square(after - before).sum()
+            by_place += np.square(after[least_steps(before, after)] - before).sum()
     return by_number / max(by_place, 1e-12)
 
 

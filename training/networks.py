@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Literal
 
@@ -165,20 +166,23 @@ def upsample(features: Tensor, factor: int = 2) -> Tensor:
 
 def initialise_normal(module: nn.Module, std: float, bound: float = 2.0) -> None:
     """Convolution and linear weights from N(0, std²) truncated at `bound` deviations, biases 0; norms unchanged."""
-    for part in module.modules():
-        if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            nn.init.trunc_normal_(part.weight, std=std, a=-bound * std, b=bound * std)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
+    for weight in _weights_without_biases(module):
+        nn.init.trunc_normal_(weight, std=std, a=-bound * std, b=bound * std)
 
 
 def initialise_kaiming(module: nn.Module, leak: float) -> None:
-    """Convolution weights from N(0, 2 / (1 + leak²) / a filter's inputs), biases 0 (He et al. 2015); norms stay."""
+    """Weights from N(0, 2 / (1 + leak²) / a filter's inputs), biases 0 (He et al. 2015); norms stay."""
+    for weight in _weights_without_biases(module):
+        nn.init.kaiming_normal_(weight, a=leak)
+
+
+def _weights_without_biases(module: nn.Module) -> Iterator[Tensor]:
+    """The weights of convolutions and linear layers, whose biases are set to 0."""
     for part in module.modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, a=leak)
+        if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+            yield part.weight
 
 
 @torch.no_grad()

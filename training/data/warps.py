@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from training.heatmaps import turns_in_pixels
+
 GRID = 10
 """Centres of a spline, a side."""
 LATTICE = 64
@@ -84,10 +86,8 @@ class Spline:
 
         angle = normal(math.radians(config.rotation_degrees), batch)
         scale = 1 + normal(config.scale, batch)
-        cos, sin = scale * angle.cos(), scale * angle.sin()
-        self.size = height, width = size
-        aspect = (width - 1) / (height - 1)  # a turn in pixels
-        self.affine = torch.stack((cos, -sin / aspect, sin * aspect, cos), dim=-1).view(batch, 2, 2)
+        self.size = size
+        self.affine = turns_in_pixels(angle, scale, *size)
         self.translation = normal(config.translation, batch, 2, 1)
         half = (torch.rand(batch, GRID**2, 1, generator=generator) < 0.5).float()
         self.weights = normal(config.warp_all, batch, GRID**2, 2) + half * normal(config.warp_half, batch, GRID**2, 2)

@@ -167,15 +167,19 @@ def nearer_pose(predicted: np.ndarray, joints: np.ndarray, mirror: np.ndarray | 
     """For each frame of (T, N, 2) the pose or, where it is nearer to the prediction, the pose with sides exchanged."""
     if mirror is None:
         return joints
-    nearer = nearer_exchanged(predicted, joints, mirror)
-    return np.where(nearer[:, None, None], joints[:, mirror], joints)
+    return exchanged(joints, mirror, nearer_exchanged(predicted, joints, mirror))
+
+
+def exchanged(joints: np.ndarray, mirror: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Poses (T, N, 2), of which those `which` (T,) bool have their sides exchanged."""
+    return np.where(which[:, None, None], joints[:, mirror], joints)
 
 
 def nearer_exchanged(predicted: np.ndarray, joints: np.ndarray, mirror: np.ndarray) -> np.ndarray:
     """(T,) bool: whether the pose with sides exchanged is nearer to the prediction, of (T, N, 2) both."""
     poses = (joints, joints[:, mirror])
-    as_is, exchanged = (np.nansum(np.linalg.norm(predicted - pose, axis=-1), axis=1) for pose in poses)
-    return exchanged < as_is
+    as_is, other = (np.nansum(np.linalg.norm(predicted - pose, axis=-1), axis=1) for pose in poses)
+    return other < as_is
 
 
 def mirror_of(names: tuple[str, ...]) -> np.ndarray | None:

@@ -193,8 +193,7 @@ def _with_sides_settled(part: Labels, mirror: np.ndarray, bias: bool) -> Labels:
         nearer = landmarks.nearer_exchanged(_fitted_to_train(part, bias), part.train_joints, mirror)
         if nearer.sum() <= FLIPS_LEFT:
             break
-        exchanged = np.where(nearer[:, None, None], part.train_joints[:, mirror], part.train_joints)
-        part = part._replace(train_joints=exchanged)
+        part = part._replace(train_joints=landmarks.exchanged(part.train_joints, mirror, nearer))
     return part
 
 

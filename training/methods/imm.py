@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training import bounds
-from training.heatmaps import axis_mean, concentration, gaussian_maps, marginals
+from training.heatmaps import concentration, gaussian_maps, marginals, mean_position
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
 from training.networks import Decoder, Encoder, NormName, initialise_normal
@@ -147,7 +147,7 @@ class IMM(Method):
         """
         logits = self.detector(image - 0.5)  # (B, K, H_map, W_map)
         column, row = marginals(logits, self.config.axis_logits if self.config.separable else "joint")
-        return column, row, torch.stack((axis_mean(column), axis_mean(row)), dim=-1)
+        return column, row, mean_position(column, row)
 
     def generate(self, reference: Tensor, keypoints: Tensor) -> Tensor:
         """Ψ(x, y'): images (B, 3, H, W) and points (B, K, 2) to (B, 3, H, W) / output_stride."""

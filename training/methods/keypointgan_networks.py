@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.heatmaps import axis_mean, marginals
+from training.heatmaps import marginals, mean_position
 from training.methods.keypointgan_config import KeypointGANConfig
 from training.networks import Encoder, NormName, conv_block, normalisation, upsample
 
@@ -100,8 +100,7 @@ class SkeletonEncoder(nn.Module):
 
     def forward(self, skeleton: Tensor) -> Tensor:
         """(B, 1, h, w) to (B, K, 2)."""
-        columns, rows = marginals(self.down(skeleton)[-1], self.softmax)
-        return torch.stack((axis_mean(columns), axis_mean(rows)), dim=-1)
+        return mean_position(*marginals(self.down(skeleton)[-1], self.softmax))
 
 
 class ImageGenerator(nn.Module):

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training import bounds
-from training.heatmaps import axis_mean, concentration, gaussian_maps, marginals
+from training.heatmaps import concentration, gaussian_maps, marginals, mean_position
 from training.losses import difference
 from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
 from training.networks import Decoder, Encoder, NormName
@@ -127,7 +127,7 @@ class Transporter(Method):
     def _locate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Marginals of the heatmaps, (B, K, W_map) and (B, K, H_map), and their means (B, K, 2)."""
         column, row = marginals(self.detector(image), self.config.softmax)
-        return column, row, torch.stack((axis_mean(column), axis_mean(row)), dim=-1)
+        return column, row, mean_position(column, row)
 
     def reconstruct(self, source: Tensor, target: Tensor, keypoints: Tensor | None = None) -> Tensor:
         """x̂_t from two frames (B, 3, H, W) and the target's keypoints, where known: (B, 3, H, W) / output_stride."""
