@@ -62,6 +62,13 @@ def test_single_images_are_measured_beside_the_body_that_was_followed():
     assert linked["structure_single"]["f1"] == 1 and linked["joints_single"]["dist"] == pytest.approx(0.1)
 
 
+def test_where_one_graph_is_for_all_images_every_keypoint_counts_as_a_joint():
+    unlinked = hands(adjacency=~np.eye(2, dtype=bool))  # what is true; predicted is no edge
+    figures = measure([replace(unlinked, adjacency=np.zeros((2, 2)), one_graph=True)], 0.2, INFO)
+    assert figures["joints"]["f1"] == 1 and figures["joints"]["diff"] == 0
+    assert figures["structure"]["precision"] == 0 and figures["structure"]["recall"] == 0
+
+
 def test_keypoints_of_a_model_that_sees_a_part_of_the_picture_are_looked_up_in_all_of_it():
     right_half = Viewport.of(SIZE, (51, 101), (0.5, 0, 1, 1))  # from column 50 on: the keypoints are in 62.5 and 87.5
     mask = np.zeros((6, SIZE[1], SIZE[0]), bool)

@@ -1,5 +1,6 @@
 """A body that is followed over a labelled video, as the node follows it."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -33,8 +34,8 @@ def linked(pixels):
     return np.broadcast_to(chain.astype(np.float32), (len(pixels), COUNT, COUNT))
 
 
-def test_the_skeleton_is_the_node_s_also_where_images_are_no_squares():
-    pixels = turning_arm()
+def predicted(pixels, info=INFO):
+    """A video whose points are in `pixels` as a model says it that links each to the next, and its outputs."""
     outputs = {
         "keypoints": pixels_to_normalised(pixels, SIZE).astype(np.float32),
         "scores": np.ones(pixels.shape[:2], np.float32),
@@ -43,10 +44,21 @@ def test_the_skeleton_is_the_node_s_also_where_images_are_no_squares():
     frames = np.zeros((len(pixels), SIZE[1], SIZE[0], 3), np.uint8)
     joints, visible = pixels[:, ::3], np.ones((len(pixels), 2), bool)
     video = LabelledVideo("arm", "arm", frames, joints, visible, np.zeros((2, 2), bool), None)
-    backend = SimpleNamespace(run=lambda inputs: outputs)
+    backend = SimpleNamespace(run=lambda inputs: outputs.copy())
     last_frame = SimpleNamespace(integers=lambda count: count - 1)
-    found = predict(backend, SimpleNamespace(info=INFO), video, last_frame)
+    return predict(backend, SimpleNamespace(info=info), video, last_frame), outputs
 
+
+def test_a_model_with_one_graph_is_not_followed_and_its_number_of_joints_is_fixed():
+    unlinked = replace(INFO, method="imm", adjacency=((0.0,) * COUNT,) * COUNT)
+    found, _ = predicted(turning_arm(), unlinked)
+    assert found.one_graph and found.single is None and not found.adjacency.any()
+
+
+def test_the_skeleton_is_the_node_s_also_where_images_are_no_squares():
+    pixels = turning_arm()
+    found, outputs = predicted(pixels)
+    assert not found.one_graph
     node = SteadySkeleton([], max_gap=1)
     for time, points in enumerate(pixels.astype(np.float32)):
         seen = node(Observation(points, outputs["scores"][time], outputs["adjacency"][time], image_size=SIZE), time)

@@ -30,6 +30,8 @@ def test_the_tables_hold_means_spreads_references_and_the_paper():
     paper, more = tables(text)
     assert paper["npt"]["S.F1"] == "0.600 ± 0.141" and paper["npt"]["Dist"] == "–" and paper["npt"]["seeds"] == "2"
     assert paper["NPT, as printed in its paper"]["Acc"] == "0.95"
+    transporter = paper["Transporter, as printed there"]
+    assert transporter["S.Rec"] == "–" and transporter["Dist"] == "0.126" and transporter["Diff"] == "1.9"
     assert more["npt"]["Regression"] == "0.200 ± 0.141"
     assert more["mean pose"]["Regression"] == "0.400" and more["trained with labels"]["Regression"] == "0.050"
     assert "most frequent class" not in more  # no cell has it

@@ -12,6 +12,7 @@ from training.evaluation import scenes
 from training.evaluation.scenes import SCENES, config_file
 from training.methods import METHODS
 from training.prior import Poses
+from training.simulation import episodes as simulation
 
 SMALL = """
 steps: 6000
@@ -33,6 +34,20 @@ def test_small_configs_take_the_size_of_the_scene(configs):
     assert SCENES["cartpoles"].fit_options("npt") == [*small, "--data.input_size=[64,64]"]  # frames have no more
     topic = ["--topic", "/table/image_raw/compressed"]
     assert SCENES["tabletop"].fit_options("npt") == [*small, "--data.input_size=[128,96]", *topic]
+
+
+def test_a_fixed_number_of_keypoints_is_the_largest_number_of_joints(configs):
+    (configs / "imm_small.yaml").write_text("method: {keypoints: 10}\ndata: {input_size: [64, 64]}")
+    assert SCENES["swimmers"].fit_options("imm")[-1] == "--method.keypoints=8"
+    assert not any("keypoints" in option for option in SCENES["tabletop"].fit_options("imm"))
+    (configs / "keypoint_pyramids_small.yaml").write_text("method: {keypoints: [5, 10]}\ndata: {input_size: [64, 64]}")
+    assert not any("keypoints" in option for option in SCENES["swimmers"].fit_options("keypoint_pyramids"))
+
+
+@pytest.mark.parametrize("name", simulation.SCENES)
+def test_bodies_have_as_many_joints_as_the_scene_says(name):
+    built = [build() for build in simulation.variants(name, "test").values()]
+    assert SCENES[name].most_joints == max(len({end for edge in body.edges for end in edge}) for body in built)
 
 
 def test_a_config_of_the_scene_knows_its_size(configs):

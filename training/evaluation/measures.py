@@ -59,11 +59,12 @@ def _skeleton_measures(found: list[tuple[PredictedVideo, np.ndarray, np.ndarray]
         complete = ~np.isnan(video.joints).any(axis=(1, 2))
         if not complete.any():
             continue
-        points, truth, linked = points[complete], video.joints[complete], structure.linked_points(adjacency)
-        matching = structure.match_trajectories(points, truth, linked)
+        points, truth = points[complete], video.joints[complete]
+        found = np.arange(points.shape[1]) if video.one_graph else structure.linked_points(adjacency)
+        matching = structure.match_trajectories(points, truth, found)
         strict.append(structure.structure_scores(adjacency, video.video.adjacency, matching))
         lenient.append(structure.structure_scores(adjacency, video.video.adjacency, matching, lenient=True))
-        joints.append(structure.joint_scores(points, truth, linked, epsilon))
+        joints.append(structure.joint_scores(points, truth, found, epsilon))
     return {
         "structure": _means(structure.StructureScores, strict),
         "structure_lenient": _means(structure.StructureScores, lenient),

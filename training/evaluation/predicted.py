@@ -51,6 +51,8 @@ class PredictedVideo:
     """(K,) of the model, where it has such limbs."""
     either_end: bool = False
     """Whether the keypoints are one chain that may begin at either end in a video."""
+    one_graph: bool = False
+    """Whether the model has one graph for all images, and so a number of joints that is fixed."""
     single: SingleImages | None = None
     """None where the body is not followed, and the rest says the same."""
 
@@ -81,19 +83,21 @@ def predict(backend: Backend, model: Model, video: LabelledVideo, rng: np.random
     views = np.stack([viewport.view(frame) for frame in video.frames])
     outputs = run_batches(backend, views)
     frame = int(rng.integers(len(video.frames)))
-    if model.info.adjacency is not None:
+    one_graph = model.info.adjacency is not None
+    if one_graph:
         outputs["adjacency"] = np.broadcast_to(
             model.info.adjacency, outputs["scores"].shape + outputs["scores"].shape[1:]
         )
     single = None
-    if video.ordered and model.info.adjacency is None:
+    if video.ordered and not one_graph:
         single = SingleImages(outputs["keypoints"], outputs["adjacency"][frame])
         outputs = _followed(outputs, views, model)
     adjacency = outputs["adjacency"]
     linked = adjacency.max(axis=-1) >= EDGE_THRESHOLD
     found = PredictedVideo.of(video, outputs["keypoints"], linked, adjacency[frame], viewport)
     info = model.info
-    return replace(found, alike=info.alike, parent=info.parent, either_end=info.either_end, single=single)
+    limbs = {"alike": info.alike, "parent": info.parent, "either_end": info.either_end}
+    return replace(found, **limbs, one_graph=one_graph, single=single)
 
 
 def _followed(outputs: dict[str, np.ndarray], views: np.ndarray, model: Model) -> dict[str, np.ndarray]:

@@ -1,9 +1,9 @@
 """Skeleton measures: are the right joints found, tracked and linked?
 
 The protocol of "Learning skeletons from pairs" (NPT), Tables I and II. Coordinates are in [-1, 1]. The paper leaves
-open what follows, fixed here: only points with a link are matched; a true edge whose joint found no partner is a miss
-(strict; the lenient count leaves it out); measures are means over videos; 0/0 is 0, and a distance that does not exist
-is NaN and left out of means.
+open what follows, fixed here: only points with a link are matched, or all where a model has one graph for all images;
+a true edge whose joint found no partner is a miss (strict; the lenient count leaves it out); measures are means over
+videos; 0/0 is 0, and a distance that does not exist is NaN and left out of means.
 """
 
 from __future__ import annotations
