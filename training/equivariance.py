@@ -2,18 +2,23 @@
 
 A network that is never asked for this may number keypoints by where they are, the topmost first; then an object that
 turns around hands its keypoints from one part to another. Where whole images are turned, "nearest to the sky" is as
-equivariant as "the head", so only the object is turned, before a background that stays.
+equivariant as "the head", so only the object is turned, before a background that stays. A method that does not know
+where the object is takes what moves between the two images of a pair, and paints over it with what is around.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from training.heatmaps import turns_in_pixels
+
+_DEGREES, _SCALE = 180.0, 0.2
+"""By how much what moves is turned and made larger or smaller, at most."""
 
 
 def random_turns(images: Tensor, degrees: float, scale: float) -> Tensor:
@@ -42,12 +47,44 @@ def turned(images: Tensor, object_map: Tensor, background: Tensor, turns: Tensor
     return without + mask * (images - without)
 
 
-def equivariance_loss(points: Tensor, points_when_turned: Tensor, turns: Tensor) -> Tensor:
-    """Mean ‖A u - u'‖ over the points whose place A u is within the turned image.
+def painted_over(images: Tensor, area: Tensor) -> Tensor:
+    """Images (B, 3, H, W) whose `area` (B, 1, H, W) in [0, 1] is filled with the colours around it.
+
+    Colours that are known are averaged to half the size again and again, then holes are filled from the coarser sizes.
+    """
+    height, width = images.shape[-2:]
+    known = 1 - area
+    if height == width == 1:
+        return images
+    share = F.avg_pool2d(known, 2, ceil_mode=True)
+    coarse = F.avg_pool2d(images * known, 2, ceil_mode=True) / share.clamp_min(1e-4)
+    coarse = painted_over(coarse, 1 - (4 * share).clamp(max=1))
+    return known * images + area * F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
+
+
+def moving_points_apart(points: Tensor, images: Tensor, moving: Tensor, locate: Callable[[Tensor], Tensor]) -> Tensor:
+    """`equivariance_loss` of points (B, K, 2) of images (B, 3, H, W) whose `moving` area (B, 1, H, W) is turned.
+
+    `locate` finds the points of images. Only those of the turned images learn, or all would meet where a turn does not
+    matter; and only points on what moves count.
+    """
+    with torch.no_grad():
+        turns = random_turns(images, _DEGREES, _SCALE)
+        of_turned = turned(images, moving, painted_over(images, (2 * moving).clamp(max=1)), turns)
+        weight = F.grid_sample(moving, points[:, :, None].to(moving.dtype), align_corners=True)[:, 0, :, 0]
+    return equivariance_loss(points.detach(), locate(of_turned), turns, weight)
+
+
+def equivariance_loss(
+    points: Tensor, points_when_turned: Tensor, turns: Tensor, weight: Tensor | None = None
+) -> Tensor:
+    """Mean ‖A u - u'‖ over the points whose place A u is within the turned image, by their weights (B, K) if given.
 
     points u (B, K, 2) of the images, points_when_turned u' (B, K, 2) of the turned ones, turns A (B, 2, 2).
     """
     expected = points @ turns.transpose(1, 2)
-    inside = (expected.abs() <= 1).all(dim=-1)
+    counts = (expected.abs() <= 1).all(dim=-1).to(points.dtype)
+    if weight is not None:
+        counts = counts * weight
     apart = ((expected - points_when_turned).square().sum(dim=-1) + 1e-8).sqrt()
-    return (apart * inside).sum() / inside.sum().clamp_min(1)
+    return (apart * counts).sum() / counts.sum().clamp_min(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Literal
@@ -116,7 +117,7 @@ class Decoder(nn.Module):
 
 
 class UNet(nn.Module):
-    """The U-Net of Ronneberger et al. 2015, with BatchNorm and padding.
+    """The U-Net of Ronneberger et al. 2015, with normalisation and padding.
 
     `depth` steps down (2 x 2 max-pooling) double the channels from `width` to at most `widest`; each step up doubles
     the size (bilinear) and sees the map of the same size on the way down. H and W: multiples of stride · 2^depth.
@@ -131,14 +132,15 @@ class UNet(nn.Module):
         depth: int = 4,
         widest: int | None = None,
         stride: int = 1,
+        norm: NormName = "batch",
     ) -> None:
         super().__init__()
         widths = [min(width * 2**level, widest or width * 2**level) for level in range(depth + 1)]
-        self.stem = conv_block(in_channels, width, 5, stride) if stride > 1 else nn.Identity()
+        self.stem = conv_block(in_channels, width, 5, stride, norm) if stride > 1 else nn.Identity()
         steps = list(pairwise(widths))
-        self.down = nn.ModuleList([_double(width if stride > 1 else in_channels, widths[0])])
-        self.down.extend(_double(above, below) for above, below in steps)
-        self.up = nn.ModuleList(_double(above + below, above) for above, below in reversed(steps))
+        self.down = nn.ModuleList([_double(width if stride > 1 else in_channels, widths[0], norm)])
+        self.down.extend(_double(above, below, norm) for above, below in steps)
+        self.up = nn.ModuleList(_double(above + below, above, norm) for above, below in reversed(steps))
         self.last = nn.Conv2d(widths[0], out_channels, 1)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -154,9 +156,24 @@ class UNet(nn.Module):
         return self.last(features)
 
 
-def _double(in_channels: int, out_channels: int) -> nn.Sequential:
+def _double(in_channels: int, out_channels: int, norm: NormName) -> nn.Sequential:
     """The U-Net's double convolution."""
-    return nn.Sequential(conv_block(in_channels, out_channels), conv_block(out_channels, out_channels))
+    first, second = (conv_block(channels, out_channels, norm=norm) for channels in (in_channels, out_channels))
+    return nn.Sequential(first, second)
+
+
+def keypoint_network(
+    keypoints: int, width: int, stride: int, norm: NormName = "batch", *, early_stride: bool = False, depth: int = 0
+) -> nn.Module:
+    """(B, 3, H, W) to logits (B, keypoints, H / stride, W / stride), stride a power of two.
+
+    An `Encoder` and a 1x1 convolution, which see a part of the image around a cell; with a `depth` a `UNet` of so many
+    steps down from the maps' size, which sees all of it.
+    """
+    if depth:
+        return UNet(3, keypoints, width, depth, stride=stride, norm=norm)
+    trunk = Encoder(3, width, int(math.log2(stride)), norm, early_stride)
+    return nn.Sequential(trunk, nn.Conv2d(trunk.channels, keypoints, 1))
 
 
 def upsample(features: Tensor, factor: int = 2) -> Tensor:

@@ -6,6 +6,7 @@ on a grid that covers all places the object visits: that redraws the picture wel
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training import bounds
+from training.equivariance import moving_points_apart
 from training.heatmaps import axis
 from training.method import Batch
 
@@ -29,14 +31,21 @@ class Regularisation:
     """Normalised units. Both terms are those of Zhang et al., CVPR 2018."""
     foreground: float = 0.0
     """Of the heatmaps' share that lies where image and reference do not differ."""
+    equivariance: float = 0.0
+    """Of how far points are from where they should be once what differs between image and reference is turned."""
 
     def __post_init__(self) -> None:
         """Raises UserError that names the first bad value."""
-        bounds.at_least("regularisation", self, concentration=0, separation=0, foreground=0)
+        bounds.at_least("regularisation", self, concentration=0, separation=0, foreground=0, equivariance=0)
         bounds.above_zero("regularisation", self, "separation_distance")
 
+    @property
+    def needs_reference(self) -> bool:
+        """Whether batches need a `reference`, the object in another pose before the same background."""
+        return self.foreground > 0 or self.equivariance > 0
+
     def terms(self, column: Tensor, row: Tensor, keypoints: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """The weighted terms that are on.
+        """The weighted terms of heatmaps that are on.
 
         column (B, K, W') and row (B, K, H') are the heatmaps' marginals, keypoints (B, K, 2) their means, of
         `batch["image"]`; `foreground` needs `batch["reference"]`.
@@ -50,6 +59,13 @@ class Regularisation:
         if self.foreground:
             found["foreground"] = self.foreground * (1 - share_within(motion(batch), column, row)).mean()
         return found
+
+    def turned(self, keypoints: Tensor, batch: Batch, locate: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """The weighted term of `equivariance`, if it is on: keypoints (B, K, 2) are what `locate` finds in images."""
+        if not self.equivariance:
+            return {}
+        apart = moving_points_apart(keypoints, batch["image"], motion(batch), locate)
+        return {"equivariance": self.equivariance * apart}
 
 
 def motion(batch: Batch) -> Tensor:

@@ -44,6 +44,14 @@ def test_a_fixed_number_of_keypoints_is_the_largest_number_of_joints(configs):
     assert not any("keypoints" in option for option in SCENES["swimmers"].fit_options("keypoint_pyramids"))
 
 
+def test_points_of_a_body_whose_ends_look_alike_need_not_turn_along(configs):
+    (configs / "imm_small.yaml").write_text("method: {regularisation: {equivariance: 1}}\ndata: {input_size: [64, 64]}")
+    assert "--method.regularisation.equivariance=0" in SCENES["swimmers"].fit_options("imm")
+    assert not any("equivariance" in option for option in SCENES["cartpoles"].fit_options("imm"))
+    (configs / "npt_small.yaml").write_text("method: {equivariance: 1}\ndata: {input_size: [64, 64]}")
+    assert "--method.equivariance=0" in SCENES["swimmers"].fit_options("npt")
+
+
 @pytest.mark.parametrize("name", simulation.SCENES)
 def test_bodies_have_as_many_joints_as_the_scene_says(name):
     built = [build() for build in simulation.variants(name, "test").values()]

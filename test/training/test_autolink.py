@@ -272,12 +272,12 @@ def test_chromaticity_is_blind_to_shadows_and_sees_colours():
 
 
 def test_optional_terms_are_weighted_and_the_edges_cost_moves_no_keypoint():
-    regularisation = Regularisation(concentration=1.0, separation=1.0, foreground=1.0)
+    regularisation = Regularisation(concentration=1.0, separation=1.0, foreground=1.0, equivariance=1.0)
     images = bars(4)
     batch = {"image": images, "reference": images.flip(0)}
     method = build(layered=True, edge_cost=2.0, motion_weight=3.0, shadow_free=True, regularisation=regularisation)
     terms = method.loss(batch, "main")
-    assert set(terms) == {"perceptual", "edges", "concentration", "separation", "foreground"}
+    assert set(terms) == {"perceptual", "edges", "concentration", "separation", "foreground", "equivariance"}
     keypoints = method.keypoints(images)[0]
     torch.testing.assert_close(terms["edges"], 2 * drawn_length(keypoints, method.weights(), method.pairs))
     terms["edges"].backward()
@@ -285,7 +285,14 @@ def test_optional_terms_are_weighted_and_the_edges_cost_moves_no_keypoint():
     assert all(p.grad is None for p in method.detector.parameters())
 
 
-@pytest.mark.parametrize("option", [{"motion_weight": 1.0}, {"regularisation": Regularisation(foreground=1.0)}])
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"motion_weight": 1.0},
+        {"regularisation": Regularisation(foreground=1.0)},
+        {"regularisation": Regularisation(equivariance=1.0)},
+    ],
+)
 def test_terms_of_motion_ask_for_pairs(option):
     with pytest.raises(UserError, match="need pairs"):
         build(**option).loss({"image": bars(2)}, "main")

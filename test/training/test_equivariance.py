@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from training.equivariance import equivariance_loss, random_turns, turned
+from training.equivariance import equivariance_loss, moving_points_apart, painted_over, random_turns, turned
 
 QUARTER = torch.tensor([[[0.0, -1.0], [1.0, 0.0]]])
 """Takes what is on the right to the bottom, as y points down."""
@@ -37,6 +37,57 @@ def test_a_point_that_leaves_the_image_does_not_count():
     found = torch.tensor([[[0.0, 0.0], [0.2, 0.0]]])
     twice = 2 * torch.eye(2)[None]  # takes the first to (1.8, 0), the second to (0.2, 0)
     assert equivariance_loss(points, found, twice).item() == pytest.approx(0, abs=1e-3)
+
+
+def test_points_count_by_their_weights():
+    points = torch.tensor([[[1.0, 0.0], [0.0, -0.5]]])
+    stays = torch.tensor([[[0.0, 0.5], [0.0, -0.5]]])  # 0.5 and 0.5 √2 away from where they belong, see above
+    weight = torch.tensor([[3.0, 1.0]])
+    expected = (3 * 0.5 + 0.5 * math.sqrt(2)) / 4
+    assert equivariance_loss(points, stays, QUARTER, weight).item() == pytest.approx(expected, abs=1e-3)
+
+
+def test_holes_are_filled_from_around_them():
+    image = torch.full((1, 3, 7, 10), 0.25)
+    image[..., 5:] = 0.75
+    hole = torch.zeros(1, 1, 7, 10)
+    hole[..., 2:5, 1:3] = 1
+    hole[..., 3, 8] = 1
+    spoilt = image + hole * 0.2
+    filled = painted_over(spoilt, hole)
+    torch.testing.assert_close(filled[..., :, :3], image[..., :, :3], atol=0.06, rtol=0)
+    torch.testing.assert_close(filled[..., 3, 8], image[..., 3, 8], atol=0.06, rtol=0)
+    assert torch.equal(filled[hole.expand_as(image) == 0], image[hole.expand_as(image) == 0])
+    torch.testing.assert_close(painted_over(spoilt, 0 * hole), spoilt)
+
+
+def brightest(images):
+    """(B, 1, 2) the brightest place, normalised."""
+    where = images.mean(dim=1).flatten(1).argmax(dim=1)
+    side = images.shape[-1]
+    return torch.stack((where % side, where // side), dim=-1)[:, None] * 2 / (side - 1) - 1
+
+
+def test_a_point_on_what_moves_must_turn_along():
+    torch.manual_seed(0)
+    images = torch.full((64, 3, 33, 33), 0.2)
+    images[..., 20:25, 20:25] = 0.6
+    images[..., 22, 22] = 1.0
+    moving = torch.zeros(64, 1, 33, 33)
+    moving[..., 17:28, 17:28] = 1
+    points = brightest(images)
+    one_cell = 2 / 32
+    assert moving_points_apart(points, images, moving, brightest) < one_cell
+    assert moving_points_apart(points, images, moving, lambda turned: points) > 4 * one_cell  # they stay
+    assert moving_points_apart(points, images, 0 * moving, lambda turned: points) == 0  # nothing moves
+
+
+def test_only_the_points_of_the_turned_image_learn():
+    torch.manual_seed(0)
+    images, moving = torch.rand(2, 3, 16, 16), torch.ones(2, 1, 16, 16)
+    points, found = (torch.zeros(2, 4, 2).uniform_(-0.5, 0.5).requires_grad_() for _ in range(2))
+    moving_points_apart(points, images, moving, lambda turned: found).backward()
+    assert points.grad is None and found.grad is not None and found.grad.abs().sum() > 0
 
 
 def test_turns_are_of_pixels_and_within_their_limits():

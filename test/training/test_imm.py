@@ -158,9 +158,9 @@ def test_half_size_reconstruction_is_compared_at_half_size():
 def test_optional_terms_appear_only_when_asked_for():
     batch = {"image": images(0), "reference": images(1)}
     assert set(build().loss(batch, "main")) == {"reconstruction"}
-    terms = Regularisation(concentration=1.0, separation=1.0, foreground=1.0)
+    terms = Regularisation(concentration=1.0, separation=1.0, foreground=1.0, equivariance=1.0)
     extra = build(regularisation=terms, motion_weight=2.0).loss(batch, "main")
-    assert set(extra) == {"reconstruction", "concentration", "separation", "foreground"}
+    assert set(extra) == {"reconstruction", "concentration", "separation", "foreground", "equivariance"}
 
 
 def test_early_stride_gives_the_same_map_size_with_a_block_less():

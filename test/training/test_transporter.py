@@ -54,6 +54,25 @@ def test_features_under_target_points_are_the_targets_and_elsewhere_the_sources(
     assert transport(source + 5, source_map, target, target_map).flatten().tolist() == [0, 1, 5]
 
 
+@pytest.mark.parametrize(("depth", "sees_all"), [(0, False), (3, True)])
+def test_a_deep_detector_sees_the_whole_image(depth: int, sees_all: bool) -> None:
+    torch.manual_seed(0)
+    # without a norm, as that of an image depends on all of its pixels
+    config = replace(SMALL, norm="none", map_stride=2, detector_depth=depth)
+    method = Transporter(config, (64, 64))
+    image = torch.rand(1, 3, 64, 64, requires_grad=True)
+    logits = method.detector(image)
+    assert logits.shape == (1, 4, 32, 32)
+    logits[..., 0, 0].sum().backward()
+    assert bool(image.grad[..., 40:, 40:].any()) == sees_all
+
+
+def test_what_moves_is_turned_where_asked_for() -> None:
+    method = Transporter(replace(SMALL, regularisation=Regularisation(equivariance=2.0)), (32, 32))
+    terms = method.loss(moving_squares(), "main")
+    assert set(terms) == {"reconstruction", "equivariance"} and terms["equivariance"] > 0
+
+
 def test_layers_are_those_of_the_papers_appendix() -> None:
     method = Transporter(TransporterConfig(), (80, 80))
     convolutions = [m for m in method.features.modules() if isinstance(m, torch.nn.Conv2d)]
@@ -128,6 +147,7 @@ def test_a_point_settles_on_what_moves(seed: int) -> None:
         ({"map_stride": 3}, "powers of two from 2 to 64"),
         ({"output_stride": 8}, "powers of two from 1 to 4"),
         ({"sigma": 0.0}, "sigma is 0.0"),
+        ({"detector_depth": -1}, "detector_depth is -1"),
     ],
 )
 def test_bad_options_are_refused_with_the_allowed_ones(options: dict, text: str) -> None:
@@ -138,3 +158,5 @@ def test_bad_options_are_refused_with_the_allowed_ones(options: dict, text: str)
 def test_an_input_size_that_does_not_fit_is_refused() -> None:
     with pytest.raises(UserError, match="multiples of map_stride"):
         Transporter(TransporterConfig(), (80, 81))
+    with pytest.raises(UserError, match=r"detector_depth \(32\)"):
+        Transporter(replace(SMALL, detector_depth=3), (80, 80))

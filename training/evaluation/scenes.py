@@ -36,6 +36,8 @@ class Scene:
     most_joints: int | None = None
     """Of a body in the test data. As the paper gave the Transporter so many, all methods that have a fixed number of
     keypoints get it; None leaves what their config says."""
+    ends_alike: bool = False
+    """Whether a body has two ends that look alike, so that points that turn along with it may begin at either."""
     topic: str = ""
     """Image topic where the data is bags; empty for episodes."""
 
@@ -58,16 +60,26 @@ class Scene:
         return [str(bag.parent) for bag in sorted(folder.glob("*/metadata.yaml"))] if self.topic else [str(folder)]
 
     def fit_options(self, method: str) -> list[str]:
-        """The options of `fit METHOD` that this scene needs: config, input size, keypoints, topic. Raises UserError."""
+        """The options of `fit METHOD` that this scene needs: its config and what differs there. Raises UserError."""
         file = config_file(method, self.name)
         config = yaml.safe_load(file.read_text())
         options = ["--config", str(file)]
         if file.stem != f"{method}_{self.name}":
             width, height = self.input_size(config["data"]["input_size"])
             options.append(f"--data.input_size=[{width},{height}]")
-        if self.most_joints and isinstance(config.get("method", {}).get("keypoints"), int):
-            options.append(f"--method.keypoints={self.most_joints}")
+        options += self._method_options(config.get("method", {}))
         return options + (["--topic", self.topic] if self.topic else [])
+
+    def _method_options(self, given: dict[str, Any]) -> list[str]:
+        """What a body of this kind changes of a config's `method`."""
+        options = []
+        if self.most_joints and isinstance(given.get("keypoints"), int):
+            options.append(f"--method.keypoints={self.most_joints}")
+        if self.ends_alike and "equivariance" in given:
+            options.append("--method.equivariance=0")
+        if self.ends_alike and "equivariance" in given.get("regularisation", {}):
+            options.append("--method.regularisation.equivariance=0")
+        return options
 
     def schedule_options(self, method: str, steps: int) -> list[str]:
         """The options of `fit METHOD` that make it last `steps` steps, the stages of its config in proportion."""
@@ -90,7 +102,7 @@ SCENES = {
         Scene("spiders", ("spiders",), (64, 64), most_joints=25),
         Scene("cartpoles", ("cartpoles",), (64, 64), epsilon=0.15, most_joints=6),
         Scene("whcm", ("whcm",), (64, 64), epsilon=0.30, most_joints=9),
-        Scene("swimmers", ("swimmers",), (64, 64), most_joints=8),
+        Scene("swimmers", ("swimmers",), (64, 64), most_joints=8, ends_alike=True),
         Scene("spiders0shot", ("spiders0shot",), (64, 64), most_joints=16),
         Scene("tabletop", ("tabletop", *_TABLE_CAMERA), (320, 240), topic="/table/image_raw/compressed"),
     )

@@ -251,8 +251,12 @@ class AutoLink(Method):
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """Eq. 6; and the optional terms. Raises UserError where these need pairs and the batch has none."""
-        if "reference" not in batch and (self.config.motion_weight or self.config.regularisation.foreground):
-            raise UserError("autolink: motion_weight and regularisation.foreground need pairs: add --data.pairs time")
+        regularisation, images = self.config.regularisation, batch
+        if "reference" not in batch and (self.config.motion_weight or regularisation.needs_reference):
+            raise UserError(
+                "autolink: motion_weight, regularisation.foreground and regularisation.equivariance need pairs: "
+                "add --data.pairs time"
+            )
         keypoints, maps = self.keypoints(batch["image"])
         reconstruction, _ = self.reconstruct(batch["image"], keypoints)
         if self.config.shadow_free:
@@ -265,7 +269,8 @@ class AutoLink(Method):
         if self.config.edge_cost:
             ends = half_widths(keypoints.detach(), *self.size)
             terms["edges"] = self.config.edge_cost * drawn_length(ends, self.weights(), self.pairs)
-        return terms | self.config.regularisation.terms(maps.sum(dim=-2), maps.sum(dim=-1), keypoints, batch)
+        terms |= regularisation.terms(maps.sum(dim=-2), maps.sum(dim=-1), keypoints, batch)
+        return terms | regularisation.turned(keypoints, images, lambda image: self.keypoints(image)[0])
 
     def reconstruct(self, image: Tensor, keypoints: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 5: the repainted image (B, 3, H, W) in [0, 1] units (unclamped) and the edge map."""

@@ -22,13 +22,13 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from training import bounds
 from training.heatmaps import concentration, gaussian_maps, marginals, mean_position
 from training.losses import difference
 from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
-from training.networks import Decoder, Encoder, NormName
+from training.networks import Decoder, Encoder, NormName, keypoint_network
 from training.regularisation import Regularisation
 
 CombineName = Literal["union", "sum", "max"]
@@ -51,6 +51,9 @@ class TransporterConfig:
     """Input pixels per cell of features and heatmaps, a power of two."""
     early_stride: bool = False
     """Halve the size in the first convolution: several times faster, with a block less."""
+    detector_depth: int = 0
+    """Ψ is a U-Net of so many steps down from the maps' size, which sees all of the image; 0 for the paper's, which is
+    like Φ and sees a part."""
     decoder_least_width: int = 32
     """The decoder never has fewer channels."""
     output_stride: int = 1
@@ -76,7 +79,7 @@ class TransporterConfig:
 
     def __post_init__(self) -> None:
         """Raises UserError that names the first bad value."""
-        bounds.at_least("transporter", self, keypoints=1, width=1, decoder_least_width=1)
+        bounds.at_least("transporter", self, keypoints=1, width=1, decoder_least_width=1, detector_depth=0)
         bounds.above_zero("transporter", self, "sigma")
         bounds.power_of_two("transporter", self, "map_stride", 2, 64)
         bounds.power_of_two("transporter", self, "output_stride", 1, self.map_stride)
@@ -103,14 +106,21 @@ class Transporter(Method):
 
     def __init__(self, config: TransporterConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
-        bounds.multiple("transporter", "map_stride", config.map_stride, input_size)
+        smallest = config.map_stride << config.detector_depth
+        bounds.multiple("transporter", "map_stride · 2^detector_depth", smallest, input_size)
         self.config = config
         self.optimizer = config.optimizer
         self.keypoint_count = config.keypoints
         halvings = int(math.log2(config.map_stride))
         self.features = Encoder(3, config.width, halvings, config.norm, config.early_stride)
-        trunk = Encoder(3, config.width, halvings, config.norm, config.early_stride)
-        self.detector = nn.Sequential(trunk, nn.Conv2d(trunk.channels, config.keypoints, 1))
+        self.detector = keypoint_network(
+            config.keypoints,
+            config.width,
+            config.map_stride,
+            config.norm,
+            early_stride=config.early_stride,
+            depth=config.detector_depth,
+        )
         self.decoder = Decoder(
             self.features.channels,
             self.features.channels,
@@ -149,7 +159,8 @@ class Transporter(Method):
         reconstruction = self.reconstruct(batch["reference"], batch["image"], keypoints)
         target = F.avg_pool2d(batch["image"], self.config.output_stride)
         terms = {"reconstruction": difference(reconstruction, target, mask=batch.get("loss_mask"))}
-        return terms | self.config.regularisation.terms(column, row, keypoints, batch)
+        terms |= self.config.regularisation.terms(column, row, keypoints, batch)
+        return terms | self.config.regularisation.turned(keypoints, batch, lambda image: self._locate(image)[2])
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> dict[str, Tensor]:
