@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Literal
@@ -160,20 +159,6 @@ def _double(in_channels: int, out_channels: int, norm: NormName) -> nn.Sequentia
     """The U-Net's double convolution."""
     first, second = (conv_block(channels, out_channels, norm=norm) for channels in (in_channels, out_channels))
     return nn.Sequential(first, second)
-
-
-def keypoint_network(
-    keypoints: int, width: int, stride: int, norm: NormName = "batch", *, early_stride: bool = False, depth: int = 0
-) -> nn.Module:
-    """(B, 3, H, W) to logits (B, keypoints, H / stride, W / stride), stride a power of two.
-
-    An `Encoder` and a 1x1 convolution, which see a part of the image around a cell; with a `depth` a `UNet` of so many
-    steps down from the maps' size, which sees all of it.
-    """
-    if depth:
-        return UNet(3, keypoints, width, depth, stride=stride, norm=norm)
-    trunk = Encoder(3, width, int(math.log2(stride)), norm, early_stride)
-    return nn.Sequential(trunk, nn.Conv2d(trunk.channels, keypoints, 1))
 
 
 def upsample(features: Tensor, factor: int = 2) -> Tensor:

@@ -44,7 +44,7 @@ def test_a_fixed_number_of_keypoints_is_the_largest_number_of_joints(configs):
     assert not any("keypoints" in option for option in SCENES["swimmers"].fit_options("keypoint_pyramids"))
 
 
-def test_points_of_a_body_whose_ends_look_alike_need_not_turn_along(configs):
+def test_points_of_a_symmetric_body_need_not_turn_along(configs):
     (configs / "imm_small.yaml").write_text("method: {regularisation: {equivariance: 1}}\ndata: {input_size: [64, 64]}")
     assert "--method.regularisation.equivariance=0" in SCENES["swimmers"].fit_options("imm")
     assert not any("equivariance" in option for option in SCENES["cartpoles"].fit_options("imm"))

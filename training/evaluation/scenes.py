@@ -36,8 +36,9 @@ class Scene:
     most_joints: int | None = None
     """Of a body in the test data. As the paper gave the Transporter so many, all methods that have a fixed number of
     keypoints get it; None leaves what their config says."""
-    ends_alike: bool = False
-    """Whether a body has two ends that look alike, so that points that turn along with it may begin at either."""
+    symmetric: bool = False
+    """Whether a body looks the same from two or more sides, as a snake or a spider: then nothing says which of its
+    parts a point should turn along with."""
     topic: str = ""
     """Image topic where the data is bags; empty for episodes."""
 
@@ -75,9 +76,9 @@ class Scene:
         options = []
         if self.most_joints and isinstance(given.get("keypoints"), int):
             options.append(f"--method.keypoints={self.most_joints}")
-        if self.ends_alike and "equivariance" in given:
+        if self.symmetric and "equivariance" in given:
             options.append("--method.equivariance=0")
-        if self.ends_alike and "equivariance" in given.get("regularisation", {}):
+        if self.symmetric and "equivariance" in given.get("regularisation", {}):
             options.append("--method.regularisation.equivariance=0")
         return options
 
@@ -99,11 +100,11 @@ _TABLE_CAMERA = ("--size", "320x240", "--rate", "10", "--seconds", "60", "--came
 SCENES = {
     scene.name: scene
     for scene in (
-        Scene("spiders", ("spiders",), (64, 64), most_joints=25),
+        Scene("spiders", ("spiders",), (64, 64), most_joints=25, symmetric=True),
         Scene("cartpoles", ("cartpoles",), (64, 64), epsilon=0.15, most_joints=6),
         Scene("whcm", ("whcm",), (64, 64), epsilon=0.30, most_joints=9),
-        Scene("swimmers", ("swimmers",), (64, 64), most_joints=8, ends_alike=True),
-        Scene("spiders0shot", ("spiders0shot",), (64, 64), most_joints=16),
+        Scene("swimmers", ("swimmers",), (64, 64), most_joints=8, symmetric=True),
+        Scene("spiders0shot", ("spiders0shot",), (64, 64), most_joints=16, symmetric=True),
         Scene("tabletop", ("tabletop", *_TABLE_CAMERA), (320, 240), topic="/table/image_raw/compressed"),
     )
 }

@@ -32,13 +32,13 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from training import bounds
 from training.heatmaps import concentration, gaussian_maps, marginals, mean_position
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
-from training.networks import Decoder, Encoder, NormName, initialise_normal, keypoint_network
+from training.networks import Decoder, Encoder, NormName, initialise_normal
 from training.perceptual import VGG_LAYERS, FeatureName, perceptual_features
 from training.regularisation import Regularisation, motion_mask
 
@@ -61,9 +61,6 @@ class IMMConfig:
     """Input pixels per cell of the generator's input, a power of two; the paper's equals map_stride."""
     early_stride: bool = False
     """Halve the size in the first convolution: several times faster, with a block less."""
-    detector_depth: int = 0
-    """Φ is a U-Net of so many steps down from the maps' size, which sees all of the image; 0 for the paper's, which
-    sees a part."""
     generator_width: int = 256
     """Channels of the generator's first block."""
     generator_least_width: int = 32
@@ -100,7 +97,7 @@ class IMMConfig:
 
     def __post_init__(self) -> None:
         """Raises UserError that names the first bad value."""
-        bounds.at_least("imm", self, keypoints=1, width=1, detector_depth=0)
+        bounds.at_least("imm", self, keypoints=1, width=1)
         bounds.above_zero("imm", self, "sigma")
         least = 2 if self.early_stride else 1
         bounds.power_of_two("imm", self, "map_stride", least, 64)
@@ -115,19 +112,13 @@ class IMM(Method):
 
     def __init__(self, config: IMMConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
-        stride = max(config.map_stride << config.detector_depth, config.code_stride)
-        bounds.multiple("imm", "map_stride · 2^detector_depth and code_stride", stride, input_size)
+        stride = max(config.map_stride, config.code_stride)
+        bounds.multiple("imm", "map_stride and code_stride", stride, input_size)
         self.config = config
         self.optimizer = config.optimizer
         self.keypoint_count = config.keypoints
-        self.detector = keypoint_network(
-            config.keypoints,
-            config.width,
-            config.map_stride,
-            config.norm,
-            early_stride=config.early_stride,
-            depth=config.detector_depth,
-        )
+        trunk = Encoder(3, config.width, int(math.log2(config.map_stride)), config.norm, config.early_stride)
+        self.detector = nn.Sequential(trunk, nn.Conv2d(trunk.channels, config.keypoints, 1))
         halvings = int(math.log2(config.code_stride))
         self.encoder = Encoder(3, config.width, halvings, config.norm, config.early_stride)
         doublings = halvings - int(math.log2(config.output_stride))
@@ -173,7 +164,7 @@ class IMM(Method):
         target = self._at_output_size(batch["image"])
         terms = {"reconstruction": self.reconstruction(generated, target, self._mask(batch))}
         terms |= self.config.regularisation.terms(column, row, keypoints, batch)
-        return terms | self.config.regularisation.turned(keypoints, batch, lambda image: self._locate(image)[2])
+        return terms | self.config.regularisation.turned(keypoints, batch, lambda x: self._locate(x)[2], self.step)
 
     def _mask(self, batch: Batch) -> Tensor | None:
         mask = motion_mask(batch, self.config.motion_weight)

@@ -22,13 +22,13 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from training import bounds
 from training.heatmaps import concentration, gaussian_maps, marginals, mean_position
 from training.losses import difference
 from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
-from training.networks import Decoder, Encoder, NormName, keypoint_network
+from training.networks import Decoder, Encoder, NormName, UNet
 from training.regularisation import Regularisation
 
 CombineName = Literal["union", "sum", "max"]
@@ -113,14 +113,13 @@ class Transporter(Method):
         self.keypoint_count = config.keypoints
         halvings = int(math.log2(config.map_stride))
         self.features = Encoder(3, config.width, halvings, config.norm, config.early_stride)
-        self.detector = keypoint_network(
-            config.keypoints,
-            config.width,
-            config.map_stride,
-            config.norm,
-            early_stride=config.early_stride,
-            depth=config.detector_depth,
-        )
+        self.detector: nn.Module
+        if config.detector_depth:
+            size = (config.keypoints, config.width, config.detector_depth)
+            self.detector = UNet(3, *size, stride=config.map_stride, norm=config.norm)
+        else:
+            trunk = Encoder(3, config.width, halvings, config.norm, config.early_stride)
+            self.detector = nn.Sequential(trunk, nn.Conv2d(trunk.channels, config.keypoints, 1))
         self.decoder = Decoder(
             self.features.channels,
             self.features.channels,
@@ -160,7 +159,7 @@ class Transporter(Method):
         target = F.avg_pool2d(batch["image"], self.config.output_stride)
         terms = {"reconstruction": difference(reconstruction, target, mask=batch.get("loss_mask"))}
         terms |= self.config.regularisation.terms(column, row, keypoints, batch)
-        return terms | self.config.regularisation.turned(keypoints, batch, lambda image: self._locate(image)[2])
+        return terms | self.config.regularisation.turned(keypoints, batch, lambda x: self._locate(x)[2], self.step)
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> dict[str, Tensor]:
