@@ -33,14 +33,10 @@ class Regularisation:
     """Of the heatmaps' share that lies where image and reference do not differ."""
     equivariance: float = 0.0
     """Of how far points are from where they should be once what differs between image and reference is turned."""
-    equivariance_steps: int = 1000
-    """`equivariance` grows linearly from 0 over so many steps; points that have not found a place yet would meet."""
 
     def __post_init__(self) -> None:
         """Raises UserError that names the first bad value."""
-        bounds.at_least(
-            "regularisation", self, concentration=0, separation=0, foreground=0, equivariance=0, equivariance_steps=1
-        )
+        bounds.at_least("regularisation", self, concentration=0, separation=0, foreground=0, equivariance=0)
         bounds.above_zero("regularisation", self, "separation_distance")
 
     @property
@@ -64,17 +60,12 @@ class Regularisation:
             found["foreground"] = self.foreground * (1 - share_within(motion(batch), column, row)).mean()
         return found
 
-    def turned(
-        self, keypoints: Tensor, batch: Batch, locate: Callable[[Tensor], Tensor], step: int
-    ) -> dict[str, Tensor]:
-        """The term of `equivariance` by its weight at a training step, if it is on.
-
-        keypoints (B, K, 2) are what `locate` finds in `batch["image"]`.
-        """
+    def turned(self, keypoints: Tensor, batch: Batch, locate: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """The weighted term of `equivariance`, if it is on: keypoints (B, K, 2) are what `locate` finds in images."""
         if not self.equivariance:
             return {}
-        weight = self.equivariance * min(1.0, step / self.equivariance_steps)
-        return {"equivariance": weight * moving_points_apart(keypoints, batch["image"], motion(batch), locate)}
+        apart = moving_points_apart(keypoints, batch["image"], motion(batch), locate)
+        return {"equivariance": self.equivariance * apart}
 
 
 def motion(batch: Batch) -> Tensor:

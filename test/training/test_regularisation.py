@@ -40,25 +40,22 @@ def test_only_terms_with_a_weight_are_there_and_are_weighted() -> None:
     assert value.item() == pytest.approx(3 * (1 + 1))
 
 
-def test_points_of_what_moves_turn_along_by_a_weight_that_grows() -> None:
+def test_points_of_what_moves_turn_along_by_their_weight() -> None:
     image = torch.full((8, 3, 32, 32), 0.5)
     reference = image.clone()
     image[..., 22:26, 22:26] = 1.0
     points = torch.full((8, 1, 2), 0.5)
     batch = {"image": image, "reference": reference}
-    assert Regularisation().turned(points, batch, lambda images: points, 1) == {}
+    assert Regularisation().turned(points, batch, lambda images: points) == {}
     values = []
-    for step in (0, 1, 4, 100):
+    for weight in (1.0, 3.0):
         torch.manual_seed(0)
-        term = Regularisation(equivariance=3.0, equivariance_steps=4).turned(points, batch, lambda images: points, step)
-        values.append(term["equivariance"].item())
-    assert values[-1] > 0.3
-    assert [value / values[-1] for value in values] == pytest.approx([0, 0.25, 1, 1])
+        found = Regularisation(equivariance=weight).turned(points, batch, lambda images: points)
+        values.append(found["equivariance"].item())
+    assert values[0] > 0.1 and values[1] == pytest.approx(3 * values[0])
 
 
-@pytest.mark.parametrize(
-    "bad", [{"foreground": -1.0}, {"separation_distance": 0.0}, {"equivariance": -0.1}, {"equivariance_steps": 0}]
-)
+@pytest.mark.parametrize("bad", [{"foreground": -1.0}, {"separation_distance": 0.0}, {"equivariance": -0.1}])
 def test_bad_weights_are_named(bad: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(bad))):
         Regularisation(**bad)

@@ -127,7 +127,7 @@ def test_loss_is_the_mean_squared_error_where_the_mask_is_one() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_point_settles_on_what_moves(seed: int) -> None:
-    """With the terms of transporter_small.yaml; without them points stay where they began for most seeds."""
+    """With what transporter_small.yaml asks of heatmaps; without it points stay where they began for most seeds."""
     torch.manual_seed(seed)
     terms = Regularisation(concentration=0.01, separation=0.001, separation_distance=0.08, foreground=0.01)
     method = Transporter(replace(SMALL, softmax="joint", regularisation=terms), (32, 32))

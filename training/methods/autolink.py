@@ -270,7 +270,7 @@ class AutoLink(Method):
             ends = half_widths(keypoints.detach(), *self.size)
             terms["edges"] = self.config.edge_cost * drawn_length(ends, self.weights(), self.pairs)
         terms |= regularisation.terms(maps.sum(dim=-2), maps.sum(dim=-1), keypoints, batch)
-        return terms | regularisation.turned(keypoints, images, lambda x: self.keypoints(x)[0], self.step)
+        return terms | regularisation.turned(keypoints, images, lambda x: self.keypoints(x)[0])
 
     def reconstruct(self, image: Tensor, keypoints: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 5: the repainted image (B, 3, H, W) in [0, 1] units (unclamped) and the edge map."""

@@ -164,7 +164,7 @@ class IMM(Method):
         target = self._at_output_size(batch["image"])
         terms = {"reconstruction": self.reconstruction(generated, target, self._mask(batch))}
         terms |= self.config.regularisation.terms(column, row, keypoints, batch)
-        return terms | self.config.regularisation.turned(keypoints, batch, lambda x: self._locate(x)[2], self.step)
+        return terms | self.config.regularisation.turned(keypoints, batch, lambda x: self._locate(x)[2])
 
     def _mask(self, batch: Batch) -> Tensor | None:
         mask = motion_mask(batch, self.config.motion_weight)

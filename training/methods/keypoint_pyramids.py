@@ -275,7 +275,7 @@ class KeypointPyramids(Method):
         for index, level in enumerate(levels):
             extra = config.regularisation.terms(level.column, level.row, level.keypoints, batch)
             terms |= {f"{name}_{index}": value for name, value in extra.items()}
-        return terms | config.regularisation.turned(torch.cat(keypoints, dim=1), batch, self._locate, self.step)
+        return terms | config.regularisation.turned(torch.cat(keypoints, dim=1), batch, self._locate)
 
     def _locate(self, image: Tensor) -> Tensor:
         """(B, K, 2) the keypoints of all levels, coarse to fine."""

@@ -159,7 +159,7 @@ class Transporter(Method):
         target = F.avg_pool2d(batch["image"], self.config.output_stride)
         terms = {"reconstruction": difference(reconstruction, target, mask=batch.get("loss_mask"))}
         terms |= self.config.regularisation.terms(column, row, keypoints, batch)
-        return terms | self.config.regularisation.turned(keypoints, batch, lambda x: self._locate(x)[2], self.step)
+        return terms | self.config.regularisation.turned(keypoints, batch, lambda x: self._locate(x)[2])
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> dict[str, Tensor]:
