@@ -60,11 +60,11 @@ def _skeleton_measures(found: list[tuple[PredictedVideo, np.ndarray, np.ndarray]
         if not complete.any():
             continue
         points, truth = points[complete], video.joints[complete]
-        found = np.arange(points.shape[1]) if video.one_graph else structure.linked_points(adjacency)
-        matching = structure.match_trajectories(points, truth, found)
+        candidates = np.arange(points.shape[1]) if video.one_graph else structure.linked_points(adjacency)
+        matching = structure.match_trajectories(points, truth, candidates)
         strict.append(structure.structure_scores(adjacency, video.video.adjacency, matching))
         lenient.append(structure.structure_scores(adjacency, video.video.adjacency, matching, lenient=True))
-        joints.append(structure.joint_scores(points, truth, found, epsilon))
+        joints.append(structure.joint_scores(points, truth, candidates, epsilon))
     return {
         "structure": _means(structure.StructureScores, strict),
         "structure_lenient": _means(structure.StructureScores, lenient),

@@ -83,21 +83,19 @@ def predict(backend: Backend, model: Model, video: LabelledVideo, rng: np.random
     views = np.stack([viewport.view(frame) for frame in video.frames])
     outputs = run_batches(backend, views)
     frame = int(rng.integers(len(video.frames)))
-    one_graph = model.info.adjacency is not None
-    if one_graph:
-        outputs["adjacency"] = np.broadcast_to(
-            model.info.adjacency, outputs["scores"].shape + outputs["scores"].shape[1:]
-        )
-    single = None
+    info = model.info
+    if info.adjacency is not None:
+        outputs["adjacency"] = np.broadcast_to(info.adjacency, outputs["scores"].shape + outputs["scores"].shape[1:])
+    single, one_graph = None, info.adjacency is not None
     if video.ordered and not one_graph:
         single = SingleImages(outputs["keypoints"], outputs["adjacency"][frame])
         outputs = _followed(outputs, views, model)
     adjacency = outputs["adjacency"]
     linked = adjacency.max(axis=-1) >= EDGE_THRESHOLD
     found = PredictedVideo.of(video, outputs["keypoints"], linked, adjacency[frame], viewport)
-    info = model.info
-    limbs = {"alike": info.alike, "parent": info.parent, "either_end": info.either_end}
-    return replace(found, **limbs, one_graph=one_graph, single=single)
+    return replace(
+        found, alike=info.alike, parent=info.parent, either_end=info.either_end, one_graph=one_graph, single=single
+    )
 
 
 def _followed(outputs: dict[str, np.ndarray], views: np.ndarray, model: Model) -> dict[str, np.ndarray]:
