@@ -78,12 +78,11 @@ def predict(backend: Backend, model: Model, video: LabelledVideo, rng: np.random
 
     A body whose joints the model says for each image is followed from frame to frame, as in the node.
     """
-    height, width = video.frames.shape[1:3]
-    viewport = Viewport.of((width, height), model.info.input_size, model.info.roi)
+    info, (height, width) = model.info, video.frames.shape[1:3]
+    viewport = Viewport.of((width, height), info.input_size, info.roi)
     views = np.stack([viewport.view(frame) for frame in video.frames])
     outputs = run_batches(backend, views)
     frame = int(rng.integers(len(video.frames)))
-    info = model.info
     if info.adjacency is not None:
         outputs["adjacency"] = np.broadcast_to(info.adjacency, outputs["scores"].shape + outputs["scores"].shape[1:])
     single, one_graph = None, info.adjacency is not None
