@@ -17,8 +17,8 @@ from torch import Tensor
 
 from training.heatmaps import turns_in_pixels
 
-_DEGREES, _SCALE = 180.0, 0.2
-"""By how much what moves is turned and made larger or smaller, at most."""
+_SCALE = 0.2
+"""By how much an object is made larger or smaller, at most."""
 
 
 def random_turns(images: Tensor, degrees: float, scale: float) -> Tensor:
@@ -62,17 +62,36 @@ def painted_over(images: Tensor, area: Tensor) -> Tensor:
     return known * images + area * F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
 
 
-def moving_points_apart(points: Tensor, images: Tensor, moving: Tensor, locate: Callable[[Tensor], Tensor]) -> Tensor:
-    """`equivariance_loss` of points (B, K, 2) of images (B, 3, H, W) whose `moving` area (B, 1, H, W) is turned.
+def turned_points_apart(
+    points: Tensor,
+    images: Tensor,
+    object_map: Tensor,
+    background: Tensor,
+    locate: Callable[[Tensor], Tensor],
+    *,
+    degrees: float = 180.0,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """`equivariance_loss` of points (B, K, 2) of images (B, 3, H, W) whose object is turned by up to `degrees`.
 
-    `locate` finds the points of images. Only those of the turned images learn, or all would meet where a turn does not
-    matter; and only points on what moves count.
+    object_map and background: see `turned`; `locate` finds the points of images. Only those of the turned images
+    learn, or all would meet where a turn does not matter.
     """
+    turns = random_turns(images, degrees, _SCALE)
     with torch.no_grad():
-        turns = random_turns(images, _DEGREES, _SCALE)
-        of_turned = turned(images, moving, painted_over(images, (2 * moving).clamp(max=1)), turns)
-        weight = F.grid_sample(moving, points[:, :, None].to(moving.dtype), align_corners=True)[:, 0, :, 0]
+        of_turned = turned(images, object_map, background, turns)
     return equivariance_loss(points.detach(), locate(of_turned), turns, weight)
+
+
+def moving_points_apart(points: Tensor, images: Tensor, moving: Tensor, locate: Callable[[Tensor], Tensor]) -> Tensor:
+    """`turned_points_apart` of points (B, K, 2) of images (B, 3, H, W) whose `moving` area (B, 1, H, W) is turned.
+
+    Only points on what moves count.
+    """
+    background = painted_over(images, (2 * moving).clamp(max=1))
+    where = points.detach()[:, :, None].to(moving.dtype)
+    weight = F.grid_sample(moving, where, align_corners=True)[:, 0, :, 0]
+    return turned_points_apart(points, images, moving, background, locate, weight=weight)
 
 
 def equivariance_loss(

@@ -69,7 +69,6 @@ def test_a_deep_detector_sees_the_whole_image(depth: int, sees_all: bool) -> Non
 
 def test_what_moves_is_turned_where_asked_for() -> None:
     method = Transporter(replace(SMALL, regularisation=Regularisation(equivariance=2.0)), (32, 32))
-    method.step = 1
     terms = method.loss(moving_squares(), "main")
     assert set(terms) == {"reconstruction", "equivariance"} and terms["equivariance"] > 0
 

@@ -251,7 +251,7 @@ class AutoLink(Method):
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """Eq. 6; and the optional terms. Raises UserError where these need pairs and the batch has none."""
-        regularisation, images = self.config.regularisation, batch
+        regularisation = self.config.regularisation
         if "reference" not in batch and (self.config.motion_weight or regularisation.needs_reference):
             raise UserError(
                 "autolink: motion_weight, regularisation.foreground and regularisation.equivariance need pairs: "
@@ -259,18 +259,19 @@ class AutoLink(Method):
             )
         keypoints, maps = self.keypoints(batch["image"])
         reconstruction, _ = self.reconstruct(batch["image"], keypoints)
+        compared = batch
         if self.config.shadow_free:
             reconstruction = chromaticity(reconstruction)
-            batch = {**batch, "image": chromaticity(batch["image"])}
+            compared = {**batch, "image": chromaticity(batch["image"])}
             if "reference" in batch:
-                batch["reference"] = chromaticity(batch["reference"])
-        mask = motion_mask(batch, self.config.motion_weight)
-        terms = {"perceptual": self.perceptual(reconstruction, batch["image"], mask)}
+                compared["reference"] = chromaticity(batch["reference"])
+        mask = motion_mask(compared, self.config.motion_weight)
+        terms = {"perceptual": self.perceptual(reconstruction, compared["image"], mask)}
         if self.config.edge_cost:
             ends = half_widths(keypoints.detach(), *self.size)
             terms["edges"] = self.config.edge_cost * drawn_length(ends, self.weights(), self.pairs)
-        terms |= regularisation.terms(maps.sum(dim=-2), maps.sum(dim=-1), keypoints, batch)
-        return terms | regularisation.turned(keypoints, images, lambda x: self.keypoints(x)[0])
+        terms |= regularisation.terms(maps.sum(dim=-2), maps.sum(dim=-1), keypoints, compared)
+        return terms | regularisation.turned(keypoints, batch, lambda x: self.keypoints(x)[0])
 
     def reconstruct(self, image: Tensor, keypoints: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 5: the repainted image (B, 3, H, W) in [0, 1] units (unclamped) and the edge map."""

@@ -266,7 +266,8 @@ class KeypointPyramids(Method):
         levels = self.encode(batch["image"])
         target = F.avg_pool2d(batch["image"], config.output_stride)
         keypoints = [level.keypoints for level in levels]
-        everything = self.reconstruct(torch.cat(keypoints, dim=1), batch["reference"])
+        all_keypoints = torch.cat(keypoints, dim=1)
+        everything = self.reconstruct(all_keypoints, batch["reference"])
         terms = {"reconstruction": config.reconstruction * difference(everything, target, mask=mask)}
         reconstructions = self.reconstruct_levels(levels, self._encode_reference(batch["reference"]))
         for index, (weight, reconstruction) in enumerate(zip(config.transport, reconstructions, strict=True)):
@@ -275,7 +276,7 @@ class KeypointPyramids(Method):
         for index, level in enumerate(levels):
             extra = config.regularisation.terms(level.column, level.row, level.keypoints, batch)
             terms |= {f"{name}_{index}": value for name, value in extra.items()}
-        return terms | config.regularisation.turned(torch.cat(keypoints, dim=1), batch, self._locate)
+        return terms | config.regularisation.turned(all_keypoints, batch, self._locate)
 
     def _locate(self, image: Tensor) -> Tensor:
         """(B, K, 2) the keypoints of all levels, coarse to fine."""

@@ -40,7 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from keypoint_perception.errors import UserError
-from training.equivariance import equivariance_loss, random_turns, turned
+from training.equivariance import turned_points_apart
 from training.heatmaps import around_mode, expected_position, gaussian_maps, half_widths, spatial_softmax
 from training.losses import difference, pyramid_mse
 from training.method import Batch, Detection, Method, linked_keypoints, symmetric
@@ -65,8 +65,6 @@ from training.methods.skeleton_search import changes, explained, greedy_tree, li
 from training.networks import UNet
 from training.regularisation import crowding
 
-TURNED_SCALE = 0.2
-"""By how much `equivariance` makes images larger or smaller, at most."""
 MOST_BELIEF = 0.999
 """What ψ's belief counts at most: its sigmoid may be 1, and a link that the search rejects stays below a half."""
 SEARCHED_WEIGHT = 10.0
@@ -169,12 +167,16 @@ class Npt(Method):
 
         object_map (2B, H', W'), B(x) and logits are those of the images.
         """
-        of_targets = (x.detach().chunk(2)[1] for x in (images, object_map, background, logits))
-        images, object_map, background, logits = of_targets
-        turns = random_turns(images, self.config.turn, TURNED_SCALE)
-        in_turned = self.points(turned(images, object_map[:, None], background, turns))
-        points, points_when_turned = (expected_position(spatial_softmax(x)) for x in (logits, in_turned))
-        return equivariance_loss(points, points_when_turned, turns)
+        images, object_map, background, logits = (x.chunk(2)[1] for x in (images, object_map, background, logits))
+        points = expected_position(spatial_softmax(logits))
+        return turned_points_apart(
+            points,
+            images,
+            object_map[:, None],
+            background,
+            lambda x: expected_position(spatial_softmax(self.points(x))),
+            degrees=self.config.turn,
+        )
 
     def _shrunk(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, 3, H / stride, W / stride)."""

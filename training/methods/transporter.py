@@ -115,8 +115,8 @@ class Transporter(Method):
         self.features = Encoder(3, config.width, halvings, config.norm, config.early_stride)
         self.detector: nn.Module
         if config.detector_depth:
-            size = (config.keypoints, config.width, config.detector_depth)
-            self.detector = UNet(3, *size, stride=config.map_stride, norm=config.norm)
+            depth, stride = config.detector_depth, config.map_stride
+            self.detector = UNet(3, config.keypoints, config.width, depth, stride=stride, norm=config.norm)
         else:
             trunk = Encoder(3, config.width, halvings, config.norm, config.early_stride)
             self.detector = nn.Sequential(trunk, nn.Conv2d(trunk.channels, config.keypoints, 1))
