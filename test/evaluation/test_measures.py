@@ -9,7 +9,7 @@ from predictions import SIZE, video
 from keypoint_perception.geometry import Viewport
 from keypoint_perception.model import ModelInfo
 from training.__main__ import main
-from training.evaluation.measures import direct, identity, keypoints_are_joints, measure
+from training.evaluation.measures import direct, identity, keypoints_are_joints, levels, measure
 from training.evaluation.predicted import SingleImages
 
 NAMES = ("left_hand", "right_hand")
@@ -44,11 +44,30 @@ def test_what_does_not_apply_is_none_and_every_family_is_there():
     figures = measure([hands()], 0.2, INFO)
     assert list(figures) == [
         "structure", "structure_lenient", "joints", "structure_single", "joints_single", "regression",
-        "label_efficiency", "direct", "identity", "motion", "lifting", "grasp",
+        "label_efficiency", "direct", "identity", "motion", "levels", "lifting", "grasp",
     ]  # fmt: skip
     for family in ("structure_single", "joints_single", "direct", "motion", "lifting", "grasp"):
         assert set(figures[family].values()) == {None}
     assert figures["joints"]["dist"] is None and figures["joints"]["diff"] == 2  # no keypoint is linked
+
+
+def test_each_level_of_a_hierarchy_is_measured_alone():
+    rng = np.random.default_rng(0)
+    joints = rng.uniform(-1, 1, (60, 1, 2))
+    points = np.concatenate((rng.uniform(-1, 1, (60, 2, 2)), joints), axis=1)  # the coarse level knows nothing
+    graph = ((0.0,) * 3,) * 3
+    hierarchy = replace(INFO, keypoint_names=("a", "b", "c"), adjacency=graph, parent=(-1, -1, 0), level=(0, 0, 1))
+    found = levels([replace(video(points, joints, ordered=False), parent=hierarchy.parent)], hierarchy)
+    assert list(found) == ["error_0", "rmse_0", "motion_0", "error_1", "rmse_1", "motion_1"]
+    assert found["error_1"] == pytest.approx(0, abs=1e-9)
+    assert found["error_0"] > 0.5
+    assert found["motion_0"] is None
+    assert levels([video(points, joints)], replace(hierarchy, parent=(-1,) * 3, level=(0,) * 3)) == {}
+
+
+def test_levels_of_a_predicted_tree_are_depths_and_not_measured():
+    tree = replace(INFO, adjacency=None, parent=(-1, 0), level=(0, 1))
+    assert levels([hands()], tree) == {}
 
 
 def test_single_images_are_measured_beside_the_body_that_was_followed():

@@ -11,13 +11,9 @@ import torch
 from torch import Tensor
 
 from keypoint_perception.errors import UserError
-from training.methods.keypoint_pyramids import (
-    KeypointPyramids,
-    KeypointPyramidsConfig,
-    hierarchy,
-    spring_energy,
-    transported,
-)
+from training.methods.keypoint_pyramids import KeypointPyramids, all_points, hierarchy, spring_energy, transported
+from training.methods.keypoint_pyramids_config import KeypointPyramidsConfig
+from training.methods.transporter import one_map
 
 SMALL = KeypointPyramidsConfig(
     keypoints=(2, 4), coarsest_stride=4, width=8, pyramid_width=12, transport_channels=(8, 4), decoder_width=16,
@@ -84,7 +80,8 @@ def test_sizes_are_the_papers() -> None:
     assert [block[0].out_channels for block in method.local] == [64, 32]
     for picture in method.reconstruct_levels(levels, levels):
         assert picture.shape == image.shape
-    assert method.reconstruct(torch.cat([level.keypoints for level in levels], dim=1), image).shape == image.shape
+    points = all_points(levels)
+    assert method.reconstruct(image, points, image, points).shape == image.shape
 
 
 def test_any_number_of_levels() -> None:
@@ -106,7 +103,7 @@ def test_terms_have_their_weights_and_are_equation_5_over_the_image_values() -> 
     def squared_norm(picture: Tensor) -> float:
         return float((picture - batch["image"]).detach().square().sum(dim=(1, 2, 3)).mean())
 
-    combined = method.reconstruct(torch.cat(keypoints, dim=1), batch["reference"])
+    combined = method.reconstruct(batch["image"], all_points(levels), batch["reference"], all_points(reference))
     assert terms["reconstruction"].item() == pytest.approx(3 * squared_norm(combined) / values, rel=1e-4)
     for index, (weight, picture) in enumerate(
         zip((0.5, 2.0), method.reconstruct_levels(levels, reference), strict=True)
@@ -119,7 +116,7 @@ def test_reconstructions_count_where_the_mask_does() -> None:
     config = replace(SMALL, reconstruction=3.0, transport=(0.5, 2.0))
     method, batch = KeypointPyramids(config, SIZE).eval(), batch_of()
     levels, reference = method.encode(batch["image"]), method.encode(batch["reference"])
-    combined = method.reconstruct(torch.cat([level.keypoints for level in levels], dim=1), batch["reference"])
+    combined = method.reconstruct(batch["image"], all_points(levels), batch["reference"], all_points(reference))
     pictures = (combined, *method.reconstruct_levels(levels, reference))
     mask = torch.zeros(2, 1, 32, 32)
     mask[..., :8] = 1
@@ -128,6 +125,43 @@ def test_reconstructions_count_where_the_mask_does() -> None:
     for name, weight, picture in zip(names, (3.0, 0.5, 2.0), pictures, strict=True):
         gap = (picture - batch["image"])[..., :8].detach()
         assert terms[name].item() == pytest.approx(weight * gap.square().mean().item(), rel=1e-4)
+
+
+def test_all_transport_redraws_from_the_appearance_transported() -> None:
+    method, batch = KeypointPyramids(replace(SMALL, redraw_all="transport"), SIZE).eval(), batch_of()
+    points, others = (all_points(method.encode(batch[name])) for name in ("image", "reference"))
+    here, there = method.appearance(batch["image"]), method.appearance(batch["reference"])
+    here_map, there_map = (one_map(method._maps(at, here)) for at in (points, others))
+    keep = (1 - here_map) * (1 - there_map)
+    wanted = method.decoder(there * keep + here * (1 - keep))
+    found = method.reconstruct(batch["image"], points, batch["reference"], others)
+    assert torch.allclose(found, wanted, atol=1e-6)
+
+
+def test_all_reconstruction_redraws_a_level_from_its_points_alone() -> None:
+    method, batch = KeypointPyramids(replace(SMALL, redraw_level="points"), SIZE).eval(), batch_of()
+    levels, reference = method.encode(batch["image"]), method.encode(batch["reference"])
+    found = method.reconstruct_levels(levels, reference)
+    other = [level._replace(features=torch.rand_like(level.features)) for level in levels]  # of the image: unused
+    for picture, same in zip(found, method.reconstruct_levels(other, reference), strict=True):
+        assert torch.equal(picture, same)
+    moved = [level._replace(keypoints=-level.keypoints) for level in levels]
+    assert not torch.allclose(found[0], method.reconstruct_levels(moved, reference)[0])
+    detector = {"pyramid", "encoders"}
+    assert gradient_of("transport_0", method) == detector | {"local", "level_decoders"}
+
+
+def test_context_lets_a_level_see_all_of_the_image() -> None:
+    """Whether what is in one corner moves anything in the other."""
+    size = (64, 64)
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(4))
+    other = image.clone()
+    other[..., :2, :2] = 1 - other[..., :2, :2]
+    for context, sees in ((0, False), (3, True)):
+        method = KeypointPyramids(replace(SMALL, norm="none", context=context), size).eval()
+        change = (method.pyramid(image)[-1] - method.pyramid(other)[-1])[..., -1, -1].abs().max()
+        assert bool(change > 0) == sees
+        assert method.pyramid(image)[-1].shape[-2:] == (32, 32)
 
 
 def test_gaussians_have_no_half() -> None:
@@ -179,6 +213,7 @@ def test_reference_gets_no_gradient_through_transport() -> None:
         ({"transport_channels": (32, 32)}, "fewer to each finer level"),
         ({"coarsest_stride": 1}, "powers of two from 2 to 64"),
         ({"spring": -1.0}, "spring is -1.0: give 0 or more"),
+        ({"redraw_all": "features"}, "redraw_all is 'features': give 'points' or 'transport'"),
     ],
 )
 def test_bad_options_are_refused_with_the_allowed_ones(options: dict, text: str) -> None:

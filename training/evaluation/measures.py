@@ -31,6 +31,7 @@ def measure(videos: Sequence[PredictedVideo], epsilon: float, info: ModelInfo | 
         "direct": direct(videos) if info and keypoints_are_joints(videos, info) else direct([]),
         "identity": identity(videos),
         "motion": motion_recognition(videos),
+        "levels": levels(videos, info) if info else {},
         "lifting": lifted_joints(videos),
         "grasp": grasp_points(videos),
     }
@@ -97,6 +98,23 @@ def direct(videos: Sequence[PredictedVideo]) -> dict[str, float | None]:
         if mirror is not None:
             rows["error_with_flips"].append(landmarks.direct_error(points, joints, mirror))
     return {name: mean_or_none(values) for name, values in rows.items()}
+
+
+def levels(videos: Sequence[PredictedVideo], info: ModelInfo) -> dict[str, float | None]:
+    """What the keypoints of each level of a hierarchy are worth alone: `error`, `rmse` and `motion`, with its number.
+
+    Empty for models whose keypoints have one level, and for those whose levels are only depths in a body's tree.
+    """
+    figures: dict[str, float | None] = {}
+    if info.predicts_tree or max(info.level) == 0:
+        return figures
+    for level in sorted(set(info.level)):
+        chosen = np.flatnonzero(np.array(info.level) == level)
+        alone = [video.only(chosen) for video in videos]
+        fitted, motion = regression(alone), motion_recognition(alone)
+        figures |= {f"error_{level}": fitted["error"], f"rmse_{level}": fitted["rmse"]}
+        figures[f"motion_{level}"] = motion["accuracy"]
+    return figures
 
 
 def identity(videos: Sequence[PredictedVideo]) -> dict[str, float | None]:

@@ -66,6 +66,13 @@ class PredictedVideo:
         video = video._replace(frames=video.frames[:0].copy())
         return cls(video, points, linked, adjacency, joints, (width, height), viewport)
 
+    def only(self, keypoints: np.ndarray) -> PredictedVideo:
+        """With those of the keypoints alone, by their numbers; of a model with one graph for all images."""
+        points, linked = self.points[:, keypoints], self.linked[:, keypoints]
+        return replace(
+            self, points=points, linked=linked, adjacency=self.adjacency[np.ix_(keypoints, keypoints)], parent=()
+        )
+
 
 def run_batches(backend: Backend, inputs: np.ndarray) -> dict[str, np.ndarray]:
     """A model's outputs for any number of images (T, H, W, 3)."""

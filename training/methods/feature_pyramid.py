@@ -11,22 +11,26 @@ from torch import Tensor, nn
 from training.networks import Encoder
 
 if TYPE_CHECKING:
-    from training.methods.keypoint_pyramids import KeypointPyramidsConfig
+    from training.methods.keypoint_pyramids_config import KeypointPyramidsConfig
 
 
 class FeaturePyramid(nn.Module):
-    """f_1 … f_L of Lin et al. 2017: the trunk's last L scales, each with what comes down from the coarser one."""
+    """f_1 … f_L of Lin et al. 2017: scales of the trunk, each with what comes down from the coarser ones.
+
+    The coarsest `context` of them are only looked at from below.
+    """
 
     def __init__(self, config: KeypointPyramidsConfig) -> None:
         super().__init__()
-        halvings = int(math.log2(config.coarsest_stride))
+        halvings = int(math.log2(config.coarsest_stride)) + config.context
         blocks = Encoder(3, config.width, halvings, config.norm, config.early_stride).blocks
         self.scales = nn.ModuleList(blocks[i : i + 2] for i in range(0, len(blocks), 2))  # two convolutions a scale
         self.levels = len(config.keypoints)
-        channels = [config.width * 2**i for i in range(len(self.scales))][-self.levels :]
+        self.used = self.levels + config.context
+        channels = [config.width * 2**i for i in range(len(self.scales))][-self.used :]
         self.lateral = nn.ModuleList(nn.Conv2d(c, config.pyramid_width, 1) for c in reversed(channels))
         self.smooth = nn.ModuleList(
-            nn.Conv2d(config.pyramid_width, config.pyramid_width, 3, padding=1) for _ in channels
+            nn.Conv2d(config.pyramid_width, config.pyramid_width, 3, padding=1) for _ in range(self.levels)
         )
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -36,7 +40,7 @@ class FeaturePyramid(nn.Module):
             features = scale(features)
             found.append(features)
         pyramid: list[Tensor] = []
-        for lateral, features in zip(self.lateral, reversed(found[-self.levels :]), strict=True):
+        for lateral, features in zip(self.lateral, reversed(found[-self.used :]), strict=True):
             merged = lateral(features)
             pyramid.append(merged + F.interpolate(pyramid[-1], scale_factor=2) if pyramid else merged)
-        return [smooth(merged) for smooth, merged in zip(self.smooth, pyramid, strict=True)]
+        return [smooth(merged) for smooth, merged in zip(self.smooth, pyramid[-self.levels :], strict=True)]
