@@ -83,7 +83,9 @@ def turned_points_apart(
     return equivariance_loss(points.detach(), locate(of_turned), turns, weight)
 
 
-def moving_points_apart(points: Tensor, images: Tensor, moving: Tensor, locate: Callable[[Tensor], Tensor]) -> Tensor:
+def moving_points_apart(
+    points: Tensor, images: Tensor, moving: Tensor, locate: Callable[[Tensor], Tensor], degrees: float = 180.0
+) -> Tensor:
     """`turned_points_apart` of points (B, K, 2) of images (B, 3, H, W) whose `moving` area (B, 1, H, W) is turned.
 
     Only points on what moves count.
@@ -91,7 +93,7 @@ def moving_points_apart(points: Tensor, images: Tensor, moving: Tensor, locate: 
     background = painted_over(images, (2 * moving).clamp(max=1))
     where = points.detach()[:, :, None].to(moving.dtype)
     weight = F.grid_sample(moving, where, align_corners=True)[:, 0, :, 0]
-    return turned_points_apart(points, images, moving, background, locate, weight=weight)
+    return turned_points_apart(points, images, moving, background, locate, degrees=degrees, weight=weight)
 
 
 def equivariance_loss(

@@ -33,10 +33,12 @@ class Regularisation:
     """Of the heatmaps' share that lies where image and reference do not differ."""
     equivariance: float = 0.0
     """Of how far points are from where they should be once what differs between image and reference is turned."""
+    turn: float = 180.0
+    """Degrees up to which `equivariance` turns it, either way; few for objects that look the same from several sides."""
 
     def __post_init__(self) -> None:
         """Raises UserError that names the first bad value."""
-        bounds.at_least("regularisation", self, concentration=0, separation=0, foreground=0, equivariance=0)
+        bounds.at_least("regularisation", self, concentration=0, separation=0, foreground=0, equivariance=0, turn=0)
         bounds.above_zero("regularisation", self, "separation_distance")
 
     @property
@@ -64,7 +66,7 @@ class Regularisation:
         """The weighted term of `equivariance`, if it is on: keypoints (B, K, 2) are what `locate` finds in images."""
         if not self.equivariance:
             return {}
-        apart = moving_points_apart(keypoints, batch["image"], motion(batch), locate)
+        apart = moving_points_apart(keypoints, batch["image"], motion(batch), locate, self.turn)
         return {"equivariance": self.equivariance * apart}
 
 

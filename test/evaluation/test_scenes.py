@@ -46,10 +46,10 @@ def test_a_fixed_number_of_keypoints_is_the_largest_number_of_joints(configs):
 
 def test_points_of_a_symmetric_body_need_not_turn_along(configs):
     (configs / "imm_small.yaml").write_text("method: {regularisation: {equivariance: 1}}\ndata: {input_size: [64, 64]}")
-    assert "--method.regularisation.equivariance=0" in SCENES["swimmers"].fit_options("imm")
-    assert not any("equivariance" in option for option in SCENES["cartpoles"].fit_options("imm"))
+    assert "--method.regularisation.turn=30" in SCENES["swimmers"].fit_options("imm")
+    assert not any("turn" in option for option in SCENES["cartpoles"].fit_options("imm"))
     (configs / "npt_small.yaml").write_text("method: {equivariance: 1}\ndata: {input_size: [64, 64]}")
-    assert "--method.equivariance=0" in SCENES["swimmers"].fit_options("npt")
+    assert "--method.turn=30" in SCENES["swimmers"].fit_options("npt")
 
 
 @pytest.mark.parametrize("name", simulation.SCENES)

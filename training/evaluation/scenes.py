@@ -12,13 +12,15 @@ from keypoint_perception.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "config" / "train"
 SIDE_MULTIPLE = 16
-"""Inputs' sides are multiples of so many pixels. NPT on images of half the size needs twice as many: where the aspect
-ratio does not give that, it has a config of the scene."""
+"""Inputs' sides are multiples of so many pixels. NPT on images of half the size, and Keypoint Pyramids, need
+twice as many: where the aspect ratio does not give that, they have a config of the scene."""
 DEFAULT_EPSILON = 0.20
 TRAIN_SEED, TEST_SEED, POSES_SEED = 0, 1000, 7
 """First seeds of a scene's recordings, one seed a recording: no test recording is a training recording; and the seed of
 unpaired poses, which come from no recording."""
 POSES = 4000
+SMALL_TURN = 30
+"""Degrees up to which bodies are turned that look the same from several sides."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Scene:
     keypoints get it; None leaves what their config says."""
     symmetric: bool = False
     """Whether a body looks the same from two or more sides, as a snake or a spider: then nothing says which of its
-    parts a point should turn along with."""
+    parts a point belongs to once it has turned around, and points need to turn along with it but a little."""
     topic: str = ""
     """Image topic where the data is bags; empty for episodes."""
 
@@ -77,9 +79,9 @@ class Scene:
         if self.most_joints and isinstance(given.get("keypoints"), int):
             options.append(f"--method.keypoints={self.most_joints}")
         if self.symmetric and "equivariance" in given:
-            options.append("--method.equivariance=0")
+            options.append(f"--method.turn={SMALL_TURN}")
         if self.symmetric and "equivariance" in given.get("regularisation", {}):
-            options.append("--method.regularisation.equivariance=0")
+            options.append(f"--method.regularisation.turn={SMALL_TURN}")
         return options
 
     def schedule_options(self, method: str, steps: int) -> list[str]:
