@@ -34,7 +34,7 @@ class Regularisation:
     equivariance: float = 0.0
     """Of how far points are from where they should be once what differs between image and reference is turned."""
     turn: float = 180.0
-    """Degrees up to which `equivariance` turns it, either way; few for objects that look the same from several sides."""
+    """Degrees up to which `equivariance` turns it, either way; few for what looks the same from several sides."""
 
     def __post_init__(self) -> None:
         """Raises UserError that names the first bad value."""
