@@ -46,11 +46,15 @@ class Regularisation:
         """Whether batches need a `reference`, the object in another pose before the same background."""
         return self.foreground > 0 or self.equivariance > 0
 
-    def terms(self, column: Tensor, row: Tensor, keypoints: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def motion(self, batch: Batch, *, also: bool = False) -> Tensor | None:
+        """`motion` of the batch where a term needs it, or `also` something else does; once a step, as it is slow."""
+        return motion(batch) if also or self.needs_reference else None
+
+    def terms(self, column: Tensor, row: Tensor, keypoints: Tensor, moving: Tensor | None) -> dict[str, Tensor]:
         """The weighted terms of heatmaps that are on.
 
-        column (B, K, W') and row (B, K, H') are the heatmaps' marginals, keypoints (B, K, 2) their means, of
-        `batch["image"]`; `foreground` needs `batch["reference"]`.
+        column (B, K, W') and row (B, K, H') are the heatmaps' marginals, keypoints (B, K, 2) their means; moving
+        (B, 1, H, W) is `motion`, which `foreground` needs.
         """
         found = {}
         if self.concentration:
@@ -58,15 +62,20 @@ class Regularisation:
             found["concentration"] = self.concentration * variance.mean()
         if self.separation:
             found["separation"] = self.separation * crowding(keypoints, self.separation_distance)
-        if self.foreground:
-            found["foreground"] = self.foreground * (1 - share_within(motion(batch), column, row)).mean()
+        if self.foreground and moving is not None:
+            found["foreground"] = self.foreground * (1 - share_within(moving, column, row)).mean()
         return found
 
-    def turned(self, keypoints: Tensor, batch: Batch, locate: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """The weighted term of `equivariance`, if it is on: keypoints (B, K, 2) are what `locate` finds in images."""
-        if not self.equivariance:
+    def turned(
+        self, keypoints: Tensor, images: Tensor, moving: Tensor | None, locate: Callable[[Tensor], Tensor]
+    ) -> dict[str, Tensor]:
+        """The weighted term of `equivariance`, if it is on.
+
+        keypoints (B, K, 2) are what `locate` finds in images (B, 3, H, W), moving (B, 1, H, W) is their `motion`.
+        """
+        if not self.equivariance or moving is None:
             return {}
-        apart = moving_points_apart(keypoints, batch["image"], motion(batch), locate, self.turn)
+        apart = moving_points_apart(keypoints, images, moving, locate, self.turn)
         return {"equivariance": self.equivariance * apart}
 
 
@@ -77,13 +86,11 @@ def motion(batch: Batch) -> Tensor:
     return (4 * near).clamp(max=1)
 
 
-def motion_mask(batch: Batch, weight: float) -> Tensor | None:
-    """(B, 1, H, W): how much the error of a pixel counts, `loss_mask` times 1 + weight · motion; None for all alike."""
-    mask = batch.get("loss_mask")
-    if not weight:
+def motion_mask(mask: Tensor | None, moving: Tensor | None, weight: float) -> Tensor | None:
+    """(B, 1, H, W): how much the error of a pixel counts, mask times 1 + weight · moving; None for all alike."""
+    if not weight or moving is None:
         return mask
-    moving = 1 + weight * motion(batch)
-    return moving if mask is None else mask * moving
+    return 1 + weight * moving if mask is None else mask * (1 + weight * moving)
 
 
 def share_within(area: Tensor, column: Tensor, row: Tensor) -> Tensor:

@@ -34,8 +34,8 @@ def test_motion_is_where_the_images_differ() -> None:
 def test_only_terms_with_a_weight_are_there_and_are_weighted() -> None:
     sides = torch.tensor([[[0.5, 0.0, 0.5]]])
     points = torch.zeros(1, 1, 2)
-    assert Regularisation().terms(sides, sides, points, {}) == {}
-    (name, value), *more = Regularisation(concentration=3.0).terms(sides, sides, points, {}).items()
+    assert Regularisation().terms(sides, sides, points, None) == {}
+    (name, value), *more = Regularisation(concentration=3.0).terms(sides, sides, points, None).items()
     assert (name, more) == ("concentration", [])
     assert value.item() == pytest.approx(3 * (1 + 1))
 
@@ -46,11 +46,13 @@ def test_points_of_what_moves_turn_along_by_their_weight() -> None:
     image[..., 22:26, 22:26] = 1.0
     points = torch.full((8, 1, 2), 0.5)
     batch = {"image": image, "reference": reference}
-    assert Regularisation().turned(points, batch, lambda images: points) == {}
+    assert Regularisation().motion(batch) is None
+    assert Regularisation().turned(points, image, motion(batch), lambda images: points) == {}
     values = []
     for weight in (1.0, 3.0):
         torch.manual_seed(0)
-        found = Regularisation(equivariance=weight).turned(points, batch, lambda images: points)
+        terms = Regularisation(equivariance=weight)
+        found = terms.turned(points, image, terms.motion(batch), lambda images: points)
         values.append(found["equivariance"].item())
     assert values[0] > 0.1 and values[1] == pytest.approx(3 * values[0])
 
@@ -64,7 +66,8 @@ def test_what_hardly_turns_hardly_moves_its_points() -> None:
     for turn in (0.0, 30.0, 180.0):
         torch.manual_seed(0)
         terms = Regularisation(equivariance=1.0, turn=turn)
-        found = terms.turned(points, {"image": image, "reference": reference}, lambda images: points)
+        moving = terms.motion({"image": image, "reference": reference})
+        found = terms.turned(points, image, moving, lambda images: points)
         apart.append(found["equivariance"].item())
     # At √0.5 from the centre, 15 degrees in the mean are 0.18; what is left without a turn is a change of size.
     assert apart[0] < 0.1 < apart[1] < 0.25 < 0.5 < apart[2]
@@ -82,6 +85,8 @@ def test_moving_pixels_count_more() -> None:
     image = torch.full((1, 3, 32, 32), 0.5)
     reference = image.clone()
     reference[..., 4:8, 4:8] = 0.0
-    weight = motion_mask({"image": image, "reference": reference}, 3.0)
+    moving = Regularisation().motion({"image": image, "reference": reference}, also=True)
+    weight = motion_mask(None, moving, 3.0)
     assert weight[0, 0, 5, 5] == 4 and weight[0, 0, 20, 20] == 1
-    assert motion_mask({"image": image}, 0.0) is None
+    assert torch.equal(motion_mask(torch.full((1, 1, 32, 32), 0.5), moving, 3.0), 0.5 * weight)
+    assert motion_mask(None, moving, 0.0) is None

@@ -265,13 +265,14 @@ class AutoLink(Method):
             compared = {**batch, "image": chromaticity(batch["image"])}
             if "reference" in batch:
                 compared["reference"] = chromaticity(batch["reference"])
-        mask = motion_mask(compared, self.config.motion_weight)
+        moving = regularisation.motion(compared, also=self.config.motion_weight > 0)
+        mask = motion_mask(compared.get("loss_mask"), moving, self.config.motion_weight)
         terms = {"perceptual": self.perceptual(reconstruction, compared["image"], mask)}
         if self.config.edge_cost:
             ends = half_widths(keypoints.detach(), *self.size)
             terms["edges"] = self.config.edge_cost * drawn_length(ends, self.weights(), self.pairs)
-        terms |= regularisation.terms(maps.sum(dim=-2), maps.sum(dim=-1), keypoints, compared)
-        return terms | regularisation.turned(keypoints, batch, lambda x: self.keypoints(x)[0])
+        terms |= regularisation.terms(maps.sum(dim=-2), maps.sum(dim=-1), keypoints, moving)
+        return terms | regularisation.turned(keypoints, batch["image"], moving, lambda x: self.keypoints(x)[0])
 
     def reconstruct(self, image: Tensor, keypoints: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 5: the repainted image (B, 3, H, W) in [0, 1] units (unclamped) and the edge map."""

@@ -162,13 +162,13 @@ class IMM(Method):
         column, row, keypoints = self._locate(batch["image"])
         generated = self.generate(batch["reference"], keypoints)
         target = self._at_output_size(batch["image"])
-        terms = {"reconstruction": self.reconstruction(generated, target, self._mask(batch))}
-        terms |= self.config.regularisation.terms(column, row, keypoints, batch)
-        return terms | self.config.regularisation.turned(keypoints, batch, lambda x: self._locate(x)[2])
-
-    def _mask(self, batch: Batch) -> Tensor | None:
-        mask = motion_mask(batch, self.config.motion_weight)
-        return None if mask is None else self._at_output_size(mask)
+        regularisation, weight = self.config.regularisation, self.config.motion_weight
+        moving = regularisation.motion(batch, also=weight > 0)
+        mask = motion_mask(batch.get("loss_mask"), moving, weight)
+        mask = None if mask is None else self._at_output_size(mask)
+        terms = {"reconstruction": self.reconstruction(generated, target, mask)}
+        terms |= regularisation.terms(column, row, keypoints, moving)
+        return terms | regularisation.turned(keypoints, batch["image"], moving, lambda x: self._locate(x)[2])
 
     def _at_output_size(self, image: Tensor) -> Tensor:
         stride = self.config.output_stride

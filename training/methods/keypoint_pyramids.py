@@ -222,10 +222,12 @@ class KeypointPyramids(Method):
             terms[f"transport_{index}"] = weight * difference(reconstruction, target, mask=mask)
         springs = spring_energy([level.keypoints for level in levels])
         terms["spring"] = config.spring * springs / batch["image"][0].numel()
+        moving = config.regularisation.motion(batch)
         for index, level in enumerate(levels):
-            extra = config.regularisation.terms(level.column, level.row, level.keypoints, batch)
+            extra = config.regularisation.terms(level.column, level.row, level.keypoints, moving)
             terms |= {f"{name}_{index}": value for name, value in extra.items()}
-        return terms | config.regularisation.turned(points, batch, lambda x: all_points(self.encode(x)))
+        turned = config.regularisation.turned(points, batch["image"], moving, lambda x: all_points(self.encode(x)))
+        return terms | turned
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> dict[str, Tensor]:

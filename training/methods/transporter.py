@@ -158,8 +158,10 @@ class Transporter(Method):
         reconstruction = self.reconstruct(batch["reference"], batch["image"], keypoints)
         target = F.avg_pool2d(batch["image"], self.config.output_stride)
         terms = {"reconstruction": difference(reconstruction, target, mask=batch.get("loss_mask"))}
-        terms |= self.config.regularisation.terms(column, row, keypoints, batch)
-        return terms | self.config.regularisation.turned(keypoints, batch, lambda x: self._locate(x)[2])
+        moving = self.config.regularisation.motion(batch)
+        terms |= self.config.regularisation.terms(column, row, keypoints, moving)
+        turned = self.config.regularisation.turned(keypoints, batch["image"], moving, lambda x: self._locate(x)[2])
+        return terms | turned
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> dict[str, Tensor]:
