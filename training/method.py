@@ -91,6 +91,8 @@ class Method(nn.Module, ABC):
     """Limbs whose numbers may change from image to image."""
     either_end: bool = False
     """Whether the keypoints are one chain, in their order, which may begin at either end in an image."""
+    keypoint_names: tuple[str, ...] = ()
+    """(K,) where something tells what the keypoints are, as the file of prior poses; empty otherwise."""
     step: int = 0
     """The running training step, for schedules inside the losses; set by the loop."""
     optimizer: OptimizerConfig

@@ -63,7 +63,10 @@ def read_poses(path: str | os.PathLike[str]) -> Poses:
         raise UserError(
             f"prior {path} has `keypoints` of shape {keypoints.shape}: allowed is (P, J, 2) of finite poses"
         )
-    return Poses(keypoints, None if edges is None else _checked(edges, keypoints.shape[1], path), names, scene, variant)
+    joints = keypoints.shape[1]
+    if names and len(names) != joints:
+        raise UserError(f"prior {path} has {len(names)} `names` for {joints} joints: give one for each, or none")
+    return Poses(keypoints, None if edges is None else _checked(edges, joints, path), names, scene, variant)
 
 
 def rooted(edges: np.ndarray, joints: int) -> tuple[int, ...]:

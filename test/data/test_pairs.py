@@ -253,6 +253,12 @@ def test_edges_of_a_prior_that_are_none(edges: np.ndarray, tmp_path: Path) -> No
         read_poses(tmp_path / "poses.npz")
 
 
+def test_a_prior_has_a_name_for_each_joint_or_none(tmp_path: Path) -> None:
+    np.savez(tmp_path / "poses.npz", keypoints=np.zeros((3, 4, 2)), names=np.array(["a", "b"]))
+    with pytest.raises(UserError, match="2 `names` for 4 joints"):
+        read_poses(tmp_path / "poses.npz")
+
+
 def test_poses_are_read_as_they_were_written(tmp_path: Path) -> None:
     poses = Poses(np.random.default_rng(0).random((3, 2, 2), np.float32), np.array([[0, 1]]), ("a", "b"), "table")
     write_poses(tmp_path / "poses.npz", poses)

@@ -150,6 +150,13 @@ def test_a_learned_graph_goes_into_the_description():
     assert [group.keypoints for group in found.groups] == [(0, 1)]
 
 
+def test_keypoints_that_have_names_keep_them(run):
+    method, data = Dots(0.7).eval(), MemoryData()
+    method.keypoint_names = ("elbow", "wrist")
+    info = export.describe(read_checkpoint(run), data, "arm", method, skeleton(method, data, data.frames))
+    assert info.keypoint_names == ("elbow", "wrist")
+
+
 def test_recordings_of_single_frames_give_no_graph():
     found = skeleton(Dots(0.0).eval(), Recordings(1, 1, 1), np.zeros((3, 8, 8, 3), np.uint8))
     assert not found.adjacency.any() and found.groups == ()

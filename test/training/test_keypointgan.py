@@ -253,6 +253,12 @@ def test_keypoints_and_edges_are_the_prior_poses_where_the_config_says_nothing()
     prior = Poses(np.zeros((2, 3, 2), np.float32), np.array([[0, 1], [1, 2]]))
     filled = KeypointGAN.completed(KeypointGANConfig(width=8), prior)
     assert (filled.keypoints, filled.edges, filled.width) == (3, ((0, 1), (1, 2)), 8)
+    named = replace(prior, names=("hip", "knee", "foot"))
+    assert KeypointGAN.completed(KeypointGANConfig(), named).names == named.names
+    assert KeypointGAN.completed(KeypointGANConfig(keypoints=2, edges=()), named).names == ()  # of other joints
+    assert KeypointGAN(replace(SMALL, names=named.names), SIZE).keypoint_names == named.names
+    with pytest.raises(UserError, match="names has 2 entries: give 3 of them"):
+        KeypointGANConfig(keypoints=3, names=("hip", "knee"))
     blobs = KeypointGANConfig(keypoints=3, edges=())
     assert KeypointGAN.completed(blobs, replace(prior, edges=None)) == blobs
 

@@ -312,9 +312,13 @@ def test_legs_are_found_however_many_there_are():
 
 
 def test_poses_of_a_file_are_what_is_learned():
-    prior = Poses(np.zeros((1, 3, 2), np.float32), np.array([[0, 1], [1, 2]]))
+    names = ("hip", "knee", "foot")
+    prior = Poses(np.zeros((1, 3, 2), np.float32), np.array([[0, 1], [1, 2]]), names)
     config = Limbs.completed(LimbsConfig(drawn=4, width=4), prior)
     method = Limbs(config, (32, 32))
+    assert method.keypoint_names == names
+    with pytest.raises(UserError, match="names has 3 entries"):
+        LimbsConfig(names=names)
     assert method.parent.tolist() == [-1, 0, 1] and method.level.tolist() == [0, 1, 2]
     frames = torch.full((2, 3, 32, 32), 0.4)
     poses = torch.tensor([[[0.0, 0.0], [0.4, 0.0], [0.4, 0.0]]]).repeat(2, 1, 1)

@@ -12,7 +12,14 @@ from training.evaluation import landmarks, stability, structure
 from training.evaluation.manipulation import grasp_points, lifted_joints
 from training.evaluation.motion import motion_recognition
 from training.evaluation.predicted import PredictedVideo
-from training.evaluation.regression import label_efficiency, mean_or_none, regression, told_apart, variants
+from training.evaluation.regression import (
+    label_efficiency,
+    mean_or_none,
+    points_by_place,
+    regression,
+    told_apart,
+    variants,
+)
 from training.methods import METHODS
 
 Measures = dict[str, dict[str, float | None]]
@@ -91,7 +98,7 @@ def direct(videos: Sequence[PredictedVideo]) -> dict[str, float | None]:
     """
     rows: dict[str, list[float]] = {"error": [], "error_with_flips": []}
     for same in variants(videos):
-        points = np.concatenate([video.points for video in same])
+        points = np.concatenate([points_by_place(video) for video in same])
         joints = np.concatenate([told_apart(video.video, video.joints) for video in same])
         rows["error"].append(landmarks.direct_error(points, joints))
         mirror = landmarks.mirror_of(same[0].video.names)

@@ -92,7 +92,7 @@ class KeypointGAN(Method):
 
     @classmethod
     def completed(cls, options: Any, prior: Poses | None) -> KeypointGANConfig:
-        """Keypoints and edges of the prior poses, where the options do not set them. Raises UserError without any."""
+        """Keypoints, edges and names of the prior poses, where not set. Raises UserError without any poses."""
         if prior is None:
             raise UserError("keypointgan learns from unpaired poses: add --data.prior POSES.npz, " + PRIOR_REMEDY)
         edges = options.edges
@@ -102,7 +102,8 @@ class KeypointGAN(Method):
                 raise UserError(f"keypointgan: {given}: add them, or give --method.edges [] to draw blobs")
             edges = tuple(map(tuple, prior.edges.tolist()))
         keypoints = prior.keypoints.shape[1] if options.keypoints is None else options.keypoints
-        return replace(options, keypoints=keypoints, edges=edges)
+        names = options.names or (prior.names if len(prior.names) == keypoints else ())
+        return replace(options, keypoints=keypoints, edges=edges, names=names)
 
     def __init__(self, config: KeypointGANConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
@@ -112,6 +113,7 @@ class KeypointGAN(Method):
         self.config = config
         self.optimizer = config.optimizer
         self.keypoint_count = config.keypoints
+        self.keypoint_names = config.names
         width, height = (side // config.skeleton_stride for side in input_size)
         self.skeleton_size = (height, width)
         self.image_encoder = ImageEncoder(config)

@@ -22,6 +22,8 @@ class KeypointGANConfig:
     """E of Eq. 1: pairs of joints; None for those in the file of prior poses. With [] skeletons are drawn as blobs
     (Eq. 2), as for faces. A drawing must tell its joints apart: of a chain that looks the same from either end, η can
     only learn the middle."""
+    names: tuple[str, ...] = ()
+    """Of the joints, as the file of prior poses has them."""
     width: int = 32
     """Channels of the first convolution of Φ, Ψ and η; doubled at each halving of the size."""
     code_stride: int = 8
@@ -93,6 +95,8 @@ class KeypointGANConfig:
             if len(set(pair)) != 2 or min(pair) < 0 or (self.keypoints and max(pair) >= self.keypoints):
                 allowed = f"two different joints of 0 to {self.keypoints - 1 if self.keypoints else 'keypoints - 1'}"
                 raise UserError(f"keypointgan: edges has {list(pair)}: allowed are {allowed}")
+        if self.names and self.keypoints and len(self.names) != self.keypoints:
+            raise UserError(f"keypointgan: names has {len(self.names)} entries: give {self.keypoints} of them, or none")
         bounds.one_of("keypointgan", self, "skeleton_softmax", ("joint", "mean", "sum"))
         bounds.above_zero("keypointgan", self, "line_width", "blob_sigma")
         bounds.power_of_two("keypointgan", self, "skeleton_stride", 1, 64)

@@ -49,6 +49,8 @@ class LimbsConfig:
     above: tuple[int, ...] | None = None
     """The joint above each joint, -1 for the root, of the poses in a file; None for the tree of the next two numbers.
     With poses numbering, body, either_end, thickness, one_hue, left_out and the fewest limbs alone count."""
+    names: tuple[str, ...] = ()
+    """Of the joints of `above`, as the file of poses has them."""
     numbering: Literal["place", "colour"] = "place"
     """What numbers limbs that leave the root and are alike, in an image: their place, or their colours, which an object
     keeps that turns. By colour only where limbs differ in it."""
@@ -98,6 +100,8 @@ class LimbsConfig:
                 raise UserError(f"limbs: {name} is {[least, most]}: give the least, above 0, and the most")
         if self.above is not None and len(self.above) < 2:
             raise UserError("limbs: above, the tree of the poses, has less than two joints: give poses with a link")
+        if self.names and len(self.names) != len(self.above or ()):
+            raise UserError(f"limbs: names has {len(self.names)} entries: give one for each joint of above, or none")
         bounds.share("limbs", self, "body", "one_hue", "left_out", zero=True)
         bounds.above_zero("limbs", self, "width", "drawn", "sigma")
         bounds.odd("limbs", self, "background_window", least=3)
@@ -131,7 +135,7 @@ class Limbs(Method):
 
     @classmethod
     def completed(cls, options: Any, prior: Poses | None) -> LimbsConfig:
-        """The tree of the prior poses. Raises UserError where they have none, or where `above` fits no poses."""
+        """Tree and names of the prior poses. Raises UserError where they have no tree, or `above` another."""
         joints = 0 if prior is None else prior.keypoints.shape[1]
         if options.above is not None and len(options.above) != joints:
             given = f"{len(options.above)} joints and the poses of --data.prior {joints or 'are not given'}"
@@ -142,7 +146,7 @@ class Limbs(Method):
             raise UserError(
                 "limbs: the file of --data.prior has no `edges` (E, 2): add them, they are the tree to find"
             )
-        return replace(options, above=rooted(prior.edges, joints))
+        return replace(options, above=rooted(prior.edges, joints), names=prior.names)
 
     def __init__(self, config: LimbsConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
@@ -151,6 +155,7 @@ class Limbs(Method):
         self.config = config
         self.optimizer = config.optimizer
         self.keypoint_count = config.joints
+        self.keypoint_names = config.names
         self.above = tree(config)
         self.limbs = root_limbs(self.above)
         self.alike = tuple(tuple(map(tuple, limbs.tolist())) for limbs in self.limbs)
