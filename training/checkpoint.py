@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from keypoint_perception.errors import UserError
+from keypoint_perception.files import written_whole
 from training.config import RunConfig, config_from_dict, method_class
 from training.method import Method
 
@@ -49,7 +50,7 @@ def build_method(config: RunConfig) -> Method:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Replaces `path` at once; a crash in between leaves the old file."""
+    """Replaces `path` at once; a crash in between leaves the old file. Raises UserError where it cannot be written."""
     values = {
         "format": FORMAT,
         "name": checkpoint.config.name,
@@ -60,15 +61,10 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "average": checkpoint.average,
         "about": json.dumps(checkpoint.about),
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(values, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        torch.save(values, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -19,7 +19,7 @@ import lightning_fabric
 from lightning_fabric.strategies import DDPStrategy
 
 from keypoint_perception.errors import UserError
-from keypoint_perception.files import make_folder
+from keypoint_perception.files import make_folder, written_whole
 from training.checkpoint import CHECKPOINT_NAME, read_checkpoint
 from training.config import RunConfig, config_parser, method_class, parse_config
 from training.data import load_data
@@ -66,8 +66,8 @@ def train(
     if checkpoint.exists():
         trainer.resume(read_checkpoint(checkpoint))
     if fabric.is_global_zero:
-        make_folder(out)
-        (out / CONFIG_NAME).write_text(config.to_yaml())
+        with written_whole(out / CONFIG_NAME) as temporary:
+            temporary.write_text(config.to_yaml())
     with stop_on_signal(trainer):
         trainer.run()
     return trainer

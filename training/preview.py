@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import cast
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from keypoint_perception.drawing import Style, contact_sheet, draw, palette
+from keypoint_perception.files import written_whole
 from keypoint_perception.geometry import normalised_to_pixels
 from keypoint_perception.observation import Observation
 from training.method import Batch, Detection, Method
@@ -61,11 +61,9 @@ def to_uint8(image: Tensor) -> np.ndarray:
 
 
 def save_picture(path: Path, image: np.ndarray) -> None:
-    """Writes (H, W, 3) uint8 RGB as png, to a temporary name first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.png")
-    cv2.imwrite(str(temporary), image[..., ::-1])
-    os.replace(temporary, path)
+    """Writes (H, W, 3) uint8 RGB as png, whole or not at all. Raises UserError where it cannot be written."""
+    with written_whole(path) as temporary:
+        cv2.imwrite(str(temporary), image[..., ::-1])
 
 
 def _enlarge(image: np.ndarray) -> np.ndarray:
