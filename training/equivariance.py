@@ -19,6 +19,8 @@ from training.heatmaps import turns_in_pixels
 
 _SCALE = 0.2
 """By how much an object is made larger or smaller, at most."""
+_LEAST_SPREAD = 0.05
+"""Of points that are all in one place, so that nothing is divided by 0."""
 
 
 def random_turns(images: Tensor, degrees: float, scale: float) -> Tensor:
@@ -71,6 +73,7 @@ def turned_points_apart(
     *,
     degrees: float = 180.0,
     weight: Tensor | None = None,
+    relative: bool = False,
 ) -> Tensor:
     """`equivariance_loss` of points (B, K, 2) of images (B, 3, H, W) whose object is turned by up to `degrees`.
 
@@ -80,11 +83,17 @@ def turned_points_apart(
     turns = random_turns(images, degrees, _SCALE)
     with torch.no_grad():
         of_turned = turned(images, object_map, background, turns)
-    return equivariance_loss(points.detach(), locate(of_turned), turns, weight)
+    return equivariance_loss(points.detach(), locate(of_turned), turns, weight, relative=relative)
 
 
 def moving_points_apart(
-    points: Tensor, images: Tensor, moving: Tensor, locate: Callable[[Tensor], Tensor], degrees: float = 180.0
+    points: Tensor,
+    images: Tensor,
+    moving: Tensor,
+    locate: Callable[[Tensor], Tensor],
+    *,
+    degrees: float = 180.0,
+    relative: bool = False,
 ) -> Tensor:
     """`turned_points_apart` of points (B, K, 2) of images (B, 3, H, W) whose `moving` area (B, 1, H, W) is turned.
 
@@ -93,19 +102,32 @@ def moving_points_apart(
     background = painted_over(images, (2 * moving).clamp(max=1))
     where = points.detach()[:, :, None].to(moving.dtype)
     weight = F.grid_sample(moving, where, align_corners=True)[:, 0, :, 0]
-    return turned_points_apart(points, images, moving, background, locate, degrees=degrees, weight=weight)
+    return turned_points_apart(
+        points, images, moving, background, locate, degrees=degrees, weight=weight, relative=relative
+    )
 
 
 def equivariance_loss(
-    points: Tensor, points_when_turned: Tensor, turns: Tensor, weight: Tensor | None = None
+    points: Tensor, points_when_turned: Tensor, turns: Tensor, weight: Tensor | None = None, *, relative: bool = False
 ) -> Tensor:
     """Mean ‖A u - u'‖ over the points whose place A u is within the turned image, by their weights (B, K) if given.
 
     points u (B, K, 2) of the images, points_when_turned u' (B, K, 2) of the turned ones, turns A (B, 2, 2).
+    relative: over √(s s'), the spreads of two or more points; where they do not know where they belong, they gain by
+    coming together otherwise, until all are in one place.
     """
     expected = points @ turns.transpose(1, 2)
     counts = (expected.abs() <= 1).all(dim=-1).to(points.dtype)
     if weight is not None:
         counts = counts * weight
     apart = ((expected - points_when_turned).square().sum(dim=-1) + 1e-8).sqrt()
+    if relative and points.shape[1] > 1:
+        apart = apart / (spread(expected, counts) * spread(points_when_turned, counts)).sqrt()[:, None]
     return (apart * counts).sum() / counts.sum().clamp_min(1)
+
+
+def spread(points: Tensor, counts: Tensor) -> Tensor:
+    """(B,) root mean square distance of points (B, K, 2) from their mean, weighted by counts (B, K); at least 0.05."""
+    share = counts / counts.sum(dim=1, keepdim=True).clamp_min(1e-6)
+    away = points - (points * share[..., None]).sum(dim=1, keepdim=True)
+    return ((away.square().sum(dim=-1) * share).sum(dim=1) + _LEAST_SPREAD**2).sqrt()

@@ -35,6 +35,8 @@ class Regularisation:
     """Of how far points are from where they should be once what differs between image and reference is turned."""
     turn: float = 180.0
     """Degrees up to which `equivariance` turns it, either way; few for what looks the same from several sides."""
+    relative: bool = False
+    """Whether `equivariance` counts distances in units of the points' spread, so that it cannot draw them together."""
 
     def __post_init__(self) -> None:
         """Raises UserError that names the first bad value."""
@@ -75,7 +77,7 @@ class Regularisation:
         """
         if not self.equivariance or moving is None:
             return {}
-        apart = moving_points_apart(keypoints, images, moving, locate, self.turn)
+        apart = moving_points_apart(keypoints, images, moving, locate, degrees=self.turn, relative=self.relative)
         return {"equivariance": self.equivariance * apart}
 
 

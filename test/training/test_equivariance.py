@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from training.equivariance import equivariance_loss, moving_points_apart, painted_over, random_turns, turned
+from training.equivariance import equivariance_loss, moving_points_apart, painted_over, random_turns, spread, turned
 
 QUARTER = torch.tensor([[[0.0, -1.0], [1.0, 0.0]]])
 """Takes what is on the right to the bottom, as y points down."""
@@ -45,6 +45,27 @@ def test_points_count_by_their_weights():
     weight = torch.tensor([[3.0, 1.0]])
     expected = (3 * 0.5 + 0.5 * math.sqrt(2)) / 4
     assert equivariance_loss(points, stays, QUARTER, weight).item() == pytest.approx(expected, abs=1e-3)
+
+
+def test_relative_distances_are_in_units_of_the_points_spread():
+    """Two points 1 apart have a spread of 0.5; turned they are at (0, 0) and (0, 1), and found at (0, 0) and (0, 2)."""
+    points = torch.tensor([[[0.0, 0.0], [1.0, 0.0]]])
+    found = torch.tensor([[[0.0, 0.0], [0.0, 2.0]]])
+    assert equivariance_loss(points, found, QUARTER).item() == pytest.approx(0.5, abs=1e-3)
+    relative = equivariance_loss(points, found, QUARTER, relative=True).item()
+    assert relative == pytest.approx(0.5 / math.sqrt(0.5 * 1.0), abs=5e-3)
+    assert spread(found, torch.tensor([[1.0, 0.0]])).item() == pytest.approx(0.05)  # of one point
+    assert spread(found, torch.tensor([[1.0, 3.0]])).item() == pytest.approx(math.sqrt(0.75), abs=5e-3)
+
+
+def test_points_that_do_not_turn_along_gain_nothing_by_coming_together():
+    generator = torch.Generator().manual_seed(0)
+    points, found = torch.randn(2, 500, 6, 2, generator=generator) * 0.3
+    stays = torch.eye(2).expand(500, 2, 2)
+    alone = [equivariance_loss(points, size * found, stays).item() for size in (1.0, 0.3)]
+    assert alone[1] < 0.8 * alone[0]
+    relative = [equivariance_loss(points, size * found, stays, relative=True).item() for size in (1.0, 0.3)]
+    assert relative[1] > 1.2 * relative[0]
 
 
 def test_holes_are_filled_from_around_them():

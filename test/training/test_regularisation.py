@@ -57,6 +57,20 @@ def test_points_of_what_moves_turn_along_by_their_weight() -> None:
     assert values[0] > 0.1 and values[1] == pytest.approx(3 * values[0])
 
 
+def test_relative_distances_are_of_a_small_object_larger() -> None:
+    image = torch.full((8, 3, 32, 32), 0.5)
+    reference = image.clone()
+    image[..., 20:28, 20:28] = 1.0
+    points = torch.tensor([[[0.4, 0.4], [0.6, 0.6]]]).repeat(8, 1, 1)  # a spread of √0.02
+    found = []
+    for relative in (False, True):
+        torch.manual_seed(0)
+        terms = Regularisation(equivariance=1.0, relative=relative)
+        moving = terms.motion({"image": image, "reference": reference})
+        found.append(terms.turned(points, image, moving, lambda images: points)["equivariance"].item())
+    assert found[1] == pytest.approx(found[0] / math.sqrt(0.02), rel=0.15)
+
+
 def test_what_hardly_turns_hardly_moves_its_points() -> None:
     image = torch.full((64, 3, 32, 32), 0.5)
     reference = image.clone()
