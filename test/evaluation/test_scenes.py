@@ -45,9 +45,11 @@ def test_a_fixed_number_of_keypoints_is_the_largest_number_of_joints(configs):
 
 
 def test_points_of_a_symmetric_body_need_not_turn_along(configs):
-    (configs / "imm_small.yaml").write_text("method: {regularisation: {equivariance: 1}}\ndata: {input_size: [64, 64]}")
-    assert "--method.regularisation.turn=30" in SCENES["swimmers"].fit_options("imm")
-    assert not any("turn" in option for option in SCENES["cartpoles"].fit_options("imm"))
+    for method, option in (("imm", "equivariance=0"), ("transporter", "turn=30")):
+        content = "method: {regularisation: {equivariance: 1}}\ndata: {input_size: [64, 64]}"
+        (configs / f"{method}_small.yaml").write_text(content)
+        assert f"--method.regularisation.{option}" in SCENES["swimmers"].fit_options(method)
+        assert not any("regularisation" in given for given in SCENES["cartpoles"].fit_options(method))
     (configs / "npt_small.yaml").write_text("method: {equivariance: 1}\ndata: {input_size: [64, 64]}")
     assert "--method.turn=30" in SCENES["swimmers"].fit_options("npt")
 
