@@ -71,7 +71,7 @@ def turned_points_apart(
     background: Tensor,
     locate: Callable[[Tensor], Tensor],
     *,
-    degrees: float = 180.0,
+    degrees: float,
     weight: Tensor | None = None,
     relative: bool = False,
 ) -> Tensor:

@@ -121,12 +121,12 @@ def describe(checkpoint: Checkpoint, data: Any, name: str, method: Method, found
     about = {key: value for key, value in checkpoint.about.items() if key != "data_description"}
     adjacency = None if found.adjacency is None else tuple(map(tuple, found.adjacency.tolist()))
     count = len(found.parent)
-    numbered = tuple(f"k{index:0{len(str(count - 1))}d}" for index in range(count))
+    digits = len(str(count - 1))
     info = ModelInfo(
         name=name,
         method=config.name,
         input_size=config.data.input_size,
-        keypoint_names=method.keypoint_names or numbered,
+        keypoint_names=method.keypoint_names or tuple(f"k{index:0{digits}d}" for index in range(count)),
         adjacency=adjacency,
         parent=found.parent,
         level=found.level,

@@ -64,7 +64,8 @@ class Regularisation:
             found["concentration"] = self.concentration * variance.mean()
         if self.separation:
             found["separation"] = self.separation * crowding(keypoints, self.separation_distance)
-        if self.foreground and moving is not None:
+        if self.foreground:
+            assert moving is not None, "what `motion` gives"
             found["foreground"] = self.foreground * (1 - share_within(moving, column, row)).mean()
         return found
 
@@ -75,8 +76,9 @@ class Regularisation:
 
         keypoints (B, K, 2) are what `locate` finds in images (B, 3, H, W), moving (B, 1, H, W) is their `motion`.
         """
-        if not self.equivariance or moving is None:
+        if not self.equivariance:
             return {}
+        assert moving is not None, "what `motion` gives"
         apart = moving_points_apart(keypoints, images, moving, locate, degrees=self.turn, relative=self.relative)
         return {"equivariance": self.equivariance * apart}
 
@@ -90,8 +92,9 @@ def motion(batch: Batch) -> Tensor:
 
 def motion_mask(mask: Tensor | None, moving: Tensor | None, weight: float) -> Tensor | None:
     """(B, 1, H, W): how much the error of a pixel counts, mask times 1 + weight · moving; None for all alike."""
-    if not weight or moving is None:
+    if not weight:
         return mask
+    assert moving is not None, "what `Regularisation.motion` gives"
     return 1 + weight * moving if mask is None else mask * (1 + weight * moving)
 
 

@@ -25,12 +25,11 @@ class FeaturePyramid(nn.Module):
         halvings = int(math.log2(config.coarsest_stride)) + config.context
         blocks = Encoder(3, config.width, halvings, config.norm, config.early_stride).blocks
         self.scales = nn.ModuleList(blocks[i : i + 2] for i in range(0, len(blocks), 2))  # two convolutions a scale
-        self.levels = len(config.keypoints)
-        self.used = self.levels + config.context
-        channels = [config.width * 2**i for i in range(len(self.scales))][-self.used :]
+        levels = len(config.keypoints)
+        channels = [config.width * 2**i for i in range(len(self.scales))][-(levels + config.context) :]
         self.lateral = nn.ModuleList(nn.Conv2d(c, config.pyramid_width, 1) for c in reversed(channels))
         self.smooth = nn.ModuleList(
-            nn.Conv2d(config.pyramid_width, config.pyramid_width, 3, padding=1) for _ in range(self.levels)
+            nn.Conv2d(config.pyramid_width, config.pyramid_width, 3, padding=1) for _ in range(levels)
         )
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -40,7 +39,7 @@ class FeaturePyramid(nn.Module):
             features = scale(features)
             found.append(features)
         pyramid: list[Tensor] = []
-        for lateral, features in zip(self.lateral, reversed(found[-self.used :]), strict=True):
+        for lateral, features in zip(self.lateral, reversed(found[-len(self.lateral) :]), strict=True):
             merged = lateral(features)
             pyramid.append(merged + F.interpolate(pyramid[-1], scale_factor=2) if pyramid else merged)
-        return [smooth(merged) for smooth, merged in zip(self.smooth, pyramid[-self.levels :], strict=True)]
+        return [smooth(merged) for smooth, merged in zip(self.smooth, pyramid[-len(self.smooth) :], strict=True)]

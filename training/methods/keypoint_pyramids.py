@@ -36,7 +36,7 @@ from training.heatmaps import concentration, expected_position, gaussian_maps, s
 from training.losses import difference
 from training.method import Batch, Detection, Method
 from training.methods.feature_pyramid import FeaturePyramid
-from training.methods.keypoint_pyramids_config import KeypointPyramidsConfig
+from training.methods.keypoint_pyramids_config import KeypointPyramidsConfig, Redraw
 from training.methods.transporter import one_map
 from training.networks import Decoder, Encoder, conv_block
 
@@ -174,27 +174,30 @@ class KeypointPyramids(Method):
 
     def reconstruct(self, image: Tensor, points: Tensor, reference: Tensor, reference_points: Tensor) -> Tensor:
         """x̂ of Eq. 1: two images (B, 3, H, W), all points (B, K, 2) of each, to (B, 3, H, W) / output_stride."""
-        if self.config.redraw_all == "points":
-            appearance = self.appearance(reference)
-            return self.decoder(self._with_maps(points, appearance))
-        with self._detached():
-            there = self.appearance(reference)
-        here = self.appearance(image)
-        there_map, here_map = self._one_map(reference_points, there), self._one_map(points, here)
-        return self.decoder(transported(there, there_map, here, here_map, self.config.transport_mask))
+        redraw = self.config.redraw_all
+        return self.decoder(self._joined(redraw, self.appearance, image, points, reference, reference_points))
 
     def reconstruct_levels(self, levels: list[Level], reference: list[Level]) -> list[Tensor]:
         """x̂_l of Eq. 3, one a level: (B, 3, H, W) / output_stride."""
-        out = []
-        for here, there, local, decoder in zip(levels, reference, self.local, self.level_decoders, strict=True):
-            if self.config.redraw_level == "points":
-                out.append(decoder(self._with_maps(here.keypoints, local(there.features))))
-                continue
-            with self._detached():
-                there_local, there_map = local(there.features), self._one_map(there.keypoints, there.features)
-            here_local, here_map = local(here.features), self._one_map(here.keypoints, here.features)
-            out.append(decoder(transported(there_local, there_map, here_local, here_map, self.config.transport_mask)))
-        return out
+        redraw = self.config.redraw_level
+        parts = zip(levels, reference, self.local, self.level_decoders, strict=True)
+        return [
+            decoder(self._joined(redraw, local, here.features, here.keypoints, there.features, there.keypoints))
+            for here, there, local, decoder in parts
+        ]
+
+    def _joined(
+        self, redraw: Redraw, encoder: nn.Module, here: Tensor, points: Tensor, there: Tensor, there_points: Tensor
+    ) -> Tensor:
+        """What a decoder redraws the target from: `here`, its points, and the reference `there`; see `Redraw`."""
+        if redraw == "points":
+            return self._with_maps(points, encoder(there))
+        with self._detached():
+            there_features = encoder(there)
+            there_map = self._one_map(there_points, there_features)
+        features = encoder(here)
+        here_map = self._one_map(points, features)
+        return transported(there_features, there_map, features, here_map, self.config.transport_mask)
 
     def _with_maps(self, keypoints: Tensor, features: Tensor) -> Tensor:
         """(B, N, 2) and (B, C, H, W) to (B, N + C, H, W)."""
