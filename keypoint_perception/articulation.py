@@ -136,6 +136,7 @@ def _spanning_tree(apart: np.ndarray, pairs: Pairs) -> list[int]:
     between = apart[pairs.number]
     np.fill_diagonal(between, np.inf)
     nearest, reached, tree = np.zeros(len(between), int), between[0].copy(), []
+    between[:, 0] = np.inf
     for _ in range(len(between) - 1):
         point = int(reached.argmin())
         tree.append(int(pairs.number[point, nearest[point]]))

@@ -36,6 +36,18 @@ def test_three_rods_that_meet():
     assert tree(np.stack([0 * angles, *ends, *middles], axis=1)) == [(0, 1), (0, 2), (0, 3)]
 
 
+@pytest.mark.parametrize(
+    ("points", "links"),
+    [
+        ([0, 0.5, 0.5 + 0.5j, 1 + 0.5j], [(0, 1), (1, 2), (2, 3)]),
+        ([0, 0.5, 0.5j, -0.5, -0.5j], [(0, 1), (0, 2), (0, 3), (0, 4)]),
+        ([-0.5j, 0, 0.5, -0.5, 0.5j], [(0, 1), (1, 2), (1, 3), (1, 4)]),
+    ],
+)
+def test_each_corner_and_each_limb_of_a_body_with_few_points_is_linked(points, links):
+    assert tree([points]) == links
+
+
 CART = np.array([-0.2 - 0.1j, -0.2 + 0.1j, 0.2 - 0.1j, 0.2 + 0.1j, 0])
 POLE = np.array([0.15, 0.3, 0.45, 0.6])
 
