@@ -52,22 +52,25 @@ class SteadySkeleton:
         """Of each image its points (K,) x + iy in half widths, whether they are on the body (K,), and its adjacency."""
         self._adjacency = np.empty(0)
         self._last: np.ndarray | None = None
-        """(K, 2) where the points were."""
+        """(K, 2) where the points were in the last image with a link."""
 
     def __call__(self, observation: Observation, time: float) -> Observation:
         """The observation of the image taken at `time` seconds, with the skeleton of all so far and numbers as before.
 
         An edge has a strength of a half and more, the more often the model linked its ends in single images. A score
         says how surely a keypoint is a joint: it is that of its strongest edge, and below a half where it has none.
-        An image in which the model finds no link says nothing and is left as it is.
+        Where the model finds no link, nothing is there: that image has no edges, and no later one is compared with it.
         """
         if not 0 < time - self._time <= self._max_gap:
             self._start()
         self._time = time
-        if len(observation.edges()) == 0 or not np.isfinite(observation.keypoints).all():
+        if not np.isfinite(observation.keypoints).all():
             return observation
-        if len(self._alike):
-            observation = self._numbered(observation)
+        if len(self._alike) and self._last is not None:
+            observation = self._numbered(observation, self._last)
+        if len(observation.edges()) == 0:
+            return observation
+        self._last = observation.keypoints
         if self._images % self._interval == 0:
             self._remember(observation)
         if self._wait == 0:
@@ -77,20 +80,17 @@ class SteadySkeleton:
         self._wait -= 1
         return replace(observation, scores=self._adjacency.max(axis=1), adjacency=self._adjacency)
 
-    def _numbered(self, observation: Observation) -> Observation:
-        """The observation with points that are alike in the order in which they move least."""
-        if self._last is not None:
-            points = observation.keypoints
-            order = np.arange(len(points))
-            order[self._alike] = self._alike[least_steps(self._last[self._alike], points[self._alike])]
-            observation = replace(
-                observation,
-                keypoints=points[order],
-                scores=observation.scores[order],
-                adjacency=observation.adjacency[np.ix_(order, order)],
-            )
-        self._last = observation.keypoints
-        return observation
+    def _numbered(self, observation: Observation, last: np.ndarray) -> Observation:
+        """The observation with points that are alike in the order in which they move least from `last` (K, 2)."""
+        points = observation.keypoints
+        order = np.arange(len(points))
+        order[self._alike] = self._alike[least_steps(last[self._alike], points[self._alike])]
+        return replace(
+            observation,
+            keypoints=points[order],
+            scores=observation.scores[order],
+            adjacency=observation.adjacency[np.ix_(order, order)],
+        )
 
     def _remember(self, observation: Observation) -> None:
         """Puts an image with its links into the memory.

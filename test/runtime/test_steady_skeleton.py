@@ -139,10 +139,12 @@ def test_points_that_are_alike_keep_their_numbers_over_time():
         found = track(renumbered(moved, order), time)
         np.testing.assert_array_equal(found.keypoints, moved.keypoints)
         assert links(found) == TWO
-    elsewhere = seen(90 - STRAIGHT, [])  # no link: nothing is there
-    assert track(elsewhere, 0.4) is elsewhere
+    lost = track(renumbered(seen(BENT + 3, []), [4, 3, 2, 1, 0]), 0.4)
+    np.testing.assert_array_equal(lost.keypoints, moved.keypoints)
+    assert links(lost) == []
+    track(seen(90 - STRAIGHT, []), 0.5)  # no link: nothing is there, and no later image is compared with it
     turned = renumbered(moved, [4, 3, 2, 1, 0])
-    np.testing.assert_array_equal(track(turned, 0.5).keypoints, moved.keypoints)
+    np.testing.assert_array_equal(track(turned, 0.6).keypoints, moved.keypoints)
     np.testing.assert_array_equal(track(turned, 2.0).keypoints, turned.keypoints)  # a gap: numbers are the model's
 
 
