@@ -64,6 +64,21 @@ def test_time_pairs_keep_their_distance_and_their_recording(recordings: list[str
     assert {recording for (_, recording), _ in pairs} == {0, 1, 2}
 
 
+def test_all_pairs_of_a_track_are_drawn_equally_often(tmp_path: Path) -> None:
+    """Eight frames have 28 pairs: the last two no more often than any others."""
+    data = load([str(write_rosbag2(tmp_path / "bag", bag(tmp_path, 8)))], sampling="npt", validation=0.0)
+    pairs = [tuple(sorted((one, other))) for (one, _), (other, _) in drawn(data, steps=350)]
+    often = np.unique(pairs, axis=0, return_counts=True)[1]
+    assert len(often) == 28
+    assert set(often) <= set(range(150, 250))  # 200 of 5600 each, with a standard deviation of 14
+
+
+def test_tracks_are_drawn_as_often_as_they_have_frames(recordings: list[str]) -> None:
+    data = load(recordings, sampling="npt", validation=0.0)
+    tracks = [recording for (_, recording), _ in drawn(data, steps=200)]
+    assert np.bincount(tracks) / len(tracks) == pytest.approx([40 / 90, 30 / 90, 20 / 90], abs=0.04)
+
+
 def test_distances_in_frames_do_not_ask_for_the_time(tmp_path: Path) -> None:
     content = [m._replace(stamp=START + int(i**2 * 1e9)) for i, m in enumerate(bag(tmp_path))]
     data = load([str(write_rosbag2(tmp_path / "bag", content))], min_frames=2, max_frames=4, validation=0.0)

@@ -121,7 +121,10 @@ class WarpPairs(Stills):
 
 
 class TimePairs(Sampler):
-    """Two frames of one track, at a distance in time or in frames; either may be the image."""
+    """Two frames of one track, at a distance in time or in frames; either may be the image.
+
+    All such pairs of a track come equally often, and tracks as often as they have frames.
+    """
 
     def __init__(
         self, frames: Frames, tracks: Sequence[Track], drawing: Drawing, prior: np.ndarray | None = None
@@ -139,10 +142,14 @@ class TimePairs(Sampler):
             )
         self._stores, self._indices = stores[usable], indices[usable]
         self._first, self._count = first[usable], (end - first)[usable]
+        track = np.repeat(np.arange(len(tracks)), [t.stop - t.start for t in tracks])[usable]
+        share = np.bincount(track)[track] / np.bincount(track, weights=self._count)[track]
+        self._up_to = np.cumsum(self._count * share)
+        """(M,) the chances of all frames up to each, the more the more partners it has."""
 
     def draw(self, batch_size: int, rng: np.random.Generator) -> Batch:
         """image, reference."""
-        chosen = rng.integers(len(self._indices), size=batch_size)
+        chosen = np.searchsorted(self._up_to, rng.random(batch_size) * self._up_to[-1], side="right")
         one = self._indices[chosen]
         other = self._first[chosen] + rng.integers(self._count[chosen])
         swap = rng.random(batch_size) < 0.5
