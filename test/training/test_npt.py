@@ -321,6 +321,44 @@ def test_maps_are_smaller_than_the_image_by_the_stride():
     assert all(picture.shape == (2, 3, 16, 16) for picture in method.preview(moving_dots(2)).values())
 
 
+def test_keypoints_are_in_the_image_s_coordinates_whatever_the_stride():
+    """Cell 5 of 16 lies between pixels 10 and 11 of 32, cell 12 between 24 and 25."""
+    method = build(stride=2).eval()
+    logits = torch.full((1, 5, 16, 16), -50.0)
+    logits[0, :, 12, 5] = 50
+    method.points.forward = lambda image: logits
+    pixels = (method.detect(torch.rand(1, 3, 32, 32)).keypoints + 1) / 2 * 31
+    torch.testing.assert_close(pixels, torch.tensor([10.5, 24.5]).expand(1, 5, 2), atol=1e-3, rtol=0)
+
+
+def test_what_a_mask_hides_of_the_image_counts_for_nothing():
+    batch, terms = moving_dots(2), []
+    batch["loss_mask"] = torch.ones(2, 1, 32, 32)
+    batch["loss_mask"][..., 16:] = 0
+    method = build(stride=1, background=1.0, points_steps=10**6, pyramid_levels=2)
+    logits = torch.rand(4, 5, 32, 32, generator=torch.Generator().manual_seed(1))
+    method.points.forward = lambda images: logits
+    method.background.forward = lambda frames: torch.full_like(frames, 0.5)
+    for hidden in (0.0, 1.0):
+        batch["image"] = batch["image"].clone()
+        batch["image"][..., 16:] = hidden
+        torch.manual_seed(2)
+        terms.append(method.loss(batch, "main"))
+    assert terms[0].keys() >= {"reconstruction", "background"}
+    for name, value in terms[0].items():
+        torch.testing.assert_close(value, terms[1][name])
+
+
+def test_sure_points_of_the_ablation_cover_the_line_between_them():
+    """As categorical points do: their maps are Gaussians, of which the highest cell counts as 1 there."""
+    method = build(position="expectation", points=8)
+    position = torch.stack((torch.linspace(-0.5, 0.5, 8), torch.zeros(8)), dim=-1)[None]
+    maps = method._gaussians(position, torch.zeros(1, 8, 32, 32))
+    assert maps.sum(dim=(2, 3)).allclose(torch.ones(1, 8))
+    share = foreground_share(method._peaked(maps), position, method.pairs, pool=3, samples=16)
+    assert share.min() > 0.8
+
+
 @pytest.mark.parametrize("position", ["categorical", "expectation"])
 def test_overfits_eight_pairs(position):
     method = build(position=position, points=6, width=12, points_steps=10**6)

@@ -78,6 +78,8 @@ class Npt(Method):
     required_keys: ClassVar[frozenset[str]] = frozenset({"image", "reference"})
     static_fields: ClassVar[frozenset[str]] = frozenset({"parent", "level"})
     pairs: Tensor
+    inner: Tensor
+    """(2,) where the middles of a map's outermost cells are in the image, whose own are at 1."""
 
     def __init__(self, config: NptConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
@@ -95,6 +97,8 @@ class Npt(Method):
         self.skeleton = SkeletonPredictor(config, size)
         self.background = BackgroundNetwork(config.background_size, size)
         self.register_buffer("pairs", torch.triu_indices(config.points, config.points, 1), persistent=False)
+        inner = torch.tensor([(side - config.stride) / (side - 1) for side in input_size])
+        self.register_buffer("inner", inner, persistent=False)
 
     def detect(self, image: Tensor) -> Detection:
         """Points at the modes of π, links S; a point's score is its strongest link: how sure it is a joint.
@@ -110,7 +114,7 @@ class Npt(Method):
             tree = self._tree(2 * cover, 2 * cost, strength.float(), thorough=True)
             strength = 0.5 * (MOST_BELIEF * strength + tree)
         adjacency = symmetric(strength, self.pairs, self.keypoint_count)
-        return linked_keypoints(position, adjacency.amax(dim=-1), adjacency)
+        return linked_keypoints(position * self.inner, adjacency.amax(dim=-1), adjacency)
 
     def param_groups(self, phase: str) -> Iterable[dict[str, Any]]:
         """ψ has a learning rate of its own."""
@@ -128,15 +132,18 @@ class Npt(Method):
         behind = background.chunk(2)[1]
         behind = behind.detach() if config.background else behind
         painted = transport(source, source_maps, target_maps, behind, config.background_weight)
-        terms = {
-            "reconstruction": config.reconstruction * pyramid_mse(painted, target, levels=config.pyramid_levels),
-        }
+        mask = batch.get("loss_mask", torch.ones_like(target[:, :1]))
+        redrawn = pyramid_mse(painted, target, mask, levels=config.pyramid_levels)
+        terms = {"reconstruction": config.reconstruction * redrawn}
         if config.contiguity:
-            contiguity = contiguity_loss(source_maps, target_maps, config.contiguity_pool)
+            source_peaks, target_peaks = self._peaked(maps).chunk(2)
+            contiguity = contiguity_loss(source_peaks, target_peaks, config.contiguity_pool)
             terms["contiguity"] = config.contiguity * contiguity
-        object_map = foreground_map(frames, background.detach(), config.contrast)
+        known = torch.cat((torch.ones_like(mask), mask))  # of a source there is no mask
+        known = F.interpolate(known, frames.shape[-2:], mode="area")
+        object_map = foreground_map(frames, background.detach(), config.contrast) * known[:, 0]
         if config.background:
-            terms["background"] = config.background * difference(background, frames, power=1)
+            terms["background"] = config.background * difference(background, frames, power=1, mask=known)
         terms |= self._point_terms(maps, object_map)
         if config.equivariance:
             ramp = min(1.0, self.step / config.equivariance_steps)
@@ -190,7 +197,7 @@ class Npt(Method):
         near = uniform = length = strength.new_zeros(())
         for maps in (source_maps, target_maps):
             points = expected_position(maps)
-            share = foreground_share(maps, points, pairs, config.uniform_pool, config.line_samples)
+            share = foreground_share(self._peaked(maps), points, pairs, config.uniform_pool, config.line_samples)
             points = half_widths(points, *self.size)
             near = near + near_loss(strength, points, pairs, config.near_scale, config.near_temperature)
             uniform = uniform + uniform_loss(strength, share, config.uniform_share)
@@ -226,7 +233,7 @@ class Npt(Method):
         """
         maps, config = maps.float(), self.config
         needed = object_share(maps, object_map)
-        share = foreground_share(maps, points, self.pairs, config.uniform_pool, config.line_samples)
+        share = foreground_share(self._peaked(maps), points, self.pairs, config.uniform_pool, config.line_samples)
         points = half_widths(points, *self.size)
         cover = explained(needed, points, self.pairs, config)
         return cover, link_costs(share, needed, points, self.pairs, config)
@@ -256,6 +263,10 @@ class Npt(Method):
         temperature = config.temperature + progress * (config.final_temperature - config.temperature)
         flat = logits.flatten(2).float()
         return gumbel_softmax(flat, temperature, straight_through=config.straight_through).view_as(logits)
+
+    def _peaked(self, maps: Tensor) -> Tensor:
+        """Maps whose highest cell is 1, as that of a sure categorical point is: Eq. 2 and 5 count on it."""
+        return maps if self.config.position == "categorical" else maps / maps.amax(dim=(2, 3), keepdim=True)
 
     @staticmethod
     def _gaussians(position: Tensor, like: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ def link_costs(share: Tensor, needed: Tensor, points: Tensor, pairs: Tensor, con
     """(B, E) of Eq. 5 and 8 and of `extent` in one frame; prohibitive where a picture does not need one of its ends.
 
     share (B, E) is δ of each pair, needed (B, P), points (B, P, 2).
+    A gap, [δ < α] in Eq. 5, is max(0, 1 - δ/α) here: of two links with gaps the one with less of them is cheaper.
     """
     length = lengths(points, pairs)
     gap = (1 - share / config.uniform_share).clamp_min(0)
