@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.heatmaps import turns_in_pixels
+from training.heatmaps import grid, turns_in_pixels
 
 _SCALE = 0.2
 """By how much an object is made larger or smaller, at most."""
@@ -43,10 +43,18 @@ def turned(images: Tensor, object_map: Tensor, background: Tensor, turns: Tensor
     size = list(images.shape[-2:])
     mask, behind = (F.interpolate(x, size, mode="bilinear", align_corners=False) for x in (object_map, background))
     without = images + mask * (behind - images)
-    back = F.pad(torch.linalg.inv(turns), (0, 1))
-    where = F.affine_grid(back, list(images.shape), align_corners=True)
+    cells = grid(size[0], size[1], images).view(1, -1, 2)
+    where = taken_by(torch.linalg.inv(turns), cells).view(-1, *size, 2)
     mask, images = F.grid_sample(torch.cat((mask, images), dim=1), where, align_corners=True).split((1, 3), dim=1)
     return without + mask * (images - without)
+
+
+def taken_by(turns: Tensor, points: Tensor) -> Tensor:
+    """A p of points p (B, N, 2), or the same (1, N, 2) for all, and A (B, 2, 2): (B, N, 2).
+
+    Multiplied and summed, since autocast would turn a matrix product into half precision, a tenth of a pixel.
+    """
+    return (turns[:, None] * points[:, :, None]).sum(dim=-1)
 
 
 def painted_over(images: Tensor, area: Tensor) -> Tensor:
@@ -116,7 +124,7 @@ def equivariance_loss(
     relative: over √(s s'), the spreads of two or more points; where they do not know where they belong, they gain by
     coming together otherwise, until all are in one place.
     """
-    expected = points @ turns.transpose(1, 2)
+    expected = taken_by(turns, points)
     counts = (expected.abs() <= 1).all(dim=-1).to(points.dtype)
     if weight is not None:
         counts = counts * weight

@@ -23,6 +23,18 @@ def test_a_quarter_turn_takes_the_right_to_the_bottom():
     torch.testing.assert_close(turned(image, object_map, background, QUARTER), expected, atol=1e-5, rtol=0)
 
 
+def test_turns_are_as_exact_in_half_precision():
+    """A tenth of a pixel would pull at points that are right already."""
+    torch.manual_seed(0)
+    images, object_map, background = torch.rand(4, 3, 64, 64), torch.rand(4, 1, 64, 64), torch.rand(4, 3, 64, 64)
+    points, turns = torch.rand(4, 10, 2) - 0.5, random_turns(images, 180, 0.2)
+    along, exact = points @ turns.mT, turned(images, object_map, background, turns)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert equivariance_loss(points, along, turns).item() == pytest.approx(1e-4, abs=1e-5)
+        picture = turned(images, object_map, background, turns)
+    torch.testing.assert_close(picture, exact, atol=1e-4, rtol=0)
+
+
 def test_points_that_turn_along_cost_nothing_and_others_their_distance():
     points = torch.tensor([[[1.0, 0.0], [0.0, -0.5]]])
     along = torch.tensor([[[0.0, 1.0], [0.5, 0.0]]])
