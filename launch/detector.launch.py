@@ -28,7 +28,7 @@ ARGUMENTS = [
         "cameras",
         default_value="",
         description="Camera names, separated by commas. With several, the topics of each are below its name, and "
-        f"{{camera}} in a topic argument stands for it. {KEEP}",
+        f"{{camera}} in a topic argument stands for it. {KEEP} Then topic arguments are for a single camera.",
     ),
     DeclareLaunchArgument(
         "image",
@@ -80,7 +80,10 @@ ARGUMENTS = [
         description=f"Whether the node configures and activates itself. {KEEP}",
     ),
     DeclareLaunchArgument(
-        "use_sim_time", default_value="false", choices=["true", "false"], description="Take time from /clock."
+        "use_sim_time",
+        default_value="",
+        choices=["", "true", "false"],
+        description=f"Whether time comes from /clock, which a bag that is played here then publishes. {KEEP}",
     ),
     DeclareLaunchArgument(
         "log_level",
@@ -127,7 +130,8 @@ def start(context: LaunchContext) -> list:
         config = PathJoinSubstitution([SHARE, "config", "detector.rviz"])
         actions.append(Node(package="rviz2", executable="rviz2", arguments=["-d", config], output="screen"))
     if value["bag"]:
-        actions.append(ExecuteProcess(cmd=["ros2", "bag", "play", value["bag"]], output="screen"))
+        clock = ["--clock"] if value["use_sim_time"] == "true" else []
+        actions.append(ExecuteProcess(cmd=["ros2", "bag", "play", value["bag"], *clock], output="screen"))
     return actions
 
 
@@ -135,6 +139,9 @@ def check(value: dict) -> None:
     """Raises RuntimeError for what cannot start. Later would be too late: what runs by then outlives the launch."""
     if value["threads"] and not value["threads"].isdecimal():
         raise RuntimeError(f"threads is {value['threads']!r}: give a whole number")
+    for name in ("image", "camera_info", "depth"):
+        if "{camera}" in value[name] and not value["cameras"]:
+            raise RuntimeError(f"{name} is {value[name]!r}: say which cameras there are, as in cameras:=left,right")
     if not os.path.isfile(value["params_file"]):
         raise RuntimeError(f"params_file {value['params_file']} is not there: give a YAML file of parameters")
     if value["bag"] and not os.path.exists(value["bag"]):
@@ -162,11 +169,10 @@ def installed(package: str) -> bool:
 
 def parameters(value: dict, cameras: list) -> dict:
     """What was given as an argument, and only that, overrules the parameter file."""
-    given: dict = {"use_sim_time": value["use_sim_time"] == "true"}
-    given |= {name: value[name] for name in ("model", "backend") if value[name]}
+    given: dict = {name: value[name] for name in ("model", "backend") if value[name]}
     if value["threads"]:
         given["threads"] = int(value["threads"])
-    given |= {name: value[name] == "true" for name in ("autostart", "rectified") if value[name]}
+    given |= {name: value[name] == "true" for name in ("autostart", "rectified", "use_sim_time") if value[name]}
     if cameras:
         given["cameras"] = cameras
     if value["compressed"]:
@@ -180,8 +186,8 @@ def remappings(value: dict, cameras: list) -> list:
     """From the node's topics to those of the arguments, for each camera."""
     pairs = []
     for camera in cameras if len(cameras) > 1 else [""]:
-        prefix, fill = f"{camera}/" if camera else "", camera or (cameras[0] if cameras else "camera")
-        topics = {name: value[name].replace("{camera}", fill) for name in ("image", "camera_info", "depth")}
+        prefix, name_of_it = f"{camera}/" if camera else "", camera or "".join(cameras)
+        topics = {name: value[name].replace("{camera}", name_of_it) for name in ("image", "camera_info", "depth")}
         if topics["image"] == "image":
             topics["image"] = f"{prefix}image"
         topics["camera_info"] = topics["camera_info"] or beside(topics["image"], "camera_info")

@@ -18,7 +18,7 @@ class Calibration:
     """The newest camera_info of one camera."""
 
     def __init__(self, topic: str, rectified: bool) -> None:
-        """topic: where it comes from, for who looks for what is missing. rectified: whether the images are."""
+        """topic: where it comes from, for messages about what is missing. rectified: whether the images are."""
         self._topic, self._rectified = topic, rectified
         self._serialised: bytes | None = None
         self._message: Any = None

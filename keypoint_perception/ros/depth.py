@@ -23,7 +23,7 @@ class DepthBuffer:
     """The last few depth images."""
 
     def __init__(self, topic: str, kept: int = _KEPT) -> None:
-        """topic: where they come from, for who looks for what is missing. kept: the number of images."""
+        """topic: where they come from, for messages about what is missing. kept: the number of images."""
         self._topic = topic
         self._kept: deque[SerialisedImage | SerialisedCompressedImage | Any] = deque(maxlen=kept)
 

@@ -159,7 +159,10 @@ class CameraInput:
         return self._depths.is_due(pending.stamp_ns)
 
     def depth_of(self, header: Any, image_size: tuple[int, int], max_delay: float) -> np.ndarray | None:
-        """Depth (H, W), metres, that fits the image with that header, or None with the reason among the faults."""
+        """Depth (H, W) that fits the image with that header, in the message's units (`images.to_metres`), or None.
+
+        Then the reason is among the faults.
+        """
         if not self.wants_depth:
             return None
         try:

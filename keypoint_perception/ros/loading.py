@@ -66,7 +66,7 @@ class ModelHost:
     def begin(self, request: Request, changes: dict[str, Any]) -> Future:
         """Starts to load a model beside the running one.
 
-        changes: the parameters that it comes with, for who hears of the end. The future's result is a sentence, its
+        changes: the parameters that it comes with, passed on with the new model. The future's result is a sentence, its
         exception a UserError. Raises UserError where it cannot even begin.
         """
         request.check()

@@ -195,7 +195,16 @@ def declare(node: Node) -> Settings:
     settings = Settings().with_changes(values, configured=False)
     for camera in settings.cameras:
         transports_of(node, camera, settings)
+    unknown = [name for name in _given(node) if not node.has_parameter(name) and not name.startswith("qos_overrides.")]
+    if unknown:
+        allowed = ", ".join(f.name for f in fields(Settings))
+        node.get_logger().warning(f"no parameters of this node: {', '.join(unknown)}; allowed are {allowed}")
     return settings
+
+
+def _given(node: Node) -> Iterable[str]:
+    """Names of the parameters that the node was started with; rclpy has no public way to those not declared."""
+    return node._parameter_overrides
 
 
 def changes_of(parameters: Iterable[Parameter]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def test_topics_of_one_camera_and_of_several(module: ModuleType) -> None:
 
 def test_only_what_is_given_overrules_the_parameter_file(module: ModuleType) -> None:
     nothing = {argument.name: "" for argument in module.ARGUMENTS}
-    assert module.parameters(nothing | {"use_sim_time": "false"}, []) == {"use_sim_time": False}
+    assert module.parameters(nothing, []) == {}
     given = nothing | {
         "use_sim_time": "true",
         "compressed": "true",
@@ -90,11 +90,12 @@ def test_ros2_launch_starts_the_node_and_ends_it(colour_model_path: Path) -> Non
         ("threads:=two", "threads is 'two': give a whole number"),
         ("params_file:=/nowhere.yaml", "params_file /nowhere.yaml is not there"),
         ("bag:=/nowhere", "bag /nowhere is not there"),
+        ("image:=/{camera}/image_raw", "say which cameras there are"),
     ],
 )
 def test_what_cannot_start_is_refused_before_anything_runs(module: ModuleType, argument: str, words: str) -> None:
     name, given = argument.split(":=")
-    values = {"threads": "", "params_file": str(FILE), "bag": "", "rviz": "false"} | {name: given}
+    values = {a.name: "" for a in module.ARGUMENTS} | {"params_file": str(FILE)} | {name: given}
     with pytest.raises(RuntimeError, match=words):
         module.check(values)
 
@@ -104,7 +105,7 @@ def test_a_missing_tool_is_named(
     module: ModuleType, monkeypatch: pytest.MonkeyPatch, argument: str, given: str, package: str
 ) -> None:
     monkeypatch.setenv("AMENT_PREFIX_PATH", "/usr")  # a prefix without packages
-    values = {"threads": "", "params_file": str(FILE), "bag": "", "rviz": "false"} | {argument: given}
+    values = {a.name: "" for a in module.ARGUMENTS} | {"params_file": str(FILE)} | {argument: given}
     with pytest.raises(RuntimeError, match=f"needs the package {package}"):
         module.check(values)
 
