@@ -23,6 +23,7 @@ from rosbags.typesys import get_types_from_msg
 
 from keypoint_perception.backends import CHOICES
 from keypoint_perception.bags import IMAGE_TYPES, BagMessages, message_store, open_bag, reliable, write_bag
+from keypoint_perception.command_line import Parser
 from keypoint_perception.detector import DEFAULT_BACKEND, Detector, shipped_model
 from keypoint_perception.drawing import SCORE_THRESHOLD, Style, draw
 from keypoint_perception.errors import UserError
@@ -51,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nstopped; nothing was written", file=sys.stderr)
         return 130
     return 0
+
+
+_OTHER_VIDEOS = {".avi", ".gif", ".m4v", ".mkv", ".mov", ".mpeg", ".mpg", ".webm", ".wmv"}
 
 
 @dataclass
@@ -89,6 +93,10 @@ def _check(options: argparse.Namespace) -> None:
     """Raises UserError where options are not allowed."""
     if options.out.exists():
         raise UserError(f"{options.out} exists: give another name with -o, or remove it")
+    if options.out.suffix.lower() in _OTHER_VIDEOS:
+        raise UserError(f"-o {options.out}: videos are written as .mp4; any other name is that of a bag's folder")
+    if not all(part.isidentifier() and part.isascii() for part in options.prefix.removeprefix("/").split("/")):
+        raise UserError(f"--prefix is {options.prefix!r}: give a namespace of letters, digits and _, as /detector")
     if (options.depth is None) != (options.camera_info is None):
         raise UserError("--depth and --camera-info are given together or not at all")
     if not 0 <= options.threshold <= 1:
@@ -100,7 +108,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="annotate", description=__doc__)
+    parser = Parser(prog="annotate", description=__doc__)
     parser.add_argument("bag", type=Path, help="rosbag2 folder, .mcap or .db3 file, or ROS 1 .bag (to video only)")
     parser.add_argument("-o", "--out", type=Path, required=True, help="new bag, or a video where it ends in .mp4")
     parser.add_argument("--model", type=Path, help="model file (.onnx); the shipped one if not given")

@@ -49,7 +49,8 @@ def open_bag(path: str | os.PathLike[str]) -> Iterator[AnyReader]:
     if not path.exists():
         raise UserError(f"bag {path} is not there: give a rosbag2 folder, an .mcap or .db3 file, or a ROS 1 .bag file")
     if path.is_dir() and not (path / "metadata.yaml").exists():
-        raise UserError(f"bag {path} is a folder without metadata.yaml: give the folder that `ros2 bag record` made")
+        what = "has no metadata.yaml (was the recording ended?)"
+        raise UserError(f"bag {path} {what}: give its .mcap file, or run `ros2 bag reindex` on it first")
     refuse_empty(path, [f for f in path.iterdir() if f.suffix != ".yaml"] if path.is_dir() else [path])
     try:
         with AnyReader([path], default_typestore=message_store()) as reader:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from pathlib import Path
 
 from keypoint_perception.backends.tensorrt import Cuda
+from keypoint_perception.command_line import Parser
 from keypoint_perception.engine import ANY_GPU, FLAVOURS, cached_engine, engine_key, import_flavour
 from keypoint_perception.errors import UserError
 from keypoint_perception.model import read_model
@@ -40,11 +40,11 @@ def compile_model(path: Path, flavour: str | None = None) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     """The command. Returns 2 with one clear line where the engine cannot be built."""
-    parser = argparse.ArgumentParser(prog="compile", description=__doc__)
+    parser = Parser(prog="compile", description=__doc__)
     parser.add_argument("model", type=Path, help="model file (.onnx)")
     parser.add_argument("--flavour", choices=list(FLAVOURS), help="default: TensorRT, else TensorRT-RTX")
-    arguments = parser.parse_args(argv)
     try:
+        arguments = parser.parse_args(argv)
         compile_model(arguments.model, arguments.flavour)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,12 +7,16 @@ is as opaque as it is certain.
 from __future__ import annotations
 
 import colorsys
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from keypoint_perception.errors import UserError
+from keypoint_perception.files import written_whole
 from keypoint_perception.model import ModelInfo
 from keypoint_perception.observation import Observation
 
@@ -99,6 +103,14 @@ def contact_sheet(images: Sequence[np.ndarray], columns: int, tile_width: int = 
             strip[: tile.shape[0], left : left + tile_width] = tile
         rows.append(strip)
     return np.vstack([np.full((gap, rows[0].shape[1], 3), 255, np.uint8), *rows])
+
+
+def write_png(path: str | os.PathLike[str], picture: np.ndarray) -> None:
+    """Writes (H, W, 3) uint8 RGB, whole or not at all. Raises UserError for a name that is no .png's, or unwritable."""
+    if Path(path).suffix.lower() != ".png":
+        raise UserError(f"pictures are written as .png: {path} must end in it")
+    with written_whole(path) as temporary:
+        cv2.imwrite(str(temporary), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
 
 
 class _Canvas:

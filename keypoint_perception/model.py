@@ -7,7 +7,6 @@ the skeleton depends on the image, `adjacency` (N, K, K). The description is JSO
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from keypoint_perception.command_line import Parser
 from keypoint_perception.errors import UserError
 from keypoint_perception.files import written_whole
 from keypoint_perception.observation import EDGE_THRESHOLD, Hierarchy
@@ -222,7 +222,7 @@ def describe(model: Model) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """`python -m keypoint_perception.model MODEL`: prints what a model file is, or why it is refused."""
-    parser = argparse.ArgumentParser(prog="python -m keypoint_perception.model", description="What a model file is.")
+    parser = Parser(prog="python -m keypoint_perception.model", description="What a model file is.")
     parser.add_argument("model", type=Path, help="model file (.onnx)")
     try:
         print(describe(read_model(parser.parse_args(argv).model)))

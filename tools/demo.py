@@ -56,15 +56,19 @@ def main(argv: list[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> None:
     """Plays, listens, and writes what came of it."""
     from keypoint_perception.bags import connections_of, open_bag
+    from keypoint_perception.errors import UserError
+    from keypoint_perception.files import make_folder
     from keypoint_perception.model import read_model
 
     model = read_model(options.model)
     with open_bag(options.bag) as reader:
         total = sum(c.msgcount for c in connections_of(reader, options.topic, ["sensor_msgs/msg/CompressedImage"]))
         there = {c.topic for c in reader.connections}
-        next(reader.messages())  # a damaged bag is found before anything is started
+        next(reader.messages(), None)  # a damaged bag is found before anything is started
+    if not total:
+        raise UserError(f"bag {options.bag} has no message on {options.topic}: give another bag, or --topic")
     print(f"model   {model.id}\nbag     {options.bag}: {total} images on {options.topic}", flush=True)
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
     heard, played = _play_and_listen(options, total, there)
     write_results(options, model, heard, played)
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import bisect
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from keypoint_perception.bags import (
@@ -21,8 +19,9 @@ from keypoint_perception.bags import (
     open_bag,
     write_bag,
 )
-from keypoint_perception.drawing import Style, contact_sheet, draw
+from keypoint_perception.drawing import Style, contact_sheet, draw, write_png
 from keypoint_perception.errors import UserError
+from keypoint_perception.files import written_whole
 from keypoint_perception.images import image_to_rgb
 from keypoint_perception.model import Model
 from keypoint_perception.observation import Observation
@@ -50,7 +49,8 @@ def write_results(options: argparse.Namespace, model: Model, heard: Heard, playe
     report = _report(heard, played, observations, model.id, options)
     _write_bag(options.out / "bag", heard)
     _write_pictures(options, model, heard, played, observations)
-    _write(options.out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
+    with written_whole(options.out / "report.json") as file:
+        file.write_text(json.dumps(report, indent=2) + "\n")
     _print_table(report, options.out)
 
 
@@ -179,8 +179,7 @@ def _write_pictures(
             if index in chosen:
                 tiles.append(picture)
             index += 1
-    _, data = cv2.imencode(".png", contact_sheet(tiles, SHEET_COLUMNS)[:, :, ::-1])
-    _write(options.out / "overlay.png", data.tobytes())
+    write_png(options.out / "overlay.png", contact_sheet(tiles, SHEET_COLUMNS))
 
 
 def _adjacencies(heard: Heard, keypoints: int) -> Callable[[int], np.ndarray]:
@@ -193,12 +192,6 @@ def _adjacencies(heard: Heard, keypoints: int) -> Callable[[int], np.ndarray]:
         stamps.append(header_stamp_ns(data))
         matrices.append(matrix)
     return lambda stamp: matrices[max(bisect.bisect_right(stamps, stamp) - 1, 0)]
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
 
 
 def _print_table(report: dict[str, Any], out: Path) -> None:

@@ -103,7 +103,7 @@ def method_class(name: str) -> Any:
 
 def config_parser(name: str) -> jsonargparse.ArgumentParser:
     """The parser of files and flags for the method `name`."""
-    parser = jsonargparse.ArgumentParser(prog=f"python -m training fit {name}", exit_on_error=False)
+    parser = jsonargparse.ArgumentParser(prog=f"python -m training fit {name}", exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="a YAML file; later files and flags override earlier ones")
     parser.add_class_arguments(LoopConfig, fail_untyped=False)
     parser.add_class_arguments(method_class(name).Config, "method")

@@ -7,7 +7,6 @@ frames by more than `TOLERANCE_PX` is not written.
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
+from keypoint_perception.command_line import Parser
 from keypoint_perception.errors import UserError
 from keypoint_perception.geometry import normalised_to_pixels
 from keypoint_perception.model import Alike, Group, ModelInfo, write_model
@@ -97,7 +97,7 @@ def skeleton(method: Method, data: Any, frames: np.ndarray) -> Skeleton:
     adjacency = found.adjacency[0].double().numpy()
     if adjacency.any():
         groups = _groups(spectral_groups(adjacency))
-        return Skeleton(adjacency, parent, level, groups, "learned by the method")
+        return Skeleton(adjacency, parent, level, groups, method.graph_origin)
     moving = trajectories(method, data)
     if not moving:
         return Skeleton(adjacency, parent, level, (), "none: no recording has two frames to estimate one from")
@@ -192,7 +192,7 @@ def export_run(
 
 def main(argv: list[str]) -> int:
     """Runs `export`."""
-    parser = argparse.ArgumentParser(prog="python -m training export", description="Write a trained model as .onnx.")
+    parser = Parser(prog="python -m training export", description="Write a trained model as .onnx.")
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run that `fit` made")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="MODEL.onnx")
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32")

@@ -18,6 +18,7 @@ from typing import Any
 import lightning_fabric
 from lightning_fabric.strategies import DDPStrategy
 
+from keypoint_perception.command_line import Parser
 from keypoint_perception.errors import UserError
 from keypoint_perception.files import make_folder, written_whole
 from training.checkpoint import CHECKPOINT_NAME, read_checkpoint
@@ -89,7 +90,7 @@ def stop_on_signal(trainer: Trainer) -> Iterator[None]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m training fit",
         description="Train a method from recordings. Every option of the loop (--steps), of the method"
         " (--method.keypoints) and of the data (--data.pairs) can be given here or in the YAML file;"
@@ -117,6 +118,8 @@ def _arguments(given: argparse.Namespace, rest: list[str]) -> list[str]:
     if given.topic:
         arguments.append(f"--data.topic={given.topic}")
     if given.roi:
+        if given.roi.count(",") != 3:
+            raise UserError(f"--roi is {given.roi}: give X0,Y0,X1,Y1, as 0.25,0,0.75,1")
         arguments.append(f"--data.roi=[{given.roi}]")
     return arguments + rest
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import cast
 
 import cv2
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor
 
 from keypoint_perception.drawing import Style, contact_sheet, draw, palette
-from keypoint_perception.files import written_whole
 from keypoint_perception.geometry import normalised_to_pixels
 from keypoint_perception.observation import Observation
 from training.method import Batch, Detection, Method
@@ -58,12 +56,6 @@ def to_uint8(image: Tensor) -> np.ndarray:
     """(B, 3 or 1, H, W) in [0, 1] to (B, H, W, 3) uint8."""
     picture = (image.detach().float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
     return picture.repeat(3, axis=-1) if picture.shape[-1] == 1 else picture
-
-
-def save_picture(path: Path, image: np.ndarray) -> None:
-    """Writes (H, W, 3) uint8 RGB as png, whole or not at all. Raises UserError where it cannot be written."""
-    with written_whole(path) as temporary:
-        cv2.imwrite(str(temporary), image[..., ::-1])
 
 
 def _enlarge(image: np.ndarray) -> np.ndarray:

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from keypoint_perception.drawing import write_png
 from keypoint_perception.errors import UserError
 from training.checkpoint import CHECKPOINT_NAME, Checkpoint, build_method, write_checkpoint
 from training.config import RunConfig
 from training.data import loader
 from training.method import Batch, Method, OptimizerConfig
 from training.networks import update_average
-from training.preview import preview, save_picture
+from training.preview import preview
 from training.progress import Progress
 
 PREVIEW_FOLDER = "previews"
@@ -217,7 +218,7 @@ class Trainer:
                     terms = {name: float(value) for name, value in self.method.loss(batch, phase).items()}
                     progress.scalars(self.step, terms, "validation")
                 picture = preview(shown, batch)
-            save_picture(self.out / PREVIEW_FOLDER / f"step_{self.step:06d}.png", picture)
+            write_png(self.out / PREVIEW_FOLDER / f"step_{self.step:06d}.png", picture)
             progress.picture(self.step, picture)
         self.fabric.barrier()
 

@@ -46,11 +46,6 @@ class LoggedProcess:
         """Waits until it has printed `text`."""
         wait_until(lambda: text in self.log, lambda: f"{text!r} was not printed, but\n{self.log}")
 
-    def resident_kib(self) -> int:
-        """Memory in use."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
-
     def stop(self, with_signal: int = signal.SIGINT, patience: float = 10.0) -> tuple[int, float]:
         """Ends it: the exit status and the seconds that took."""
         start = time.monotonic()

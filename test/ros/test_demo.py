@@ -11,7 +11,7 @@ import cv2
 import pytest
 from spots_bag import write_spots_bag
 
-from keypoint_perception.bags import open_bag
+from keypoint_perception.bags import open_bag, write_bag
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAMES = 90
@@ -49,7 +49,7 @@ def test_a_recording_becomes_a_report_a_bag_and_pictures(bag: Path, tmp_path: Pa
     assert cv2.imread(str(out / "overlay.png")).shape[1] > 1000
 
 
-@pytest.mark.parametrize("case", ["no model", "text model", "no topic", "empty folder", "truncated bag"])
+@pytest.mark.parametrize("case", ["no model", "text model", "no topic", "empty folder", "truncated bag", "no image"])
 def test_bad_input_is_one_line(case: str, bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
     model, more, words = colour_model_path, (), ""
     if case == "no model":
@@ -60,8 +60,14 @@ def test_bad_input_is_one_line(case: str, bag: Path, tmp_path: Path, colour_mode
     elif case == "no topic":
         more, words = ("--topic", "/sofa"), "/table/image_raw/compressed"
     elif case == "empty folder":
-        bag, words = tmp_path / "empty", "without metadata.yaml"
+        bag, words = tmp_path / "empty", "has no metadata.yaml"
         bag.mkdir()
+    elif case == "no image":
+        empty, words = tmp_path / "none", "has no message on /table/image_raw/compressed"
+        with open_bag(bag) as reader, write_bag(empty) as writer:
+            topic = next(c for c in reader.connections if c.topic == "/table/image_raw/compressed")
+            writer.add_connection(topic.topic, topic.msgtype, typestore=reader.typestore)
+        bag = empty
     else:
         broken = tmp_path / "broken"
         broken.mkdir()

@@ -233,7 +233,21 @@ def test_stamps_stay_those_of_the_images(bag: Path, tmp_path: Path, colour_model
 
 
 @pytest.mark.parametrize(
-    "case", ["missing", "empty", "truncated", "text", "topic", "exists", "depth", "model", "pictures", "place"]
+    "case",
+    [
+        "missing",
+        "empty",
+        "truncated",
+        "text",
+        "topic",
+        "exists",
+        "depth",
+        "model",
+        "pictures",
+        "place",
+        "video",
+        "prefix",
+    ],
 )
 def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(
     case: str, bag: Path, tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]
@@ -242,7 +256,7 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(
     if case == "missing":
         given, words = tmp_path / "nowhere", "is not there"
     elif case == "empty":
-        given, words = tmp_path / "empty", "without metadata.yaml"
+        given, words = tmp_path / "empty", "has no metadata.yaml"
         given.mkdir()
     elif case == "truncated":
         given, words = tmp_path / "short.mcap", "cannot be read"
@@ -263,6 +277,10 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(
             writer.write(connection, 1, b"no message")
     elif case == "place":
         out, words = Path("/proc/overlay.mp4"), "cannot write /proc/overlay.mp4 ("
+    elif case == "video":
+        out, words = tmp_path / "overlay.avi", "videos are written as .mp4"
+    elif case == "prefix":
+        more, words = [*more, "--prefix", "my detector"], "--prefix is 'my detector': give a namespace"
     else:
         model, words = tmp_path / "none.onnx", "none.onnx is not there"
     before = set(tmp_path.rglob("*"))

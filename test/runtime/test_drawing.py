@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
 import numpy as np
+import pytest
 from colour_model import write_colour_model
 
-from keypoint_perception.drawing import Style, contact_sheet, draw, palette
+from keypoint_perception.drawing import Style, contact_sheet, draw, palette, write_png
+from keypoint_perception.errors import UserError
 from keypoint_perception.model import Group, ModelInfo
 from keypoint_perception.observation import Observation
 
@@ -96,3 +101,12 @@ def test_a_contact_sheet_keeps_proportions_and_order() -> None:
     assert sheet.shape == (2 + 42 + 12, 2 * 22 + 2, 3)
     assert sheet[5, 10].tolist() == [255, 0, 0] and sheet[30, 30].tolist() == [0, 0, 255]
     assert sheet[50, 10].tolist() == [255, 0, 0] and sheet[50, 40].tolist() == [255, 255, 255]
+
+
+def test_a_picture_is_written_as_png_or_not_at_all(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
+    write_png(tmp_path / "new" / "picture.png", picture)
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "new" / "picture.png"))[..., ::-1], picture)
+    with pytest.raises(UserError, match="must end in it"):
+        write_png(tmp_path / "picture.txt", picture)
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]

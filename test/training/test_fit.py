@@ -181,6 +181,8 @@ def test_damaged_checkpoints_are_refused_in_a_line(tmp_path):
         (["--method.map_stride", "3"], "map_stride is 3: allowed are powers of two"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
         (["--accelerator", "abacus"], "auto"),
+        (["--method.keypoint", "3"], "known here are .*method.keypoints"),
+        (["--data.roi", "[0.5, 0, 0.2, 1]"], "roi is .*0 <= x0 < x1 <= 1"),
     ],
 )
 def test_bad_settings_are_refused_naming_what_is_allowed(flags, message):
@@ -243,6 +245,7 @@ def test_the_command_says_in_a_line_what_is_missing(capsys, tmp_path):
     for arguments, message in (
         (["fit", "imm", "--data", "nowhere", "-o", str(tmp_path / "file" / "r")], "cannot write"),
         (["fit", "imm", "-o", str(tmp_path / "r")], "no recordings given"),
+        (["fit", "imm", "--roi", "0.5,1", "-o", str(tmp_path / "r")], "--roi is 0.5,1: give X0,Y0,X1,Y1"),
         (["fit", "magic", "--data", "x", "-o", str(tmp_path / "r")], "no method 'magic': allowed are imm"),
         (["export", str(tmp_path / "none"), "-o", str(tmp_path / "m.onnx")], "does not exist"),
         (["export", str(tmp_path), "-o", str(tmp_path / "m.txt")], r"must end in \.onnx"),

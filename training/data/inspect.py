@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
-from keypoint_perception.drawing import contact_sheet
+from keypoint_perception.command_line import Parser
+from keypoint_perception.drawing import contact_sheet, write_png
 from keypoint_perception.errors import UserError
-from keypoint_perception.files import written_whole
 from keypoint_perception.heap import keep_freed_memory
 from keypoint_perception.images import is_depth
 from training.data.opening import open_sources
@@ -153,13 +151,12 @@ def write_sheet(path: Path, reports: list[TopicReport]) -> None:
             blank = np.full_like(report.samples[0], 255)
             tiles += report.samples + [blank] * (SAMPLES - len(report.samples))
     sheet = contact_sheet(tiles, columns=SAMPLES, tile_width=TILE_WIDTH)
-    with written_whole(path) as temporary:
-        cv2.imwrite(str(temporary), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    write_png(path, sheet)
 
 
 def main(argv: list[str]) -> int:
     """Runs `inspect`. Raises UserError where nothing can be trained on."""
-    parser = argparse.ArgumentParser(prog="python -m training inspect", description=__doc__)
+    parser = Parser(prog="python -m training inspect", description=__doc__)
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="bag, video, folder of images or of episodes")
     parser.add_argument("-o", "--out", type=Path, metavar="PNG", help="the contact sheet [out/inspect/NAME.png]")
     given = parser.parse_args(argv)

@@ -63,9 +63,9 @@ def read_bag(path: Path, topic: str = "") -> LabelledVideo:
         images = sorted({c.topic for c in reader.connections if c.msgtype in IMAGE_TYPES and "depth" not in c.topic})
         labelled = {i: truth for i in images for camera, truth in cameras.items() if i.startswith(f"{camera}/")}
         if topic not in labelled and (topic or len(labelled) != 1):
-            raise UserError(
-                f"{path} has true keypoints for {', '.join(labelled) or 'no image topic'}: choose with --topic"
-            )
+            if not labelled:
+                raise UserError(f"{path} has no true keypoints: give a bag of `python -m training simulate`")
+            raise UserError(f"{path} has true keypoints for {', '.join(labelled)}: choose with --topic")
         topic = topic or next(iter(labelled))
         camera = _Camera(topic, labelled[topic])
         for connection, _, raw in reader.messages([c for c in reader.connections if c.topic in camera.topics]):

@@ -17,6 +17,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from keypoint_perception.command_line import Parser
 from keypoint_perception.errors import UserError
 from keypoint_perception.files import written_whole
 from keypoint_perception.model import read_model
@@ -95,7 +96,7 @@ def report(out: Path) -> None:
     """Writes results.json, the table and the page of all cells in `out`. Raises UserError where there is none."""
     results = collect(out)
     if not results["cells"]:
-        raise UserError(f"{out} has no measured cell: choose --methods with a config for the --scenes")
+        raise UserError(f"{out} has no measured cell: run it without --report, or with other --methods")
     with written_whole(out / "results.json") as file:
         file.write_text(json.dumps(results, indent=1) + "\n")
     write_report(results, out)
@@ -214,7 +215,7 @@ def _training(*arguments: str) -> None:
 
 def main(argv: list[str]) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m training benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from keypoint_perception.backends import open_backend
+from keypoint_perception.command_line import Parser
 from keypoint_perception.errors import UserError
 from keypoint_perception.files import written_whole
 from keypoint_perception.model import Model, read_model
@@ -50,7 +51,7 @@ def table(measures: Measures) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     presets = "\n".join(f"  {name:<16} {p.about}; {p.unit}" for name, p in PROTOCOLS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m training evaluate",
         description=__doc__,
         epilog=f"protocols:\n{presets}\n\ndocs/evaluation.md defines every measure.",
@@ -103,5 +104,6 @@ def _model_file(path: Path) -> Path:
         return path
     models = sorted(path.glob("*.onnx"))
     if len(models) != 1:
-        raise UserError(f"{path} holds {len(models)} .onnx files: name one, or run `python -m training export {path}`")
+        command = f"python -m training export {path} -o {path}/model.onnx"
+        raise UserError(f"{path} holds {len(models)} .onnx files: name one, or run `{command}`")
     return models[0]

@@ -38,7 +38,7 @@ class TorchBackend(Backend):
 
     @torch.no_grad()
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """See Backend.run; the adjacency is empty."""
+        """See Backend.run."""
         detection = self._method.detect(_to_tensor(images))
         return {
             "keypoints": detection.keypoints.numpy(),

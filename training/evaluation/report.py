@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from keypoint_perception.detector import Detector
-from keypoint_perception.drawing import Style, contact_sheet, draw
+from keypoint_perception.drawing import Style, contact_sheet, draw, write_png
 from keypoint_perception.files import written_whole
 from keypoint_perception.model import Model
 from training.evaluation.curves import label_curve
@@ -157,9 +156,7 @@ def picture_of(model: Model, videos: Iterable[LabelledVideo], path: Path) -> Pat
         scale = max(1, round(PICTURE_WIDTH / video.frames.shape[2]))
         frames = [video.frames[i].repeat(scale, axis=0).repeat(scale, axis=1) for i in chosen]
         pictures += [draw(f, o, style) for f, o in zip(frames, detector.detect(frames), strict=True)]
-    sheet = contact_sheet(pictures, columns=PICTURE_FRAMES)
-    with written_whole(path) as file:
-        cv2.imwrite(str(file), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    write_png(path, contact_sheet(pictures, columns=PICTURE_FRAMES))
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import inspect
 import sys
@@ -10,6 +9,7 @@ import textwrap
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from keypoint_perception.command_line import Parser
 from training.config import method_class
 from training.methods import METHODS
 
@@ -47,7 +47,7 @@ def option_lines(config: Any, prefix: str = "") -> list[str]:
 
 def main(argv: list[str]) -> int:
     """Runs `methods`."""
-    parser = argparse.ArgumentParser(prog="python -m training methods", description=__doc__)
+    parser = Parser(prog="python -m training methods", description=__doc__)
     parser.add_argument("name", nargs="?", help=", ".join(METHODS))
     given = parser.parse_args(argv)
     if given.name is None:

@@ -6,13 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from rosbags.rosbag2 import Reader
 
 from keypoint_perception.bags import message_store
-from keypoint_perception.drawing import Style, contact_sheet, draw, palette
-from keypoint_perception.files import written_whole
+from keypoint_perception.drawing import Style, contact_sheet, draw, palette, write_png
 from keypoint_perception.images import image_to_rgb
 from keypoint_perception.observation import Observation
 from keypoint_perception.smoothing import State
@@ -30,9 +28,7 @@ def write_bag_sheet(path: str | os.PathLike[str], bag: str | os.PathLike[str]) -
     with Reader(Path(bag)) as reader:
         cameras = sorted(topic.removesuffix(_TRUTH) for topic in reader.topics if topic.endswith(_TRUTH))
         tiles = [tile for camera in cameras for tile in _row(reader, store, camera)]
-    picture = contact_sheet(tiles, _COLUMNS, _TILE)
-    with written_whole(Path(path)) as temporary:
-        cv2.imwrite(str(temporary), picture[..., ::-1])
+    write_png(path, contact_sheet(tiles, _COLUMNS, _TILE))
 
 
 def _row(reader: Reader, store: Any, camera: str) -> list[np.ndarray]:

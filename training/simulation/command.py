@@ -11,10 +11,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 from tqdm import tqdm
 
+from keypoint_perception.command_line import Parser
 from keypoint_perception.errors import UserError
 from training.prior import write_poses
 from training.simulation.episodes import SCENES, SPLITS, Settings, episode_paths, simulate, variants
@@ -23,14 +23,10 @@ from training.simulation.rooms import ROOMS, add_options, run
 from training.simulation.sheet import write_sheet
 
 SHEET_FILE = "sheet.png"
-_POSES_HELP = "write N poses to -o X.npz instead, of no picture; objects that differ share the union of their skeletons"
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every command does."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see {self.prog} --help")
+_POSES_HELP = (
+    "write N poses to -o X.npz instead, whatever the split, size and episodes; "
+    "objects that differ share the union of their skeletons"
+)
 
 
 def main(argv: list[str]) -> int:
@@ -41,7 +37,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m training simulate", description=__doc__)
+    parser = Parser(prog="python -m training simulate", description=__doc__)
     scenes = parser.add_subparsers(metavar="SCENE", dest="scene", required=True)
     for name, splits in SCENES.items():
         objects = sorted({variant for builders in splits.values() for variant in builders})

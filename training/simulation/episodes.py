@@ -29,7 +29,6 @@ from training.simulation.articulated import SUPERSAMPLING, Actor, Variant
 from training.simulation.episode import Episode, read_episode, write_episode
 
 __all__ = [
-    "EVALUATION_EPISODES",
     "SCENES",
     "SPLITS",
     "Episode",
@@ -44,8 +43,6 @@ __all__ = [
 ]
 
 SPLITS = ("train", "test")
-EVALUATION_EPISODES = 60
-"""The paper's number of videos that each set keeps for evaluation."""
 SETTINGS_FILE = "scene.json"
 _REVISION = 1
 """To be raised when the same settings give other episodes than before."""

@@ -29,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser, room: str) -> None:
         metavar="ENCODING",
         help=f"of every camera: {', '.join(DEPTH_ENCODINGS)} or none (default: png of the first)",
     )
-    parser.add_argument("--jpeg-quality", type=int, metavar="1..100", help="default: as in the demo's recording")
+    parser.add_argument("--jpeg-quality", type=int, metavar="1..100", help="higher is better (default: the scene's)")
     parser.add_argument(
         "--recordings", type=int, metavar="N", help="make N, of the seeds SEED, SEED+1, …, as OUTPUT/recording_00, …"
     )

@@ -189,8 +189,8 @@ class World:
     def render_with_depth(self, camera: str, backdrop: Picture | None = None) -> Picture:
         """`render` and `depth` of it from a single pass, which costs no more than `render`.
 
-        `backdrop`, what `backdrop` gave since this camera last moved, makes it cheaper: the same picture, of which only
-        what moves is drawn.
+        backdrop: the result of `backdrop()` since this camera last moved. Then only moving parts are drawn, over it,
+        which is cheaper and gives the same picture.
         """
         if backdrop is None:
             return self._picture(camera, mujoco.mjtCatBit.mjCAT_ALL, self._shadows)

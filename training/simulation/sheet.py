@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from keypoint_perception.drawing import Style, contact_sheet, draw, palette
-from keypoint_perception.files import written_whole
+from keypoint_perception.drawing import Style, contact_sheet, draw, palette, write_png
 from keypoint_perception.geometry import rescale_pixels
 from keypoint_perception.observation import Observation
 from training.simulation.episode import Episode, read_episode
@@ -31,9 +29,7 @@ def write_sheet(path: str | os.PathLike[str], episodes: Sequence[str | os.PathLi
         chosen.append((turn, episode.variant, episode))
     chosen.sort(key=lambda entry: entry[:2])
     tiles = [tile for _, _, episode in chosen[:rows] for tile in _row(episode)]
-    picture = contact_sheet(tiles, _COLUMNS, _TILE)
-    with written_whole(Path(path)) as temporary:
-        cv2.imwrite(str(temporary), picture[..., ::-1])
+    write_png(path, contact_sheet(tiles, _COLUMNS, _TILE))
 
 
 def _row(episode: Episode) -> list[np.ndarray]:

@@ -17,7 +17,6 @@ import numpy as np
 from training.simulation.articulated import Variant, mjcf, randomise_hinges
 from training.simulation.scene import mujoco
 
-BODIES = ("walker", "hopper", "cheetah", "manipulator")
 _PERIOD = 0.02
 _DURATION = 90 * _PERIOD
 _SPIN = 1.8
