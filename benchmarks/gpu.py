@@ -1,4 +1,4 @@
-"""`python benchmarks/gpu.py [MODEL …] [-o REPORT.md]`: proves or disproves the TensorRT path on this machine's GPU.
+"""`python benchmarks/gpu.py [MODEL …] [-o REPORT.json]`: proves or disproves the TensorRT path on this machine's GPU.
 
 For every model: builds the engine in an empty cache, opens it again from the cache, compares keypoints with ONNX
 Runtime on the CPU in input pixels, and times batches of 1, 2, 4 and 8. Ends with one JSON object. Exit status 1 where

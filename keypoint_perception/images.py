@@ -232,9 +232,7 @@ def _decode(encoding: str, data: Any) -> np.ndarray:
     pixels = None if cut else decoded(cv2.imdecode, flat, cv2.IMREAD_UNCHANGED)
     if pixels is None:
         what = "cut short" if cut else "damaged, or not an image file"
-        raise UserError(
-            f"compressed image {encoding!r} of {len(flat)} bytes is {what}: jpeg, png and the like are read"
-        )
+        raise UserError(f"compressed image {encoding!r} of {len(flat)} bytes is {what}: record or copy it again")
     return pixels
 
 

@@ -94,9 +94,9 @@ class RecordedImages:
         return self._intrinsics if self._intrinsics is not None and self._intrinsics.size == size else None
 
     def depth(self, header: Any, size: tuple[int, int], max_delay: float) -> np.ndarray | None:
-        """Depth (H, W), metres, for the image of `size`, (width, height), with that header, where there is all for it.
+        """Depth (H, W) for the image of `size`, (width, height), with that header, where there is all for it.
 
-        max_delay: seconds that they may be apart.
+        It has the units of the message (`images.to_metres`). max_delay: seconds that they may be apart.
         """
         if self._depth_topic is None:
             return None

@@ -28,7 +28,7 @@ _RARELY = 16
 _ON_BODY = 0.15
 """A point that is nearer than this to the links that the model found in an image is on the body there, half widths."""
 _NO_EDGE = float(np.nextafter(np.float32(EDGE_THRESHOLD), np.float32(0)))
-"""The most that no edge can be."""
+"""The largest adjacency that is not yet an edge."""
 
 
 class SteadySkeleton:

@@ -139,7 +139,7 @@ class LimbTracker:
         """The observation with these keypoints and scores, and the skeleton that the images so far spoke for.
 
         put (K,): which joints are elsewhere than the model saw them. They were not seen: their score is at most one
-        minus what the model said. Colours have done their part: they are the model's links', in its order.
+        minus what the model said. Colours are left out: they are in the model's order of links, not in the tracked one.
         """
         probability = 1 / (1 + np.exp(-self._evidence))
         adjacency = np.zeros_like(observation.adjacency)

@@ -44,8 +44,6 @@ class Kinematics:
     """(K, K) in [0, 1], symmetric, zero diagonal: at least 0.5 on the edges of the spanning tree, below elsewhere."""
     groups: list[tuple[int, ...]]
     """Disjoint sets of keypoints that move as one, every keypoint in one of them."""
-    rigidity: np.ndarray
-    """(K, K) in [0, 1]: 1 for a distance that never changes."""
     frames: int
     """Number of frames that were seen."""
 
@@ -64,7 +62,7 @@ def estimate_kinematics(recordings: list[tuple[np.ndarray, np.ndarray]]) -> Kine
     adjacency = np.where(edge, EDGE_THRESHOLD + (1 - EDGE_THRESHOLD) * rigidity, 0.98 * EDGE_THRESHOLD * rigidity)
     np.fill_diagonal(adjacency, 0)
     frames = sum(len(keypoints) for keypoints, _ in recordings)
-    return Kinematics(adjacency, part_groups(cost) if count > 1 else [(0,)], rigidity, frames)
+    return Kinematics(adjacency, part_groups(cost) if count > 1 else [(0,)], frames)
 
 
 def numbers_leap(recordings: list[np.ndarray]) -> float:

@@ -85,6 +85,8 @@ class Method(nn.Module, ABC):
     required_keys: ClassVar[frozenset[str]] = frozenset({"image", "reference"})
     static_fields: ClassVar[frozenset[str]] = frozenset({"adjacency", "parent", "level"})
     """The Detection fields that do not depend on the image."""
+    graph_origin: ClassVar[str] = "learned by the method"
+    """Where the adjacency is from, where it is static and not empty."""
     uses_prior: ClassVar[bool] = False
     """Whether unpaired poses (`--data.prior`) change what is learned."""
     alike: Alike = ()

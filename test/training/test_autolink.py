@@ -239,7 +239,7 @@ def test_the_official_config_compares_four_layers_and_not_the_image():
 
 
 def test_an_input_that_does_not_divide_is_refused():
-    with pytest.raises(UserError, match="multiples of 8"):
+    with pytest.raises(UserError, match="multiples of the coarsest cell"):
         AutoLink(TINY, (36, 32))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from keypoint_perception.errors import UserError
+from keypoint_perception.geometry import Viewport
 from training.data.warps import WarpConfig
 
 PairKind = Literal["time", "cameras", "warp", "still"]
@@ -84,6 +85,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not all(8 <= side <= 4096 for side in self.input_size):
             raise UserError(f"input_size is {tuple(self.input_size)}: allowed are 8 to 4096 pixels a side")
+        for roi in (self.roi, self.reference_roi):
+            Viewport.of(self.input_size, self.input_size, roi)
         if not 0 <= self.validation < 1:
             raise UserError(f"validation is {self.validation}: it must be in [0, 1)")
         if self.sampling not in SAMPLINGS:

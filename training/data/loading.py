@@ -36,7 +36,7 @@ class Data:
     fingerprint: str
     """Changes when the frames, or how they are drawn, do; not when files only move."""
     description: dict[str, Any]
-    """What the model card says of the data; plain values."""
+    """What a checkpoint keeps for the record of the data; plain values."""
     viewport_roi: tuple[float, float, float, float] | None
     """The part of the camera image the frames show: x0, y0, x1, y1 as fractions."""
     frames: Frames

@@ -1,4 +1,4 @@
-"""A still and its random thin-plate-spline warp as a pair, with the mask of what the loss may look at (imm.txt, 4).
+"""A still and its random thin-plate-spline warp as a pair, with the mask of what the loss may look at (IMM, section 4).
 
 A spline maps a point p of the result to where it is taken from: A p + t + Σ_c w_c U(‖p - c‖) with U(r) = r² log r² over
 a grid of 10 x 10 centres c, in normalised coordinates; A turns and scales in pixels, so that images that are not square

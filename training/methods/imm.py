@@ -10,8 +10,9 @@ the sum over the layers, which is 1e-8 beside the sum) and warps that are black 
 - The code cuts each variable's gradient to norm 1; here it is all gradients' together.
 - The code's decay is of convolutions' kernels alone, and a part of the gradient that is cut; here it is of all
   parameters, and added after the cut.
-- The code's perceptual network is a VGG-16 that learned to colour images; the default stays, as `features: vgg16` needs
-  a file.
+- The code's perceptual network is a VGG-16 that learned to colour grey images, which is not to be had in torchvision's
+  format; the default stays. The code compares layers after their ReLUs: `layers`, for any VGG.
+- The code's faces of CelebA are the middle of the images, 80% of each side: `data.roi`.
 
 Deviations, with their reasons:
 - The learning rate falls by 10 every `optimizer.decay_steps` steps; the paper waits until the error stops decreasing,

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from itertools import accumulate, pairwise
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -88,6 +88,7 @@ class KeypointPyramids(Method):
     """Pyramid, keypoint encoders, and the decoders of training. input_size is (width, height) in pixels."""
 
     Config = KeypointPyramidsConfig
+    graph_origin: ClassVar[str] = "from each keypoint to its children, by construction"
     parent: Tensor
     level: Tensor
     adjacency: Tensor

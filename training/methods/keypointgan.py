@@ -90,6 +90,7 @@ class KeypointGAN(Method):
     Config = KeypointGANConfig
     required_keys: ClassVar[frozenset[str]] = frozenset({"image", "reference", "prior_keypoints"})
     uses_prior: ClassVar[bool] = True
+    graph_origin: ClassVar[str] = "that of the prior poses"
     adjacency: Tensor
 
     @classmethod

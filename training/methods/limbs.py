@@ -48,7 +48,7 @@ class LimbsConfig:
 
     above: tuple[int, ...] | None = None
     """The joint above each joint, -1 for the root, of the poses in a file; None for the tree of the next two numbers.
-    With poses numbering, body, either_end, thickness, one_hue, left_out and the fewest limbs alone count."""
+    With poses only numbering, body, either_end, thickness, one_hue, left_out and limbs[0] have an effect."""
     names: tuple[str, ...] = ()
     """Of the joints of `above`, as the file of poses has them."""
     numbering: Literal["place", "colour"] = "place"
@@ -73,7 +73,7 @@ class LimbsConfig:
     one_hue: float = 0.5
     """Probability that all limbs are shades of one hue."""
     left_out: float = 0.0
-    """Probability that a pose of limbs that are alike loses some of them, but for the fewest."""
+    """Probability that some of a pose's alike limbs are left out; at least limbs[0] stay."""
     width: int = 12
     """Channels of the network's first layer."""
     drawn: int = 32

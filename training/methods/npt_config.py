@@ -41,11 +41,11 @@ class NptConfig:
     isometry_reach: float = 0.3
     """Distance up to which points are close."""
     equivariance: float = 0.0
-    """Weight of how far points are from where a turn of the image takes them, see there. Not in the paper."""
+    """Weight of how far points are from where a turn of the object takes them, see there. Not in the paper."""
     equivariance_steps: int = 4000
     """`equivariance` grows linearly from 0 over so many steps; points that have not found a place yet would meet."""
     turn: float = 180.0
-    """Degrees up to which `equivariance` turns images, either way."""
+    """Degrees up to which `equivariance` turns the object, either way."""
     separation: float = 0.0
     """Weight of points that are in one place, see there. Not in the paper."""
     separation_distance: float = 0.06
