@@ -120,7 +120,7 @@ def start(context: LaunchContext) -> list:
             executable="detector",
             name=value["name"],
             namespace=value["namespace"],
-            parameters=[value["params_file"], parameters(value, cameras)],
+            parameters=[value["params_file"], *filter(None, [parameters(value, cameras)])],
             remappings=remappings(value, cameras),
             ros_arguments=["--log-level", f"{logger(value)}:={value['log_level']}"],
             output="screen",
