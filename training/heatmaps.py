@@ -10,6 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+SoftmaxName = Literal["mean", "sum", "joint"]
+"""How a heatmap becomes probabilities: a softmax over each axis of the means or the sums over the other axis, or one
+over the whole map."""
+GaussianName = Literal["plain", "halved"]
+"""exp(-d² / σ²), or exp(-d² / 2σ²)."""
+
 
 def axis(length: int, like: Tensor) -> Tensor:
     """(length,) cell centres from -1 to 1, of the dtype and device of `like`."""
@@ -28,10 +34,10 @@ def spatial_softmax(logits: Tensor) -> Tensor:
     return logits.flatten(2).softmax(dim=-1, dtype=precision).view(logits.shape)
 
 
-def marginals(logits: Tensor, softmax: Literal["mean", "sum", "joint"]) -> tuple[Tensor, Tensor]:
+def marginals(logits: Tensor, softmax: SoftmaxName) -> tuple[Tensor, Tensor]:
     """(B, K, H, W) logits to probabilities of the columns (B, K, W) and of the rows (B, K, H), in float32.
 
-    softmax: over each axis of the means or the sums over the other axis, or one over the whole map.
+    Of a joint softmax these are its marginals.
     """
     logits = logits.float()
     if softmax == "joint":

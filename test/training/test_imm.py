@@ -66,16 +66,16 @@ def test_generator_is_the_paper_s_table():
 
 def test_defaults_are_the_paper_s():
     config = IMMConfig()
-    assert (config.sigma, config.gaussian, config.axis_logits, config.separable) == (0.1, "paper", "sum", True)
+    assert (config.sigma, config.gaussian, config.softmax) == (0.1, "halved", "sum")
     assert (config.optimizer.name, config.optimizer.lr, config.optimizer.weight_decay) == ("adam", 1e-2, 5e-4)
     assert config.optimizer.clip_norm == 1.0
     weights = IMM(config, (128, 128)).detector[0].blocks[2][0].weight
     assert weights.std().item() == pytest.approx(0.01, rel=0.15)
 
 
-@pytest.mark.parametrize("axis_logits", ["sum", "mean"])
-def test_separable_keypoints_equal_a_slow_loop(axis_logits):
-    method = build(axis_logits=axis_logits).eval()
+@pytest.mark.parametrize("softmax", ["sum", "mean"])
+def test_keypoints_of_an_axis_each_equal_a_slow_loop(softmax):
+    method = build(softmax=softmax).eval()
     with torch.no_grad():
         method.detector[1].weight.mul_(300)  # logits of some size
         maps = method.detector(images() - 0.5).double().numpy()
@@ -85,7 +85,7 @@ def test_separable_keypoints_equal_a_slow_loop(axis_logits):
         for k in range(3):
             x_logits = [sum(maps[b, k, r, c] for r in range(height)) for c in range(width)]
             y_logits = [sum(maps[b, k, r, c] for c in range(width)) for r in range(height)]
-            if axis_logits == "mean":
+            if softmax == "mean":
                 x_logits, y_logits = [v / height for v in x_logits], [v / width for v in y_logits]
             expected = []
             for logits in (x_logits, y_logits):
@@ -96,7 +96,7 @@ def test_separable_keypoints_equal_a_slow_loop(axis_logits):
 
 
 def test_joint_keypoints_are_equation_1():
-    method = build(separable=False).eval()
+    method = build(softmax="joint").eval()
     with torch.no_grad():
         method.detector[1].weight.mul_(300)
         maps = method.detector(images() - 0.5).double().numpy()
@@ -117,7 +117,7 @@ def test_the_target_reaches_the_generator_through_the_points_alone():
     assert points.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize(("gaussian", "expected"), [("paper", math.exp(-0.5)), ("official", math.exp(-1))])
+@pytest.mark.parametrize(("gaussian", "expected"), [("halved", math.exp(-0.5)), ("plain", math.exp(-1))])
 def test_the_generator_sees_gaussians_of_sigma(gaussian, expected):
     """At the cell that is σ away from a point: the map is 8 cells wide, 2 / 7 apart, and 6 high, 2 / 5 apart."""
     method = build(gaussian=gaussian, sigma=2 / 7).eval()

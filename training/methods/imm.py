@@ -4,7 +4,7 @@ Jakab, Gupta, Bilen, Vedaldi, NeurIPS 2018, https://arxiv.org/abs/1806.07823. A 
 into K points; a generator Ψ must redraw x' from those points and another image x of the same object.
 
 Where the authors' code and the paper differ, the default is the paper's text. config/train/imm_official.yaml sets what
-of the code is an option: `gaussian` (the code drops the ½ of Eq. 2), `axis_logits` (the code takes means), the
+of the code is an option: `gaussian` (the code drops the ½ of Eq. 2), `softmax` (the code takes means), the
 learning rate (the code: 1e-3, x0.95 every 100k steps), the weight decay (the code: 1e-5 beside a loss of 1000 times
 the sum over the layers, which is 1e-8 beside the sum) and warps that are black outside. What it does not set:
 - The code cuts each variable's gradient to norm 1; here it is all gradients' together.
@@ -29,14 +29,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training import bounds
-from training.heatmaps import concentration, gaussian_maps, marginals, mean_position
+from training.heatmaps import GaussianName, SoftmaxName, concentration, gaussian_maps, marginals, mean_position
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
 from training.networks import Decoder, Encoder, NormName, initialise_normal
@@ -72,13 +71,11 @@ class IMMConfig:
     """Normalisation after each convolution."""
     sigma: float = 0.1
     """Standard deviation of the Gaussian maps in normalised units (Eq. 2)."""
-    gaussian: Literal["paper", "official"] = "paper"
-    """exp(-d² / 2σ²) of Eq. 2, or exp(-d² / σ²) of the authors' code."""
-    separable: bool = True
-    """Softmax over each axis on its own, as in the paper's practice; False is its Eq. 1, over the whole map, which
-    cannot take x from one thing and y from another."""
-    axis_logits: Literal["sum", "mean"] = "sum"
-    """Logits of an axis are sums over the other axis (paper) or means (authors' code)."""
+    gaussian: GaussianName = "halved"
+    """halved: exp(-d² / 2σ²) of Eq. 2; plain: exp(-d² / σ²) of the authors' code."""
+    softmax: SoftmaxName = "sum"
+    """How a heatmap becomes a position: by sums in the paper's practice, by means in the authors' code; joint is Eq. 1,
+    which cannot take x from one thing and y from another."""
     features: FeatureName = "efficientnet_lite0"
     """Network of the perceptual loss."""
     weights: str | None = None
@@ -144,16 +141,16 @@ class IMM(Method):
     def _locate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Softmax over each axis of S, section 3.1: (B, K, W_map), (B, K, H_map); and u*, Eq. 1: (B, K, 2).
 
-        Not separable: the marginals of the softmax over the whole map, whose means are those of Eq. 1.
+        Of a joint softmax the marginals, whose means are those of Eq. 1.
         """
         logits = self.detector(image - 0.5)  # (B, K, H_map, W_map)
-        column, row = marginals(logits, self.config.axis_logits if self.config.separable else "joint")
+        column, row = marginals(logits, self.config.softmax)
         return column, row, mean_position(column, row)
 
     def generate(self, reference: Tensor, keypoints: Tensor) -> Tensor:
         """Ψ(x, y'): images (B, 3, H, W) and points (B, K, 2) to (B, 3, H, W) / output_stride."""
         appearance = self.encoder(reference - 0.5)
-        halved = self.config.gaussian == "paper"
+        halved = self.config.gaussian == "halved"
         height, width = appearance.shape[-2:]
         maps = gaussian_maps(keypoints, height, width, self.config.sigma, halved=halved)  # Eq. 2
         return self.generator(torch.cat((appearance, maps.to(appearance.dtype)), dim=1))

@@ -7,6 +7,7 @@ from typing import Literal
 
 from keypoint_perception.errors import UserError
 from training import bounds
+from training.heatmaps import SoftmaxName
 from training.method import OptimizerConfig
 from training.networks import NormName
 from training.perceptual import VGG_LAYERS, FeatureName
@@ -38,7 +39,7 @@ class KeypointGANConfig:
     """Normalisation in Φ and Ψ."""
     skeleton_norm: NormName = "batch"
     """Normalisation in η; the authors' code has `instance`."""
-    skeleton_softmax: Literal["joint", "mean", "sum"] = "joint"
+    skeleton_softmax: SoftmaxName = "joint"
     """η's heatmaps become probabilities by one softmax over the whole map, or one over each axis of its means (the
     authors' code) or sums over the other axis."""
     skip_connections: bool = False

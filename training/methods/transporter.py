@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training import bounds
-from training.heatmaps import concentration, gaussian_maps, marginals, mean_position
+from training.heatmaps import GaussianName, SoftmaxName, concentration, gaussian_maps, marginals, mean_position
 from training.losses import difference
 from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
 from training.networks import Decoder, Encoder, NormName, UNet
@@ -64,11 +64,11 @@ class TransporterConfig:
     32 channels that halve the size once."""
     sigma: float = 0.1
     """σ of the points' Gaussians, normalised units."""
-    gaussian: Literal["plain", "halved"] = "plain"
+    gaussian: GaussianName = "plain"
     """exp(-d² / σ²), or exp(-d² / 2σ²)."""
     combine: CombineName = "union"
     """The one map of K points: 1 - Π (1 - H_k), the sum cut at 1, or the maximum."""
-    softmax: Literal["mean", "sum", "joint"] = "mean"
+    softmax: SoftmaxName = "mean"
     """How a heatmap becomes a position: a softmax over each axis of the means or the sums over the other axis, or one
     softmax over the whole map, which finds small things sooner."""
     detach_source: bool = True
