@@ -28,6 +28,15 @@ def grid(height: int, width: int, like: Tensor) -> Tensor:
     return torch.stack((x, y), dim=-1)
 
 
+def extent(input_size: tuple[int, int], stride: float) -> Tensor:
+    """(2,) where in the image the centre of a map's last cell is, of cells that are `stride` pixels wide and high.
+
+    In a map ±1 are the centres of the outermost cells, as in the papers, in the image those of the outermost pixels:
+    map coordinates times this are the image's. input_size is (width, height) in pixels.
+    """
+    return torch.tensor([(side - stride) / (side - 1) for side in input_size])
+
+
 def spatial_softmax(logits: Tensor) -> Tensor:
     """(B, K, H, W) logits to maps that each sum to 1 over H x W; float32 where the network ran in half precision."""
     precision = torch.promote_types(logits.dtype, torch.float32)

@@ -321,16 +321,6 @@ def test_maps_are_smaller_than_the_image_by_the_stride():
     assert all(picture.shape == (2, 3, 16, 16) for picture in method.preview(moving_dots(2)).values())
 
 
-def test_keypoints_are_in_the_image_s_coordinates_whatever_the_stride():
-    """Cell 5 of 16 lies between pixels 10 and 11 of 32, cell 12 between 24 and 25."""
-    method = build(stride=2).eval()
-    logits = torch.full((1, 5, 16, 16), -50.0)
-    logits[0, :, 12, 5] = 50
-    method.points.forward = lambda image: logits
-    pixels = (method.detect(torch.rand(1, 3, 32, 32)).keypoints + 1) / 2 * 31
-    torch.testing.assert_close(pixels, torch.tensor([10.5, 24.5]).expand(1, 5, 2), atol=1e-3, rtol=0)
-
-
 def test_what_a_mask_hides_of_the_image_counts_for_nothing():
     batch, terms = moving_dots(2), []
     batch["loss_mask"] = torch.ones(2, 1, 32, 32)

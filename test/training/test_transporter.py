@@ -88,11 +88,11 @@ def test_layers_are_those_of_the_papers_appendix() -> None:
 def test_joint_softmax_puts_a_point_at_the_mean_of_its_map() -> None:
     method = Transporter(TransporterConfig(keypoints=2, width=4, softmax="joint"), (16, 32)).eval()
     image = torch.rand(1, 3, 32, 16)
-    logits = method.detector(image)[0].detach()  # (2, 8, 4)
+    logits = method.detector(image)[0].detach()  # (2, 8, 4), cells of 4 x 4 pixels
     for logit, found in zip(logits, method.detect(image).keypoints[0], strict=True):
         weights = torch.exp(logit - logit.max())
-        x = sum(float(weights[row, column]) * (column / 1.5 - 1) for row in range(8) for column in range(4))
-        y = sum(float(weights[row, column]) * (row / 3.5 - 1) for row in range(8) for column in range(4))
+        x = sum(float(weights[row, column]) * (8 * column - 12) / 15 for row in range(8) for column in range(4))
+        y = sum(float(weights[row, column]) * (8 * row - 28) / 31 for row in range(8) for column in range(4))
         assert found.tolist() == pytest.approx([x / float(weights.sum()), y / float(weights.sum())], abs=1e-5)
 
 

@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training import bounds
-from training.heatmaps import GaussianName, SoftmaxName, concentration, gaussian_maps, marginals, mean_position
+from training.heatmaps import GaussianName, SoftmaxName, concentration, extent, gaussian_maps, marginals, mean_position
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
 from training.networks import Decoder, Encoder, NormName, initialise_normal
@@ -107,6 +107,7 @@ class IMM(Method):
     """Φ, the image encoder and Ψ. input_size is (width, height) in pixels."""
 
     Config = IMMConfig
+    extent: Tensor
 
     def __init__(self, config: IMMConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
@@ -115,6 +116,7 @@ class IMM(Method):
         self.config = config
         self.optimizer = config.optimizer
         self.keypoint_count = config.keypoints
+        self.register_buffer("extent", extent(input_size, config.map_stride), persistent=False)
         trunk = Encoder(3, config.width, int(math.log2(config.map_stride)), config.norm, config.early_stride)
         self.detector = nn.Sequential(trunk, nn.Conv2d(trunk.channels, config.keypoints, 1))
         halvings = int(math.log2(config.code_stride))
@@ -136,7 +138,8 @@ class IMM(Method):
     def detect(self, image: Tensor) -> Detection:
         """See Method.detect."""
         column, row, keypoints = self._locate(image)
-        return independent_keypoints(keypoints, concentration(column, row, keypoints, 2 * self.config.sigma))
+        scores = concentration(column, row, keypoints, 2 * self.config.sigma)
+        return independent_keypoints(keypoints * self.extent, scores)
 
     def _locate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Softmax over each axis of S, section 3.1: (B, K, W_map), (B, K, H_map); and u*, Eq. 1: (B, K, 2).
@@ -175,6 +178,6 @@ class IMM(Method):
     @torch.no_grad()
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         """The reconstruction Ψ(x, Φ(x'))."""
-        generated = self.generate(batch["reference"], self.detect(batch["image"]).keypoints)
+        generated = self.generate(batch["reference"], self._locate(batch["image"])[2])
         full = F.interpolate(generated.float(), scale_factor=self.config.output_stride, mode="bilinear")
         return {"reconstruction": full.clamp(0, 1)}

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training import bounds
-from training.heatmaps import concentration, expected_position, gaussian_maps, spatial_softmax
+from training.heatmaps import concentration, expected_position, extent, gaussian_maps, spatial_softmax
 from training.losses import difference
 from training.method import Batch, Detection, Method
 from training.methods.feature_pyramid import FeaturePyramid
@@ -92,6 +92,7 @@ class KeypointPyramids(Method):
     parent: Tensor
     level: Tensor
     adjacency: Tensor
+    extent: Tensor
 
     def __init__(self, config: KeypointPyramidsConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
@@ -106,7 +107,9 @@ class KeypointPyramids(Method):
         adjacency = torch.zeros(self.keypoint_count, self.keypoint_count)
         children = torch.arange(self.keypoint_count)[parent >= 0]
         adjacency[children, parent[children]] = adjacency[parent[children], children] = 1
-        for name, value in (("parent", parent), ("level", level), ("adjacency", adjacency)):
+        extents = torch.stack([extent(input_size, config.coarsest_stride >> index) for index in level.tolist()])
+        fixed = {"parent": parent, "level": level, "adjacency": adjacency, "extent": extents}
+        for name, value in fixed.items():
             self.register_buffer(name, value, persistent=False)
 
     def _build_detector(self) -> None:
@@ -166,7 +169,7 @@ class KeypointPyramids(Method):
         levels = self.encode(image)
         batch = image.shape[0]
         return Detection(
-            all_points(levels),
+            all_points(levels) * self.extent,
             torch.cat([concentration(x.column, x.row, x.keypoints, 2 * self.config.sigma) for x in levels], dim=1),
             self.adjacency.expand(batch, -1, -1),
             self.parent.expand(batch, -1),

@@ -41,7 +41,7 @@ from torch import Tensor
 
 from keypoint_perception.errors import UserError
 from training.equivariance import turned_points_apart
-from training.heatmaps import around_mode, expected_position, gaussian_maps, half_widths, spatial_softmax
+from training.heatmaps import around_mode, expected_position, extent, gaussian_maps, half_widths, spatial_softmax
 from training.losses import difference, pyramid_mse
 from training.method import Batch, Detection, Method, linked_keypoints, symmetric
 from training.methods.npt_config import NptConfig
@@ -78,8 +78,7 @@ class Npt(Method):
     required_keys: ClassVar[frozenset[str]] = frozenset({"image", "reference"})
     static_fields: ClassVar[frozenset[str]] = frozenset({"parent", "level"})
     pairs: Tensor
-    inner: Tensor
-    """(2,) where the middles of a map's outermost cells are in the image, whose own are at 1."""
+    extent: Tensor
 
     def __init__(self, config: NptConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
@@ -97,8 +96,7 @@ class Npt(Method):
         self.skeleton = SkeletonPredictor(config, size)
         self.background = BackgroundNetwork(config.background_size, size)
         self.register_buffer("pairs", torch.triu_indices(config.points, config.points, 1), persistent=False)
-        inner = torch.tensor([(side - config.stride) / (side - 1) for side in input_size])
-        self.register_buffer("inner", inner, persistent=False)
+        self.register_buffer("extent", extent(input_size, config.stride), persistent=False)
 
     def detect(self, image: Tensor) -> Detection:
         """Points at the modes of π, links S; a point's score is its strongest link: how sure it is a joint.
@@ -114,7 +112,7 @@ class Npt(Method):
             tree = self._tree(2 * cover, 2 * cost, strength.float(), thorough=True)
             strength = 0.5 * (MOST_BELIEF * strength + tree)
         adjacency = symmetric(strength, self.pairs, self.keypoint_count)
-        return linked_keypoints(position * self.inner, adjacency.amax(dim=-1), adjacency)
+        return linked_keypoints(position * self.extent, adjacency.amax(dim=-1), adjacency)
 
     def param_groups(self, phase: str) -> Iterable[dict[str, Any]]:
         """ψ has a learning rate of its own."""

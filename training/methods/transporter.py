@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training import bounds
-from training.heatmaps import GaussianName, SoftmaxName, concentration, gaussian_maps, marginals, mean_position
+from training.heatmaps import GaussianName, SoftmaxName, concentration, extent, gaussian_maps, marginals, mean_position
 from training.losses import difference
 from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
 from training.networks import Decoder, Encoder, NormName, UNet
@@ -103,6 +103,7 @@ class Transporter(Method):
     """Φ, Ψ and the decoder. input_size is (width, height) in pixels."""
 
     Config = TransporterConfig
+    extent: Tensor
 
     def __init__(self, config: TransporterConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
@@ -111,6 +112,7 @@ class Transporter(Method):
         self.config = config
         self.optimizer = config.optimizer
         self.keypoint_count = config.keypoints
+        self.register_buffer("extent", extent(input_size, config.map_stride), persistent=False)
         halvings = int(math.log2(config.map_stride))
         self.features = Encoder(3, config.width, halvings, config.norm, config.early_stride)
         self.detector: nn.Module
@@ -131,7 +133,8 @@ class Transporter(Method):
     def detect(self, image: Tensor) -> Detection:
         """See Method.detect."""
         column, row, keypoints = self._locate(image)
-        return independent_keypoints(keypoints, concentration(column, row, keypoints, 2 * self.config.sigma))
+        scores = concentration(column, row, keypoints, 2 * self.config.sigma)
+        return independent_keypoints(keypoints * self.extent, scores)
 
     def _locate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Marginals of the heatmaps, (B, K, W_map) and (B, K, H_map), and their means (B, K, 2)."""
@@ -147,7 +150,7 @@ class Transporter(Method):
 
     def _map(self, image: Tensor, keypoints: Tensor | None = None) -> Tensor:
         """H_Ψ: (B, 1, H_map, W_map), of keypoints that are known already or of those that are detected."""
-        keypoints = self.detect(image).keypoints if keypoints is None else keypoints
+        keypoints = self._locate(image)[2] if keypoints is None else keypoints
         height, width = (side // self.config.map_stride for side in image.shape[-2:])
         halved = self.config.gaussian == "halved"
         return one_map(gaussian_maps(keypoints, height, width, self.config.sigma, halved=halved), self.config.combine)
