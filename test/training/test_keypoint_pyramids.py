@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from keypoint_perception.errors import UserError
-from training.methods.keypoint_pyramids import KeypointPyramids, all_points, hierarchy, spring_energy, transported
+from training.methods.keypoint_pyramids import KeypointPyramids, hierarchy, spring_energy, transported
 from training.methods.keypoint_pyramids_config import KeypointPyramidsConfig
 from training.methods.transporter import one_map
 
@@ -80,7 +80,7 @@ def test_sizes_are_the_papers() -> None:
     assert [block[0].out_channels for block in method.local] == [64, 32]
     for picture in method.reconstruct_levels(levels, levels):
         assert picture.shape == image.shape
-    points = all_points(levels)
+    points = method.all_points(levels)
     assert method.reconstruct(image, points, image, points).shape == image.shape
 
 
@@ -98,12 +98,14 @@ def test_terms_have_their_weights_and_are_equation_5_over_the_image_values() -> 
     terms = method.loss(batch, "main")
     values = 3 * 32 * 32
     levels, reference = method.encode(batch["image"]), method.encode(batch["reference"])
-    keypoints = [level.keypoints for level in levels]
+    keypoints = [level.keypoints * extent for level, extent in zip(levels, method.extents, strict=True)]
 
     def squared_norm(picture: Tensor) -> float:
         return float((picture - batch["image"]).detach().square().sum(dim=(1, 2, 3)).mean())
 
-    combined = method.reconstruct(batch["image"], all_points(levels), batch["reference"], all_points(reference))
+    combined = method.reconstruct(
+        batch["image"], method.all_points(levels), batch["reference"], method.all_points(reference)
+    )
     assert terms["reconstruction"].item() == pytest.approx(3 * squared_norm(combined) / values, rel=1e-4)
     for index, (weight, picture) in enumerate(
         zip((0.5, 2.0), method.reconstruct_levels(levels, reference), strict=True)
@@ -116,7 +118,9 @@ def test_reconstructions_count_where_the_mask_does() -> None:
     config = replace(SMALL, reconstruction=3.0, transport=(0.5, 2.0))
     method, batch = KeypointPyramids(config, SIZE).eval(), batch_of()
     levels, reference = method.encode(batch["image"]), method.encode(batch["reference"])
-    combined = method.reconstruct(batch["image"], all_points(levels), batch["reference"], all_points(reference))
+    combined = method.reconstruct(
+        batch["image"], method.all_points(levels), batch["reference"], method.all_points(reference)
+    )
     pictures = (combined, *method.reconstruct_levels(levels, reference))
     mask = torch.zeros(2, 1, 32, 32)
     mask[..., :8] = 1
@@ -129,9 +133,9 @@ def test_reconstructions_count_where_the_mask_does() -> None:
 
 def test_all_transport_redraws_from_the_appearance_transported() -> None:
     method, batch = KeypointPyramids(replace(SMALL, redraw_all="transport"), SIZE).eval(), batch_of()
-    points, others = (all_points(method.encode(batch[name])) for name in ("image", "reference"))
+    points, others = (method.all_points(method.encode(batch[name])) for name in ("image", "reference"))
     here, there = method.appearance(batch["image"]), method.appearance(batch["reference"])
-    here_map, there_map = (one_map(method._maps(at, here)) for at in (points, others))
+    here_map, there_map = (one_map(method._maps(at / method.extents[-1], here)) for at in (points, others))
     keep = (1 - here_map) * (1 - there_map)
     wanted = method.decoder(there * keep + here * (1 - keep))
     found = method.reconstruct(batch["image"], points, batch["reference"], others)

@@ -10,6 +10,7 @@ What the paper leaves open, and what stands here:
 - The trunk is IMM's encoder (the paper's keypoint encoders are IMM's); the pyramid above it is that of Lin et al. 2017.
 - Maps have the size of their level (Eq. 1: of the finest), not of the image: what lies between the cells of a smooth
   Gaussian holds nothing new.
+- A cell of a coarse map is where four of the finer one are: points of two levels meet in the image's coordinates.
 - Gaussians are exp(-d² / σ²) with σ = 0.1, and the K maps of Eq. 2 combine to 1 - Π_k (1 - Ψ_k), as in the Transporter.
 - The reference's features and points get no gradient, as in the Transporter: `detach_reference`.
 - Squared norms are sums over points and over the image's values, as written, with points in [-1, 1] and brightness in
@@ -47,16 +48,11 @@ class Level(NamedTuple):
     features: Tensor
     """f_l, (B, pyramid_width, H_l, W_l)."""
     keypoints: Tensor
-    """K_l, (B, N_l, 2)."""
+    """K_l, (B, N_l, 2), in the coordinates of the level's map."""
     column: Tensor
     """(B, N_l, W_l) marginal of the heatmaps over their rows."""
     row: Tensor
     """(B, N_l, H_l)."""
-
-
-def all_points(levels: list[Level]) -> Tensor:
-    """(B, K, 2) the keypoints of all levels, coarse to fine."""
-    return torch.cat([level.keypoints for level in levels], dim=1)
 
 
 def transported(reference: Tensor, reference_map: Tensor, target: Tensor, target_map: Tensor, mask: str) -> Tensor:
@@ -66,7 +62,7 @@ def transported(reference: Tensor, reference_map: Tensor, target: Tensor, target
 
 
 def spring_energy(levels: list[Tensor]) -> Tensor:
-    """Eq. 4 without λ_s, mean over the batch: keypoints (B, N_l, 2) of each level, coarse to fine, to a scalar."""
+    """Eq. 4 without λ_s, mean over the batch: keypoints (B, N_l, 2) of each level in the image, to a scalar."""
     energy = levels[0].new_zeros(levels[0].shape[0])
     for parents, children in pairwise(levels):
         anchors = parents.repeat_interleave(children.shape[1] // parents.shape[1], dim=1)
@@ -92,7 +88,8 @@ class KeypointPyramids(Method):
     parent: Tensor
     level: Tensor
     adjacency: Tensor
-    extent: Tensor
+    extents: Tensor
+    """(L, 2) of the levels' maps, coarse to fine."""
 
     def __init__(self, config: KeypointPyramidsConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
@@ -107,8 +104,9 @@ class KeypointPyramids(Method):
         adjacency = torch.zeros(self.keypoint_count, self.keypoint_count)
         children = torch.arange(self.keypoint_count)[parent >= 0]
         adjacency[children, parent[children]] = adjacency[parent[children], children] = 1
-        extents = torch.stack([extent(input_size, config.coarsest_stride >> index) for index in level.tolist()])
-        fixed = {"parent": parent, "level": level, "adjacency": adjacency, "extent": extents}
+        strides = (config.coarsest_stride >> index for index in range(len(config.keypoints)))
+        extents = torch.stack([extent(input_size, stride) for stride in strides])
+        fixed = {"parent": parent, "level": level, "adjacency": adjacency, "extents": extents}
         for name, value in fixed.items():
             self.register_buffer(name, value, persistent=False)
 
@@ -150,14 +148,23 @@ class KeypointPyramids(Method):
     def encode(self, image: Tensor) -> list[Level]:
         """Section 3.1: f_l and K_l of every level, coarse to fine; image (B, 3, H, W)."""
         levels: list[Level] = []
-        for features, encoder in zip(self.pyramid(image), self.encoders, strict=True):
+        for index, (features, encoder) in enumerate(zip(self.pyramid(image), self.encoders, strict=True)):
             seen = features
             if levels and self.config.conditioned:
-                seen = self._with_maps(levels[-1].keypoints, features)
+                above = levels[-1].keypoints * self.extents[index - 1] / self.extents[index]
+                seen = self._with_maps(above, features)
             heat = spatial_softmax(encoder(seen))
             keypoints = expected_position(heat)
             levels.append(Level(features, keypoints, heat.sum(dim=-2), heat.sum(dim=-1)))
         return levels
+
+    def _in_image(self, levels: list[Level]) -> list[Tensor]:
+        """(B, N_l, 2) the keypoints of each level in the image's coordinates, coarse to fine."""
+        return [level.keypoints * extent for level, extent in zip(levels, self.extents, strict=True)]
+
+    def all_points(self, levels: list[Level]) -> Tensor:
+        """(B, K, 2) the keypoints of all levels in the image's coordinates, coarse to fine."""
+        return torch.cat(self._in_image(levels), dim=1)
 
     def _maps(self, keypoints: Tensor, like: Tensor) -> Tensor:
         """Ψ: (B, N, 2) to (B, N, H, W) of the size of `like`."""
@@ -169,7 +176,7 @@ class KeypointPyramids(Method):
         levels = self.encode(image)
         batch = image.shape[0]
         return Detection(
-            all_points(levels) * self.extent,
+            self.all_points(levels),
             torch.cat([concentration(x.column, x.row, x.keypoints, 2 * self.config.sigma) for x in levels], dim=1),
             self.adjacency.expand(batch, -1, -1),
             self.parent.expand(batch, -1),
@@ -177,7 +184,8 @@ class KeypointPyramids(Method):
         )
 
     def reconstruct(self, image: Tensor, points: Tensor, reference: Tensor, reference_points: Tensor) -> Tensor:
-        """x̂ of Eq. 1: two images (B, 3, H, W), all points (B, K, 2) of each, to (B, 3, H, W) / output_stride."""
+        """x̂ of Eq. 1: two images (B, 3, H, W), all points (B, K, 2) in each, to (B, 3, H, W) / output_stride."""
+        points, reference_points = points / self.extents[-1], reference_points / self.extents[-1]
         redraw = self.config.redraw_all
         return self.decoder(self._joined(redraw, self.appearance, image, points, reference, reference_points))
 
@@ -221,26 +229,26 @@ class KeypointPyramids(Method):
         target = F.avg_pool2d(batch["image"], config.output_stride)
         with self._detached():
             reference = self.encode(batch["reference"])
-        points = all_points(levels)
-        everything = self.reconstruct(batch["image"], points, batch["reference"], all_points(reference))
+        points = self.all_points(levels)
+        everything = self.reconstruct(batch["image"], points, batch["reference"], self.all_points(reference))
         terms = {"reconstruction": config.reconstruction * difference(everything, target, mask=mask)}
         reconstructions = self.reconstruct_levels(levels, reference)
         for index, (weight, reconstruction) in enumerate(zip(config.transport, reconstructions, strict=True)):
             terms[f"transport_{index}"] = weight * difference(reconstruction, target, mask=mask)
-        springs = spring_energy([level.keypoints for level in levels])
-        terms["spring"] = config.spring * springs / batch["image"][0].numel()
+        terms["spring"] = config.spring * spring_energy(self._in_image(levels)) / batch["image"][0].numel()
         moving = config.regularisation.motion(batch)
         for index, level in enumerate(levels):
             extra = config.regularisation.terms(level.column, level.row, level.keypoints, moving)
             terms |= {f"{name}_{index}": value for name, value in extra.items()}
-        turned = config.regularisation.turned(points, batch["image"], moving, lambda x: all_points(self.encode(x)))
+        turned = config.regularisation.turned(points, batch["image"], moving, lambda x: self.all_points(self.encode(x)))
         return terms | turned
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         """The reconstruction from all points, and that of each level alone."""
         levels, reference = self.encode(batch["image"]), self.encode(batch["reference"])
-        together = self.reconstruct(batch["image"], all_points(levels), batch["reference"], all_points(reference))
+        points, reference_points = self.all_points(levels), self.all_points(reference)
+        together = self.reconstruct(batch["image"], points, batch["reference"], reference_points)
         pictures = {"reconstruction": together}
         for index, picture in enumerate(self.reconstruct_levels(levels, reference)):
             pictures[f"level {index}"] = picture
