@@ -13,8 +13,9 @@ import torch
 from tiny_run import MemoryData, tiny_config, tiny_train
 
 from keypoint_perception.errors import UserError
+from keypoint_perception.model import read_model
 from training.__main__ import main
-from training.checkpoint import CHECKPOINT_NAME, read_checkpoint
+from training.checkpoint import CHECKPOINT_NAME, build_method, read_checkpoint
 from training.config import config_from_dict, parse_config
 from training.fit import make_fabric, train
 from training.method import OptimizerConfig
@@ -220,6 +221,13 @@ def test_flags_override_files_and_files_override_defaults(tmp_path):
 def test_every_shipped_config_is_valid(path):
     name = next(n for n in sorted(known_methods(), key=len, reverse=True) if path.stem.startswith(n))
     parse_config(name, ["--config", str(path)])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*.onnx")), ids=lambda path: path.stem)
+def test_every_shipped_model_can_be_trained_again_from_the_options_in_it(path):
+    info = read_model(path).info
+    values = {"method": info.training["options"], "data": {"input_size": list(info.input_size)}}
+    assert build_method(config_from_dict(info.method, values)).keypoint_count == info.keypoint_count
 
 
 def known_methods() -> list[str]:
