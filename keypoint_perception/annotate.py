@@ -30,7 +30,7 @@ from keypoint_perception.errors import UserError
 from keypoint_perception.lifting import Lifted, lift
 from keypoint_perception.model import Model
 from keypoint_perception.recorded_images import RecordedImages
-from keypoint_perception.ros.conversions import stamp_ns
+from keypoint_perception.ros.conversions import is_topic_part, stamp_ns
 from keypoint_perception.ros.results import LATCHED, TOPICS, Look, Result, ResultMessages
 from keypoint_perception.smoothing import Follower, OneEuroConfig
 from keypoint_perception.video import video_writer
@@ -39,6 +39,8 @@ BATCH = 8
 MAX_GAP_S = 0.5
 FOR_THE_EYE = frozenset({"markers", "overlay/compressed"})
 """What a bag gets beside the keypoints and their structure."""
+_OTHER_VIDEOS = {".avi", ".gif", ".m4v", ".mkv", ".mov", ".mpeg", ".mpg", ".webm", ".wmv"}
+"""What looks like a video and would become a bag's folder."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,9 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nstopped; nothing was written", file=sys.stderr)
         return 130
     return 0
-
-
-_OTHER_VIDEOS = {".avi", ".gif", ".m4v", ".mkv", ".mov", ".mpeg", ".mpg", ".webm", ".wmv"}
 
 
 @dataclass
@@ -95,7 +94,7 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError(f"{options.out} exists: give another name with -o, or remove it")
     if options.out.suffix.lower() in _OTHER_VIDEOS:
         raise UserError(f"-o {options.out}: videos are written as .mp4; any other name is that of a bag's folder")
-    if not all(part.isidentifier() and part.isascii() for part in options.prefix.removeprefix("/").split("/")):
+    if not all(is_topic_part(part) for part in options.prefix.removeprefix("/").split("/")):
         raise UserError(f"--prefix is {options.prefix!r}: give a namespace of letters, digits and _, as /detector")
     if (options.depth is None) != (options.camera_info is None):
         raise UserError("--depth and --camera-info are given together or not at all")

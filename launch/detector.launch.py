@@ -185,9 +185,9 @@ def parameters(value: dict, cameras: list) -> dict:
 def remappings(value: dict, cameras: list) -> list:
     """From the node's topics to those of the arguments, for each camera."""
     pairs = []
-    for camera in cameras if len(cameras) > 1 else [""]:
-        prefix, name_of_it = f"{camera}/" if camera else "", camera or "".join(cameras)
-        topics = {name: value[name].replace("{camera}", name_of_it) for name in ("image", "camera_info", "depth")}
+    for camera in cameras or [""]:
+        prefix = f"{camera}/" if len(cameras) > 1 else ""
+        topics = {name: value[name].replace("{camera}", camera) for name in ("image", "camera_info", "depth")}
         if topics["image"] == "image":
             topics["image"] = f"{prefix}image"
         topics["camera_info"] = topics["camera_info"] or beside(topics["image"], "camera_info")

@@ -22,6 +22,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # a checkout need not be installed
 
+from keypoint_perception.bags import connections_of, open_bag  # noqa: E402
+from keypoint_perception.errors import UserError  # noqa: E402
+from keypoint_perception.files import make_folder  # noqa: E402
+from keypoint_perception.model import read_model  # noqa: E402
 from keypoint_perception.ros.domain import free_domain  # noqa: E402
 from tools.demo_report import OUTPUTS, PACKAGE, Heard, write_results  # noqa: E402
 
@@ -41,8 +45,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--topic", default=IMAGES, help="compressed images in the bag")
     options = parser.parse_args(argv)
     _use_own_middleware_settings()
-    from keypoint_perception.errors import UserError
-
     try:
         run(options)
     except UserError as error:
@@ -55,11 +57,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> None:
     """Plays, listens, and writes what came of it."""
-    from keypoint_perception.bags import connections_of, open_bag
-    from keypoint_perception.errors import UserError
-    from keypoint_perception.files import make_folder
-    from keypoint_perception.model import read_model
-
     model = read_model(options.model)
     with open_bag(options.bag) as reader:
         total = sum(c.msgcount for c in connections_of(reader, options.topic, ["sensor_msgs/msg/CompressedImage"]))
@@ -147,8 +144,6 @@ def _listen() -> tuple[Any, Heard]:
 def _wait_for_detector(listener: Any, node: subprocess.Popen) -> None:
     import rclpy
 
-    from keypoint_perception.errors import UserError
-
     end = time.monotonic() + START_PATIENCE_S
     while listener.count_publishers("/detector/keypoints") == 0:
         if node.poll() is not None or time.monotonic() > end:
@@ -159,8 +154,6 @@ def _wait_for_detector(listener: Any, node: subprocess.Popen) -> None:
 def _follow(listener: Any, heard: Heard, playing: subprocess.Popen, node: subprocess.Popen, total: int) -> None:
     """Listens until the player has ended and the detector has nothing more to say."""
     import rclpy
-
-    from keypoint_perception.errors import UserError
 
     shown, quiet_since, count = 0.0, None, 0
     while quiet_since is None or time.monotonic() - quiet_since < 0.5:

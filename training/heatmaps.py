@@ -28,7 +28,7 @@ def grid(height: int, width: int, like: Tensor) -> Tensor:
     return torch.stack((x, y), dim=-1)
 
 
-def extent(input_size: tuple[int, int], stride: float) -> Tensor:
+def map_extent(input_size: tuple[int, int], stride: float) -> Tensor:
     """(2,) where in the image the centre of a map's last cell is, of cells that are `stride` pixels wide and high.
 
     In a map ±1 are the centres of the outermost cells, as in the papers, in the image those of the outermost pixels:

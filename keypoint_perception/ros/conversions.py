@@ -38,6 +38,11 @@ def stamp_ns(header: Any) -> int:
     return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
 
 
+def is_topic_part(name: str) -> bool:
+    """Whether a name may stand between the slashes of a topic: letters, digits and _, no digit first."""
+    return name.isidentifier() and name.isascii()
+
+
 def skeleton_graph(messages: Messages, header: Any, model: Model, observation: Observation, lifted: Lifted) -> Any:
     """A SkeletonGraph: the edges of the observation with their weights and, where both ends are known, lengths."""
     edges = observation.edges(EDGE_THRESHOLD)

@@ -15,6 +15,7 @@ from keypoint_perception.backends import CHOICES
 from keypoint_perception.detector import DEFAULT_BACKEND, shipped_model
 from keypoint_perception.drawing import SCORE_THRESHOLD
 from keypoint_perception.errors import UserError
+from keypoint_perception.ros.conversions import is_topic_part
 from keypoint_perception.smoothing import OneEuroConfig
 
 TRANSPORTS = ("raw", "compressed")
@@ -167,7 +168,7 @@ class Settings:
 
     def _check_cameras(self) -> None:
         names = self.cameras
-        if not names or len(set(names)) != len(names) or not all(_is_topic_part(name) for name in names):
+        if not names or len(set(names)) != len(names) or not all(is_topic_part(name) for name in names):
             raise UserError(f"cameras is {list(names)}: give different names of letters, digits and _, at least one")
         if self.stereo and (len(set(self.stereo)) != 2 or len(self.stereo) != 2 or not set(self.stereo) <= set(names)):
             raise UserError(f"stereo is {list(self.stereo)}: give two of the cameras {list(names)}, or leave it empty")
@@ -195,16 +196,12 @@ def declare(node: Node) -> Settings:
     settings = Settings().with_changes(values, configured=False)
     for camera in settings.cameras:
         transports_of(node, camera, settings)
-    unknown = [name for name in _given(node) if not node.has_parameter(name) and not name.startswith("qos_overrides.")]
+    given = node._parameter_overrides  # rclpy has no public way to those that are not declared
+    unknown = [name for name in given if not node.has_parameter(name) and not name.startswith("qos_overrides.")]
     if unknown:
         allowed = ", ".join(f.name for f in fields(Settings))
         node.get_logger().warning(f"no parameters of this node: {', '.join(unknown)}; allowed are {allowed}")
     return settings
-
-
-def _given(node: Node) -> Iterable[str]:
-    """Names of the parameters that the node was started with; rclpy has no public way to those not declared."""
-    return node._parameter_overrides
 
 
 def changes_of(parameters: Iterable[Parameter]) -> dict[str, Any]:
@@ -252,7 +249,3 @@ def _ros_default(default: Any) -> Any:
 def _from_ros(default: Any, value: Any) -> Any:
     """Of an empty list, rclpy makes no value at all."""
     return tuple(entry for entry in value or () if entry != "") if isinstance(default, tuple) else value
-
-
-def _is_topic_part(name: str) -> bool:
-    return name.isidentifier() and name.isascii()

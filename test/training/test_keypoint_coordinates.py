@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.heatmaps import extent
+from training.heatmaps import map_extent
 from training.methods.autolink import AutoLink, AutoLinkConfig
 from training.methods.imm import IMM, IMMConfig
 from training.methods.keypoint_pyramids import KeypointPyramids, KeypointPyramidsConfig
@@ -62,4 +62,4 @@ def test_a_keypoint_is_in_the_middle_of_its_cell(build):
 
 
 def test_a_map_of_one_cell_a_pixel_has_the_image_s_own_extent():
-    assert extent(SIZE, 1).tolist() == [1, 1]
+    assert map_extent(SIZE, 1).tolist() == [1, 1]

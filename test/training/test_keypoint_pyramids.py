@@ -98,7 +98,7 @@ def test_terms_have_their_weights_and_are_equation_5_over_the_image_values() -> 
     terms = method.loss(batch, "main")
     values = 3 * 32 * 32
     levels, reference = method.encode(batch["image"]), method.encode(batch["reference"])
-    keypoints = [level.keypoints * extent for level, extent in zip(levels, method.extents, strict=True)]
+    keypoints = [level.keypoints * map_extent for level, map_extent in zip(levels, method.map_extents, strict=True)]
 
     def squared_norm(picture: Tensor) -> float:
         return float((picture - batch["image"]).detach().square().sum(dim=(1, 2, 3)).mean())
@@ -135,7 +135,7 @@ def test_all_transport_redraws_from_the_appearance_transported() -> None:
     method, batch = KeypointPyramids(replace(SMALL, redraw_all="transport"), SIZE).eval(), batch_of()
     points, others = (method.all_points(method.encode(batch[name])) for name in ("image", "reference"))
     here, there = method.appearance(batch["image"]), method.appearance(batch["reference"])
-    here_map, there_map = (one_map(method._maps(at / method.extents[-1], here)) for at in (points, others))
+    here_map, there_map = (one_map(method._maps(at / method.map_extents[-1], here)) for at in (points, others))
     keep = (1 - here_map) * (1 - there_map)
     wanted = method.decoder(there * keep + here * (1 - keep))
     found = method.reconstruct(batch["image"], points, batch["reference"], others)

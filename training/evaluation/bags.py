@@ -62,9 +62,9 @@ def read_bag(path: Path, topic: str = "") -> LabelledVideo:
         cameras = {c.topic.removesuffix(TRUTH): c.topic for c in reader.connections if c.topic.endswith(TRUTH)}
         images = sorted({c.topic for c in reader.connections if c.msgtype in IMAGE_TYPES and "depth" not in c.topic})
         labelled = {i: truth for i in images for camera, truth in cameras.items() if i.startswith(f"{camera}/")}
+        if not labelled:
+            raise UserError(f"{path} has no true keypoints: give a bag of `python -m training simulate`")
         if topic not in labelled and (topic or len(labelled) != 1):
-            if not labelled:
-                raise UserError(f"{path} has no true keypoints: give a bag of `python -m training simulate`")
             raise UserError(f"{path} has true keypoints for {', '.join(labelled)}: choose with --topic")
         topic = topic or next(iter(labelled))
         camera = _Camera(topic, labelled[topic])

@@ -47,9 +47,9 @@ from keypoint_perception.errors import UserError
 from training import bounds
 from training.heatmaps import (
     expected_position,
-    extent,
     grid,
     half_widths,
+    map_extent,
     points_to_segments,
     segment_distance,
     spatial_softmax,
@@ -196,7 +196,7 @@ class AutoLink(Method):
     Config = AutoLinkConfig
     required_keys: ClassVar[frozenset[str]] = frozenset({"image"})
     pairs: Tensor
-    extent: Tensor
+    map_extent: Tensor
 
     def __init__(self, config: AutoLinkConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
@@ -206,7 +206,7 @@ class AutoLink(Method):
         self.optimizer = config.optimizer
         self.keypoint_count = config.keypoints
         stride = 2.0 ** (len(config.detector_widths) - config.upsamplings)
-        self.register_buffer("extent", extent(input_size, stride), persistent=False)
+        self.register_buffer("map_extent", map_extent(input_size, stride), persistent=False)
         self.detector = KeypointDetector(config.keypoints, config.detector_widths, config.upsamplings)
         size = (config.decoder_width, config.decoder_depth)
         self.decoder = LayeredDecoder(*size, widest=512) if config.layered else UNet(4, 3, *size, widest=512)
@@ -252,7 +252,7 @@ class AutoLink(Method):
         near = ((cells - keypoints[:, :, None, None]) ** 2).sum(dim=-1) < 0.2**2
         adjacency = self.adjacency().expand(image.shape[0], -1, -1)
         scores = (maps * near).sum(dim=(2, 3)).clamp(0, 1)
-        return linked_keypoints(keypoints * self.extent, scores, adjacency)
+        return linked_keypoints(keypoints * self.map_extent, scores, adjacency)
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """Eq. 6; and the optional terms. Raises UserError where these need pairs and the batch has none."""

@@ -35,7 +35,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training import bounds
-from training.heatmaps import GaussianName, SoftmaxName, concentration, extent, gaussian_maps, marginals, mean_position
+from training.heatmaps import (
+    GaussianName,
+    SoftmaxName,
+    concentration,
+    gaussian_maps,
+    map_extent,
+    marginals,
+    mean_position,
+)
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
 from training.networks import Decoder, Encoder, NormName, initialise_normal
@@ -107,7 +115,7 @@ class IMM(Method):
     """Φ, the image encoder and Ψ. input_size is (width, height) in pixels."""
 
     Config = IMMConfig
-    extent: Tensor
+    map_extent: Tensor
 
     def __init__(self, config: IMMConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
@@ -116,7 +124,7 @@ class IMM(Method):
         self.config = config
         self.optimizer = config.optimizer
         self.keypoint_count = config.keypoints
-        self.register_buffer("extent", extent(input_size, config.map_stride), persistent=False)
+        self.register_buffer("map_extent", map_extent(input_size, config.map_stride), persistent=False)
         trunk = Encoder(3, config.width, int(math.log2(config.map_stride)), config.norm, config.early_stride)
         self.detector = nn.Sequential(trunk, nn.Conv2d(trunk.channels, config.keypoints, 1))
         halvings = int(math.log2(config.code_stride))
@@ -139,7 +147,7 @@ class IMM(Method):
         """See Method.detect."""
         column, row, keypoints = self._locate(image)
         scores = concentration(column, row, keypoints, 2 * self.config.sigma)
-        return independent_keypoints(keypoints * self.extent, scores)
+        return independent_keypoints(keypoints * self.map_extent, scores)
 
     def _locate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Softmax over each axis of S, section 3.1: (B, K, W_map), (B, K, H_map); and u*, Eq. 1: (B, K, 2).

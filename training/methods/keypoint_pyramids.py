@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training import bounds
-from training.heatmaps import concentration, expected_position, extent, gaussian_maps, spatial_softmax
+from training.heatmaps import concentration, expected_position, gaussian_maps, map_extent, spatial_softmax
 from training.losses import difference
 from training.method import Batch, Detection, Method
 from training.methods.feature_pyramid import FeaturePyramid
@@ -88,7 +88,7 @@ class KeypointPyramids(Method):
     parent: Tensor
     level: Tensor
     adjacency: Tensor
-    extents: Tensor
+    map_extents: Tensor
     """(L, 2) of the levels' maps, coarse to fine."""
 
     def __init__(self, config: KeypointPyramidsConfig, input_size: tuple[int, int]) -> None:
@@ -105,8 +105,8 @@ class KeypointPyramids(Method):
         children = torch.arange(self.keypoint_count)[parent >= 0]
         adjacency[children, parent[children]] = adjacency[parent[children], children] = 1
         strides = (config.coarsest_stride >> index for index in range(len(config.keypoints)))
-        extents = torch.stack([extent(input_size, stride) for stride in strides])
-        fixed = {"parent": parent, "level": level, "adjacency": adjacency, "extents": extents}
+        map_extents = torch.stack([map_extent(input_size, stride) for stride in strides])
+        fixed = {"parent": parent, "level": level, "adjacency": adjacency, "map_extents": map_extents}
         for name, value in fixed.items():
             self.register_buffer(name, value, persistent=False)
 
@@ -151,7 +151,7 @@ class KeypointPyramids(Method):
         for index, (features, encoder) in enumerate(zip(self.pyramid(image), self.encoders, strict=True)):
             seen = features
             if levels and self.config.conditioned:
-                above = levels[-1].keypoints * self.extents[index - 1] / self.extents[index]
+                above = levels[-1].keypoints * self.map_extents[index - 1] / self.map_extents[index]
                 seen = self._with_maps(above, features)
             heat = spatial_softmax(encoder(seen))
             keypoints = expected_position(heat)
@@ -160,7 +160,7 @@ class KeypointPyramids(Method):
 
     def _in_image(self, levels: list[Level]) -> list[Tensor]:
         """(B, N_l, 2) the keypoints of each level in the image's coordinates, coarse to fine."""
-        return [level.keypoints * extent for level, extent in zip(levels, self.extents, strict=True)]
+        return [level.keypoints * map_extent for level, map_extent in zip(levels, self.map_extents, strict=True)]
 
     def all_points(self, levels: list[Level]) -> Tensor:
         """(B, K, 2) the keypoints of all levels in the image's coordinates, coarse to fine."""
@@ -185,7 +185,7 @@ class KeypointPyramids(Method):
 
     def reconstruct(self, image: Tensor, points: Tensor, reference: Tensor, reference_points: Tensor) -> Tensor:
         """x̂ of Eq. 1: two images (B, 3, H, W), all points (B, K, 2) in each, to (B, 3, H, W) / output_stride."""
-        points, reference_points = points / self.extents[-1], reference_points / self.extents[-1]
+        points, reference_points = points / self.map_extents[-1], reference_points / self.map_extents[-1]
         redraw = self.config.redraw_all
         return self.decoder(self._joined(redraw, self.appearance, image, points, reference, reference_points))
 

@@ -41,7 +41,7 @@ from torch import Tensor
 
 from keypoint_perception.errors import UserError
 from training.equivariance import turned_points_apart
-from training.heatmaps import around_mode, expected_position, extent, gaussian_maps, half_widths, spatial_softmax
+from training.heatmaps import around_mode, expected_position, gaussian_maps, half_widths, map_extent, spatial_softmax
 from training.losses import difference, pyramid_mse
 from training.method import Batch, Detection, Method, linked_keypoints, symmetric
 from training.methods.npt_config import NptConfig
@@ -78,7 +78,7 @@ class Npt(Method):
     required_keys: ClassVar[frozenset[str]] = frozenset({"image", "reference"})
     static_fields: ClassVar[frozenset[str]] = frozenset({"parent", "level"})
     pairs: Tensor
-    extent: Tensor
+    map_extent: Tensor
 
     def __init__(self, config: NptConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Npt(Method):
         self.skeleton = SkeletonPredictor(config, size)
         self.background = BackgroundNetwork(config.background_size, size)
         self.register_buffer("pairs", torch.triu_indices(config.points, config.points, 1), persistent=False)
-        self.register_buffer("extent", extent(input_size, config.stride), persistent=False)
+        self.register_buffer("map_extent", map_extent(input_size, config.stride), persistent=False)
 
     def detect(self, image: Tensor) -> Detection:
         """Points at the modes of π, links S; a point's score is its strongest link: how sure it is a joint.
@@ -112,7 +112,7 @@ class Npt(Method):
             tree = self._tree(2 * cover, 2 * cost, strength.float(), thorough=True)
             strength = 0.5 * (MOST_BELIEF * strength + tree)
         adjacency = symmetric(strength, self.pairs, self.keypoint_count)
-        return linked_keypoints(position * self.extent, adjacency.amax(dim=-1), adjacency)
+        return linked_keypoints(position * self.map_extent, adjacency.amax(dim=-1), adjacency)
 
     def param_groups(self, phase: str) -> Iterable[dict[str, Any]]:
         """ψ has a learning rate of its own."""
@@ -130,16 +130,17 @@ class Npt(Method):
         behind = background.chunk(2)[1]
         behind = behind.detach() if config.background else behind
         painted = transport(source, source_maps, target_maps, behind, config.background_weight)
-        mask = batch.get("loss_mask", torch.ones_like(target[:, :1]))
+        mask = batch.get("loss_mask")
         redrawn = pyramid_mse(painted, target, mask, levels=config.pyramid_levels)
         terms = {"reconstruction": config.reconstruction * redrawn}
         if config.contiguity:
             source_peaks, target_peaks = self._peaked(maps).chunk(2)
             contiguity = contiguity_loss(source_peaks, target_peaks, config.contiguity_pool)
             terms["contiguity"] = config.contiguity * contiguity
-        known = torch.cat((torch.ones_like(mask), mask))  # of a source there is no mask
-        known = F.interpolate(known, frames.shape[-2:], mode="area")
-        object_map = foreground_map(frames, background.detach(), config.contrast) * known[:, 0]
+        known = None if mask is None else torch.cat((torch.ones_like(mask), mask))  # of a source there is no mask
+        object_map = foreground_map(frames, background.detach(), config.contrast)
+        if known is not None:
+            object_map = object_map * F.interpolate(known, frames.shape[-2:], mode="area")[:, 0]
         if config.background:
             terms["background"] = config.background * difference(background, frames, power=1, mask=known)
         terms |= self._point_terms(maps, object_map)

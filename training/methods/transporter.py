@@ -25,7 +25,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training import bounds
-from training.heatmaps import GaussianName, SoftmaxName, concentration, extent, gaussian_maps, marginals, mean_position
+from training.heatmaps import (
+    GaussianName,
+    SoftmaxName,
+    concentration,
+    gaussian_maps,
+    map_extent,
+    marginals,
+    mean_position,
+)
 from training.losses import difference
 from training.method import Batch, Detection, Method, OptimizerConfig, independent_keypoints
 from training.networks import Decoder, Encoder, NormName, UNet
@@ -103,7 +111,7 @@ class Transporter(Method):
     """Φ, Ψ and the decoder. input_size is (width, height) in pixels."""
 
     Config = TransporterConfig
-    extent: Tensor
+    map_extent: Tensor
 
     def __init__(self, config: TransporterConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
@@ -112,7 +120,7 @@ class Transporter(Method):
         self.config = config
         self.optimizer = config.optimizer
         self.keypoint_count = config.keypoints
-        self.register_buffer("extent", extent(input_size, config.map_stride), persistent=False)
+        self.register_buffer("map_extent", map_extent(input_size, config.map_stride), persistent=False)
         halvings = int(math.log2(config.map_stride))
         self.features = Encoder(3, config.width, halvings, config.norm, config.early_stride)
         self.detector: nn.Module
@@ -134,7 +142,7 @@ class Transporter(Method):
         """See Method.detect."""
         column, row, keypoints = self._locate(image)
         scores = concentration(column, row, keypoints, 2 * self.config.sigma)
-        return independent_keypoints(keypoints * self.extent, scores)
+        return independent_keypoints(keypoints * self.map_extent, scores)
 
     def _locate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Marginals of the heatmaps, (B, K, W_map) and (B, K, H_map), and their means (B, K, 2)."""
