@@ -102,7 +102,8 @@ def test_reconstruction_is_compared_where_the_mask_keeps_it(stride: int) -> None
     mask[..., :8] = 1
     with torch.no_grad():
         term = method.loss({**batch, "loss_mask": mask}, "generator")["reconstruction"]
-        drawn = method.generator(method.draw(method.detect(batch["image"]).keypoints), batch["reference"])
+        keypoints = method.skeleton_encoder(method.image_encoder(batch["image"]))
+        drawn = method.generator(method.draw(keypoints), batch["reference"])
     small = batch["image"].unfold(2, stride, stride).unfold(3, stride, stride).mean(dim=(-1, -2))
     kept = (drawn - small)[..., : 8 // stride]
     assert term.item() == pytest.approx(2 * kept.square().mean().item() / 0.5, rel=1e-4)
@@ -141,6 +142,20 @@ def test_running_means_of_the_layers_move_at_the_rate_of_the_authors_code() -> N
     wanted = 0.99 * first + 0.01 * method.perceptual.errors(reconstruction, brighter["image"])
     method.loss(brighter, "generator")
     assert torch.allclose(method.perceptual.running_mean, wanted, rtol=1e-5)
+
+
+def test_a_joint_is_drawn_and_found_in_the_cell_of_its_pixels() -> None:
+    """Pixels 12 and 13 are column 6 of skeletons at half the size; 20 and 21 are row 10."""
+    method = KeypointGAN(replace(SMALL, skeleton_stride=2, scales=1, line_width=0.001), SIZE).eval()
+    pose = torch.tensor([12.5, 20.5]).expand(1, 3, 2) / 31 * 2 - 1
+    seen: list[Tensor] = []
+    cell = (torch.tensor([6.0, 10.0]) / 15 * 2 - 1).expand(1, 3, 2)
+    method.skeleton_encoder.forward = lambda skeleton: seen.append(skeleton) or cell
+    terms = method.loss({**batch_of(1), "prior_keypoints": pose}, "pretrain")
+    assert terms["pose"].item() == pytest.approx(0, abs=1e-9)
+    assert divmod(int(seen[0].argmax()), 16) == (10, 6)
+    assert seen[0].max() == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(method.detect(batch_of(1)["image"]).keypoints, pose)
 
 
 def test_pretraining_reads_drawn_poses() -> None:

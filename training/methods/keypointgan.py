@@ -48,7 +48,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from keypoint_perception.errors import UserError
-from training.heatmaps import gaussian_maps, segment_distance
+from training.heatmaps import gaussian_maps, map_extent, segment_distance
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, linked_keypoints
 from training.methods.keypointgan_config import KeypointGANConfig
@@ -92,6 +92,7 @@ class KeypointGAN(Method):
     uses_prior: ClassVar[bool] = True
     graph_origin: ClassVar[str] = "that of the prior poses"
     adjacency: Tensor
+    map_extent: Tensor
 
     @classmethod
     def completed(cls, options: Any, prior: Poses | None) -> KeypointGANConfig:
@@ -130,6 +131,7 @@ class KeypointGAN(Method):
         for first, second in config.edges or ():
             adjacency[first, second] = adjacency[second, first] = 1
         self.register_buffer("adjacency", adjacency, persistent=False)
+        self.register_buffer("map_extent", map_extent(input_size, config.skeleton_stride), persistent=False)
         if config.init_std is not None:
             initialise_normal(self, config.init_std)
 
@@ -153,7 +155,7 @@ class KeypointGAN(Method):
         dark, bright = self.config.brightness
         scores = ((under - dark) / (bright - dark)).clamp(0, 1)
         adjacency = self.adjacency.expand(image.shape[0], -1, -1)
-        return linked_keypoints(keypoints, scores, adjacency)
+        return linked_keypoints(keypoints * self.map_extent, scores, adjacency)
 
     def phases(self, step: int) -> tuple[str, ...]:
         """η alone for `pretrain_steps`, at a lower rate for the last quarter; then generator and discriminator."""
@@ -180,6 +182,7 @@ class KeypointGAN(Method):
         self.skeleton_encoder.train(self.training and phase not in ("generator", "discriminator"))
         if phase == "generator":
             return self._generator_terms(batch)
+        poses = poses / self.map_extent
         real = self.draw(poses)
         if phase == "discriminator":
             with torch.no_grad():
@@ -213,7 +216,7 @@ class KeypointGAN(Method):
         return (self.draw(self.skeleton_encoder(skeleton)) - skeleton).square().mean()
 
     def draw(self, keypoints: Tensor) -> Tensor:
-        """β: (B, K, 2) to (B, 1, h, w)."""
+        """β: (B, K, 2), where ±1 are the outermost cells, to (B, 1, h, w)."""
         return render(keypoints, self.config, *self.skeleton_size)
 
     @torch.no_grad()
@@ -222,7 +225,8 @@ class KeypointGAN(Method):
         skeleton = self.image_encoder(batch["image"])
         clean = self.draw(self.skeleton_encoder(skeleton))
         dark, bright = self.config.brightness
-        skeletons = {"skeleton": skeleton, "clean": clean, "prior": self.draw(batch["prior_keypoints"])}
+        prior = self.draw(batch["prior_keypoints"] / self.map_extent)
+        skeletons = {"skeleton": skeleton, "clean": clean, "prior": prior}
         pictures = {k: ((v - dark) / (bright - dark)).expand(-1, 3, -1, -1) for k, v in skeletons.items()}
         pictures["reconstruction"] = self.generator(clean, batch["reference"])
         size = batch["image"].shape[-2:]
