@@ -74,15 +74,15 @@ def axis_mean(probability: Tensor) -> Tensor:
     return (probability * axis(probability.shape[-1], probability)).sum(dim=-1)
 
 
-def concentration(probability_x: Tensor, probability_y: Tensor, keypoints: Tensor, sigma: float) -> Tensor:
-    """How much of a heatmap lies at its keypoint: Σ_p p_x · p_y · exp(-‖p - keypoint‖² / 2σ²), in [0, 1].
+def concentration(columns: Tensor, rows: Tensor, sigma: float) -> Tensor:
+    """How much of a heatmap lies at its mean m: Σ_p p_x · p_y · exp(-‖p - m‖² / 2σ²), in [0, 1].
 
-    probability_x (B, K, W) and probability_y (B, K, H) are the marginals, keypoints (B, K, 2), sigma normalised.
-    Returns (B, K): 1 for a single cell at the keypoint, near 0 where the map is spread out or has several modes.
+    columns (B, K, W) and rows (B, K, H) are its `marginals`, sigma is in the map's units.
+    Returns (B, K): 1 for a single cell, near 0 where the map is spread out or has several modes.
     """
     mass = []
-    for probability, centre in zip((probability_x, probability_y), keypoints.unbind(-1), strict=True):
-        distance = axis(probability.shape[-1], probability) - centre[..., None]
+    for probability in (columns, rows):
+        distance = axis(probability.shape[-1], probability) - axis_mean(probability)[..., None]
         mass.append((probability * torch.exp(-(distance**2) / (2 * sigma**2))).sum(-1))
     return (mass[0] * mass[1]).clamp(0, 1)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from training import bounds
 from training.equivariance import moving_points_apart
-from training.heatmaps import axis
+from training.heatmaps import axis, axis_mean
 from training.method import Batch
 
 
@@ -55,12 +55,12 @@ class Regularisation:
     def terms(self, column: Tensor, row: Tensor, keypoints: Tensor, moving: Tensor | None) -> dict[str, Tensor]:
         """The weighted terms of heatmaps that are on.
 
-        column (B, K, W') and row (B, K, H') are the heatmaps' marginals, keypoints (B, K, 2) their means; moving
-        (B, 1, H, W) is `motion`, which `foreground` needs.
+        column (B, K, W') and row (B, K, H') are the heatmaps' marginals, keypoints (B, K, 2) in the image's
+        coordinates; moving (B, 1, H, W) is `motion`, which `foreground` needs.
         """
         found = {}
         if self.concentration:
-            variance = axis_variance(column, keypoints[..., 0]) + axis_variance(row, keypoints[..., 1])
+            variance = axis_variance(column) + axis_variance(row)
             found["concentration"] = self.concentration * variance.mean()
         if self.separation:
             found["separation"] = self.separation * crowding(keypoints, self.separation_distance)
@@ -104,9 +104,10 @@ def share_within(area: Tensor, column: Tensor, row: Tensor) -> Tensor:
     return torch.einsum("bky,byx,bkx->bk", row, weight, column)
 
 
-def axis_variance(probability: Tensor, mean: Tensor) -> Tensor:
-    """(..., L) probabilities of an axis' cells and their mean (...) to their variance (...), normalised units."""
-    return (probability * (axis(probability.shape[-1], probability) - mean[..., None]) ** 2).sum(dim=-1)
+def axis_variance(probability: Tensor) -> Tensor:
+    """(..., L) probabilities of an axis' cells to their variance (...), in the map's units."""
+    away = axis(probability.shape[-1], probability) - axis_mean(probability)[..., None]
+    return (probability * away**2).sum(dim=-1)
 
 
 def crowding(keypoints: Tensor, distance: float) -> Tensor:

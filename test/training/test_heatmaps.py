@@ -64,9 +64,8 @@ def test_concentration_is_one_for_one_cell_and_small_for_a_flat_map():
     one = torch.zeros(1, 1, 9)
     one[..., 4] = 1
     flat = torch.full((1, 1, 9), 1 / 9)
-    centre = torch.zeros(1, 1, 2)
-    assert concentration(one, one, centre, 0.1).item() == pytest.approx(1)
-    assert concentration(flat, flat, centre, 0.1).item() < 0.05
+    assert concentration(one, one, 0.1).item() == pytest.approx(1)
+    assert concentration(flat, flat, 0.1).item() < 0.05
 
 
 def test_segment_distance_beside_beyond_and_for_a_point():

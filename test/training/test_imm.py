@@ -119,11 +119,14 @@ def test_the_target_reaches_the_generator_through_the_points_alone():
 
 @pytest.mark.parametrize(("gaussian", "expected"), [("halved", math.exp(-0.5)), ("plain", math.exp(-1))])
 def test_the_generator_sees_gaussians_of_sigma(gaussian, expected):
-    """At the cell that is σ away from a point: the map is 8 cells wide, 2 / 7 apart, and 6 high, 2 / 5 apart."""
+    """At the cell that is σ away from a point: the map is 8 cells wide, 2 / 7 apart, and 6 high, 2 / 5 apart.
+
+    The point is in the middle of the 4 x 4 pixels of column 3, row 2.
+    """
     method = build(gaussian=gaussian, sigma=2 / 7).eval()
     seen = []
     method.generator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    method.generate(images(), torch.tensor([-1 + 3 * 2 / 7, -1 + 2 * 2 / 5]).expand(2, 3, 2))
+    method.generate(images(), torch.tensor([-1 + 13.5 * 2 / 31, -1 + 9.5 * 2 / 23]).expand(2, 3, 2))
     maps = seen[0][:, -3:]
     assert maps.shape == (2, 3, 6, 8)
     torch.testing.assert_close(maps[..., 2, 3], torch.ones(2, 3))

@@ -61,5 +61,20 @@ def test_a_keypoint_is_in_the_middle_of_its_cell(build):
     torch.testing.assert_close(pixels, torch.tensor(expected), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("edge_stride", [1, 2, 4])
+def test_autolink_draws_an_edge_between_the_pixels_of_its_ends(edge_stride):
+    sizes = {"detector_widths": (8, 8, 8), "upsamplings": 1, "decoder_width": 8, "decoder_depth": 1}
+    config = AutoLinkConfig(keypoints=2, edge_stride=edge_stride, thickness=0.001, **sizes)
+    method = AutoLink(config, SIZE).eval()
+    ends = torch.tensor([[5.5, 17.5], [57.5, 17.5]])
+    with torch.no_grad():
+        _, edges = method.reconstruct(torch.zeros(1, 3, 32, 64), ends[None] / (torch.tensor(SIZE) - 1) * 2 - 1)
+    rows, columns = (edges[0, 0] > 0.7 * edges.max()).nonzero().unbind(-1)
+    middle = (edge_stride - 1) / 2
+    assert rows.float().mean().item() * edge_stride + middle == pytest.approx(17.5, abs=0.5)
+    for column, end in ((columns.min(), 5.5), (columns.max(), 57.5)):
+        assert column.item() * edge_stride + middle == pytest.approx(end, abs=edge_stride / 2 + 0.5)
+
+
 def test_a_map_of_one_cell_a_pixel_has_the_image_s_own_extent():
     assert map_extent(SIZE, 1).tolist() == [1, 1]

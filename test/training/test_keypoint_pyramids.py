@@ -98,7 +98,7 @@ def test_terms_have_their_weights_and_are_equation_5_over_the_image_values() -> 
     terms = method.loss(batch, "main")
     values = 3 * 32 * 32
     levels, reference = method.encode(batch["image"]), method.encode(batch["reference"])
-    keypoints = [level.keypoints * map_extent for level, map_extent in zip(levels, method.map_extents, strict=True)]
+    keypoints = [level.keypoints for level in levels]
 
     def squared_norm(picture: Tensor) -> float:
         return float((picture - batch["image"]).detach().square().sum(dim=(1, 2, 3)).mean())
@@ -135,7 +135,7 @@ def test_all_transport_redraws_from_the_appearance_transported() -> None:
     method, batch = KeypointPyramids(replace(SMALL, redraw_all="transport"), SIZE).eval(), batch_of()
     points, others = (method.all_points(method.encode(batch[name])) for name in ("image", "reference"))
     here, there = method.appearance(batch["image"]), method.appearance(batch["reference"])
-    here_map, there_map = (one_map(method._maps(at / method.map_extents[-1], here)) for at in (points, others))
+    here_map, there_map = (one_map(method._maps(at, here)) for at in (points, others))
     keep = (1 - here_map) * (1 - there_map)
     wanted = method.decoder(there * keep + here * (1 - keep))
     found = method.reconstruct(batch["image"], points, batch["reference"], others)
@@ -169,9 +169,9 @@ def test_context_lets_a_level_see_all_of_the_image() -> None:
 
 
 def test_gaussians_have_no_half() -> None:
-    """A point on the third of 8 cells, 2 / 7 apart; σ is as much, and 7 / 5 σ the distance of the 6 rows."""
-    method = KeypointPyramids(replace(SMALL, sigma=2 / 7), SIZE)
-    point = torch.tensor([-1 + 2 * 2 / 7, -1 + 3 * 2 / 5]).view(1, 1, 2)
+    """A point in the third of 8 columns, 2 / 7 apart; σ is as much, and 7 / 5 σ the distance of the 6 rows."""
+    method = KeypointPyramids(replace(SMALL, sigma=2 / 7), (32, 24))
+    point = torch.tensor([-1 + 9.5 * 2 / 31, -1 + 13.5 * 2 / 23]).view(1, 1, 2)
     maps = method._maps(point, torch.zeros(1, 5, 6, 8))
     assert maps.shape == (1, 1, 6, 8)
     assert maps[0, 0, 3, 2].item() == pytest.approx(1)

@@ -13,7 +13,7 @@ from training.regularisation import Regularisation, axis_variance, crowding, mot
 
 def test_terms_against_values_by_hand() -> None:
     probability = torch.tensor([0.5, 0.0, 0.5])  # at -1, 0, 1
-    assert axis_variance(probability, torch.tensor(0.0)).item() == pytest.approx(1)
+    assert axis_variance(probability).item() == pytest.approx(1)
     points = torch.tensor([[[0.0, 0.0], [0.1, 0.0], [1.0, 1.0]]])
     assert crowding(points, 0.1).item() == pytest.approx(2 * math.exp(-0.5) / 3, abs=1e-4)
     area = torch.zeros(1, 1, 2, 2)

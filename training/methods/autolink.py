@@ -197,6 +197,7 @@ class AutoLink(Method):
     required_keys: ClassVar[frozenset[str]] = frozenset({"image"})
     pairs: Tensor
     map_extent: Tensor
+    edge_extent: Tensor
 
     def __init__(self, config: AutoLinkConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
@@ -207,6 +208,7 @@ class AutoLink(Method):
         self.keypoint_count = config.keypoints
         stride = 2.0 ** (len(config.detector_widths) - config.upsamplings)
         self.register_buffer("map_extent", map_extent(input_size, stride), persistent=False)
+        self.register_buffer("edge_extent", map_extent(input_size, config.edge_stride), persistent=False)
         self.detector = KeypointDetector(config.keypoints, config.detector_widths, config.upsamplings)
         size = (config.decoder_width, config.decoder_depth)
         self.decoder = LayeredDecoder(*size, widest=512) if config.layered else UNet(4, 3, *size, widest=512)
@@ -225,7 +227,7 @@ class AutoLink(Method):
     def keypoints(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 1: (B, K, 2) positions and the (B, K, h, w) maps they are means of. Images enter in [-1, 1]."""
         maps = spatial_softmax(self.detector(2 * image - 1))
-        return expected_position(maps), maps
+        return expected_position(maps) * self.map_extent, maps
 
     def weights(self) -> Tensor:
         """w_ij of Eq. 4, (E,) above 0, in the order of `pairs`."""
@@ -248,11 +250,11 @@ class AutoLink(Method):
         """A keypoint's score is the share of its map within a tenth of the image around it."""
         keypoints, maps = self.keypoints(image)
         height, width = maps.shape[-2:]
-        cells = grid(height, width, maps)
+        cells = grid(height, width, maps) * self.map_extent
         near = ((cells - keypoints[:, :, None, None]) ** 2).sum(dim=-1) < 0.2**2
         adjacency = self.adjacency().expand(image.shape[0], -1, -1)
         scores = (maps * near).sum(dim=(2, 3)).clamp(0, 1)
-        return linked_keypoints(keypoints * self.map_extent, scores, adjacency)
+        return linked_keypoints(keypoints, scores, adjacency)
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """Eq. 6; and the optional terms. Raises UserError where these need pairs and the batch has none."""
@@ -282,7 +284,8 @@ class AutoLink(Method):
     def reconstruct(self, image: Tensor, keypoints: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 5: the repainted image (B, 3, H, W) in [0, 1] units (unclamped) and the edge map."""
         height, width = (side // self.config.edge_stride for side in self.size)
-        edges = edge_map(keypoints.float(), self.weights(), self.pairs, height, width, self.config.thickness)
+        points = keypoints.float() / self.edge_extent
+        edges = edge_map(points, self.weights(), self.pairs, height, width, self.config.thickness)
         visible = (2 * image - 1) * random_cells(image, self.config.mask_cells, self.config.keep)
         visible = F.interpolate(visible, (height, width), mode="area")
         visible = self.alpha * visible

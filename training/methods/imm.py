@@ -116,6 +116,7 @@ class IMM(Method):
 
     Config = IMMConfig
     map_extent: Tensor
+    code_extent: Tensor
 
     def __init__(self, config: IMMConfig, input_size: tuple[int, int]) -> None:
         super().__init__()
@@ -125,6 +126,7 @@ class IMM(Method):
         self.optimizer = config.optimizer
         self.keypoint_count = config.keypoints
         self.register_buffer("map_extent", map_extent(input_size, config.map_stride), persistent=False)
+        self.register_buffer("code_extent", map_extent(input_size, config.code_stride), persistent=False)
         trunk = Encoder(3, config.width, int(math.log2(config.map_stride)), config.norm, config.early_stride)
         self.detector = nn.Sequential(trunk, nn.Conv2d(trunk.channels, config.keypoints, 1))
         halvings = int(math.log2(config.code_stride))
@@ -146,8 +148,8 @@ class IMM(Method):
     def detect(self, image: Tensor) -> Detection:
         """See Method.detect."""
         column, row, keypoints = self._locate(image)
-        scores = concentration(column, row, keypoints, 2 * self.config.sigma)
-        return independent_keypoints(keypoints * self.map_extent, scores)
+        scores = concentration(column, row, 2 * self.config.sigma)
+        return independent_keypoints(keypoints, scores)
 
     def _locate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Softmax over each axis of S, section 3.1: (B, K, W_map), (B, K, H_map); and u*, Eq. 1: (B, K, 2).
@@ -156,14 +158,15 @@ class IMM(Method):
         """
         logits = self.detector(image - 0.5)  # (B, K, H_map, W_map)
         column, row = marginals(logits, self.config.softmax)
-        return column, row, mean_position(column, row)
+        return column, row, mean_position(column, row) * self.map_extent
 
     def generate(self, reference: Tensor, keypoints: Tensor) -> Tensor:
         """Ψ(x, y'): images (B, 3, H, W) and points (B, K, 2) to (B, 3, H, W) / output_stride."""
         appearance = self.encoder(reference - 0.5)
         halved = self.config.gaussian == "halved"
         height, width = appearance.shape[-2:]
-        maps = gaussian_maps(keypoints, height, width, self.config.sigma, halved=halved)  # Eq. 2
+        points = keypoints / self.code_extent
+        maps = gaussian_maps(points, height, width, self.config.sigma, halved=halved)  # Eq. 2
         return self.generator(torch.cat((appearance, maps.to(appearance.dtype)), dim=1))
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:

@@ -104,7 +104,8 @@ class KeypointPyramids(Method):
         adjacency = torch.zeros(self.keypoint_count, self.keypoint_count)
         children = torch.arange(self.keypoint_count)[parent >= 0]
         adjacency[children, parent[children]] = adjacency[parent[children], children] = 1
-        strides = (config.coarsest_stride >> index for index in range(len(config.keypoints)))
+        strides = [config.coarsest_stride >> index for index in range(len(config.keypoints))]
+        self.widths = [input_size[0] // stride for stride in strides]
         map_extents = torch.stack([map_extent(input_size, stride) for stride in strides])
         fixed = {"parent": parent, "level": level, "adjacency": adjacency, "map_extents": map_extents}
         for name, value in fixed.items():
@@ -151,25 +152,21 @@ class KeypointPyramids(Method):
         for index, (features, encoder) in enumerate(zip(self.pyramid(image), self.encoders, strict=True)):
             seen = features
             if levels and self.config.conditioned:
-                above = levels[-1].keypoints * self.map_extents[index - 1] / self.map_extents[index]
-                seen = self._with_maps(above, features)
+                seen = self._with_maps(levels[-1].keypoints, features)
             heat = spatial_softmax(encoder(seen))
-            keypoints = expected_position(heat)
+            keypoints = expected_position(heat) * self.map_extents[index]
             levels.append(Level(features, keypoints, heat.sum(dim=-2), heat.sum(dim=-1)))
         return levels
 
-    def _in_image(self, levels: list[Level]) -> list[Tensor]:
-        """(B, N_l, 2) the keypoints of each level in the image's coordinates, coarse to fine."""
-        return [level.keypoints * map_extent for level, map_extent in zip(levels, self.map_extents, strict=True)]
-
     def all_points(self, levels: list[Level]) -> Tensor:
-        """(B, K, 2) the keypoints of all levels in the image's coordinates, coarse to fine."""
-        return torch.cat(self._in_image(levels), dim=1)
+        """(B, K, 2) the keypoints of all levels, coarse to fine."""
+        return torch.cat([level.keypoints for level in levels], dim=1)
 
     def _maps(self, keypoints: Tensor, like: Tensor) -> Tensor:
         """Ψ: (B, N, 2) to (B, N, H, W) of the size of `like`."""
         height, width = like.shape[-2:]
-        return gaussian_maps(keypoints, height, width, self.config.sigma, halved=False)
+        points = keypoints / self.map_extents[self.widths.index(width)]
+        return gaussian_maps(points, height, width, self.config.sigma, halved=False)
 
     def detect(self, image: Tensor) -> Detection:
         """See Method.detect. Keypoints are those of all levels, coarse to fine."""
@@ -177,7 +174,7 @@ class KeypointPyramids(Method):
         batch = image.shape[0]
         return Detection(
             self.all_points(levels),
-            torch.cat([concentration(x.column, x.row, x.keypoints, 2 * self.config.sigma) for x in levels], dim=1),
+            torch.cat([concentration(x.column, x.row, 2 * self.config.sigma) for x in levels], dim=1),
             self.adjacency.expand(batch, -1, -1),
             self.parent.expand(batch, -1),
             self.level.expand(batch, -1),
@@ -185,7 +182,6 @@ class KeypointPyramids(Method):
 
     def reconstruct(self, image: Tensor, points: Tensor, reference: Tensor, reference_points: Tensor) -> Tensor:
         """x̂ of Eq. 1: two images (B, 3, H, W), all points (B, K, 2) in each, to (B, 3, H, W) / output_stride."""
-        points, reference_points = points / self.map_extents[-1], reference_points / self.map_extents[-1]
         redraw = self.config.redraw_all
         return self.decoder(self._joined(redraw, self.appearance, image, points, reference, reference_points))
 
@@ -235,7 +231,9 @@ class KeypointPyramids(Method):
         reconstructions = self.reconstruct_levels(levels, reference)
         for index, (weight, reconstruction) in enumerate(zip(config.transport, reconstructions, strict=True)):
             terms[f"transport_{index}"] = weight * difference(reconstruction, target, mask=mask)
-        terms["spring"] = config.spring * spring_energy(self._in_image(levels)) / batch["image"][0].numel()
+        terms["spring"] = (
+            config.spring * spring_energy([level.keypoints for level in levels]) / batch["image"][0].numel()
+        )
         moving = config.regularisation.motion(batch)
         for index, level in enumerate(levels):
             extra = config.regularisation.terms(level.column, level.row, level.keypoints, moving)

@@ -174,13 +174,16 @@ class Npt(Method):
         object_map (2B, H', W'), B(x) and logits are those of the images.
         """
         images, object_map, background, logits = (x.chunk(2)[1] for x in (images, object_map, background, logits))
-        points = expected_position(spatial_softmax(logits))
+
+        def mean_points(logits: Tensor) -> Tensor:
+            return expected_position(spatial_softmax(logits)) * self.map_extent
+
         return turned_points_apart(
-            points,
+            mean_points(logits),
             images,
             object_map[:, None],
             background,
-            lambda x: expected_position(spatial_softmax(self.points(x))),
+            lambda x: mean_points(self.points(x)),
             degrees=self.config.turn,
         )
 

@@ -141,13 +141,13 @@ class Transporter(Method):
     def detect(self, image: Tensor) -> Detection:
         """See Method.detect."""
         column, row, keypoints = self._locate(image)
-        scores = concentration(column, row, keypoints, 2 * self.config.sigma)
-        return independent_keypoints(keypoints * self.map_extent, scores)
+        scores = concentration(column, row, 2 * self.config.sigma)
+        return independent_keypoints(keypoints, scores)
 
     def _locate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Marginals of the heatmaps, (B, K, W_map) and (B, K, H_map), and their means (B, K, 2)."""
         column, row = marginals(self.detector(image), self.config.softmax)
-        return column, row, mean_position(column, row)
+        return column, row, mean_position(column, row) * self.map_extent
 
     def reconstruct(self, source: Tensor, target: Tensor, keypoints: Tensor | None = None) -> Tensor:
         """x̂_t from two frames (B, 3, H, W) and the target's keypoints, where known: (B, 3, H, W) / output_stride."""
@@ -161,7 +161,8 @@ class Transporter(Method):
         keypoints = self._locate(image)[2] if keypoints is None else keypoints
         height, width = (side // self.config.map_stride for side in image.shape[-2:])
         halved = self.config.gaussian == "halved"
-        return one_map(gaussian_maps(keypoints, height, width, self.config.sigma, halved=halved), self.config.combine)
+        maps = gaussian_maps(keypoints / self.map_extent, height, width, self.config.sigma, halved=halved)
+        return one_map(maps, self.config.combine)
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """‖x̂_t - x_t‖², where `loss_mask` counts if the batch has one; and the optional terms."""
