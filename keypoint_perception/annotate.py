@@ -37,6 +37,8 @@ from keypoint_perception.video import video_writer
 
 BATCH = 8
 MAX_GAP_S = 0.5
+RATE_IMAGES = 16
+"""The first so many images say how fast a video runs."""
 FOR_THE_EYE = frozenset({"markers", "overlay/compressed"})
 """What a bag gets beside the keypoints and their structure."""
 _OTHER_VIDEOS = {".avi", ".gif", ".m4v", ".mkv", ".mov", ".mpeg", ".mpg", ".webm", ".wmv"}
@@ -76,7 +78,7 @@ def annotate(options: argparse.Namespace) -> None:
         results = _with_progress(_results(images, detector, options, tally), images.count, tally)
         look = _look(detector.model, options)
         if options.out.suffix.lower() == ".mp4":
-            _write_video(options.out, results, _fps(reader, images.count), look.style)
+            _write_video(options.out, results, look.style)
         else:
             _write_bag(options.out, reader, results, options.prefix, detector.model, look)
     seconds = time.monotonic() - start
@@ -152,7 +154,8 @@ def _results(
         observations = detector.detect([recorded.image for recorded in batch])
         for recorded, seen in zip(batch, observations, strict=True):
             header, image = recorded.header, recorded.image
-            observation, states = follow(seen, stamp_ns(header) / 1e9, options.threshold)
+            taken_ns = stamp_ns(header) or recorded.received_ns
+            observation, states = follow(seen, taken_ns / 1e9, options.threshold)
             size = observation.image_size
             intrinsics, depth = images.intrinsics(size), images.depth(header, size, options.max_depth_delay)
             lifted = Lifted.unknown(len(states))
@@ -229,16 +232,17 @@ class _Topics:
         return self._connections[name]
 
 
-def _write_video(path: Path, results: Iterable[tuple[int, Result]], fps: float, style: Style) -> None:
-    with video_writer(path, fps) as write:
-        for _, result in results:
+def _write_video(path: Path, results: Iterator[tuple[int, Result]], style: Style) -> None:
+    first = list(itertools.islice(results, RATE_IMAGES))
+    with video_writer(path, _fps([received_ns for received_ns, _ in first])) as write:
+        for _, result in itertools.chain(first, results):
             write(draw(result.image, result.observation, style))
 
 
-def _fps(reader: AnyReader, total: int) -> float:
-    """Images a second of the recording, 30 where it tells nothing."""
-    seconds = reader.duration / 1e9
-    return float(np.clip((total - 1) / seconds, 1, 240)) if total > 1 and seconds > 0 else 30.0
+def _fps(received_ns: Sequence[int]) -> float:
+    """Images a second by the times of the first ones, 30 where they tell nothing."""
+    seconds = float(np.median(np.diff(received_ns))) / 1e9 if len(received_ns) > 1 else 0.0
+    return float(np.clip(1 / seconds, 1, 240)) if seconds > 0 else 30.0
 
 
 def _with_progress(results: Iterator[tuple[int, Result]], total: int, tally: Tally) -> Iterator[tuple[int, Result]]:

@@ -7,6 +7,7 @@ be in OpenCV's order: blue, green, red.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -200,6 +201,18 @@ def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 
+def image_file_to_rgb(path: Path) -> np.ndarray:
+    """A picture's file to (H, W, 3) uint8 RGB, not turned by EXIF, as a message with that file in it is.
+
+    Raises UserError where it cannot be read, is damaged or cut short.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"the file cannot be read ({error.strerror})") from None
+    return _compressed_to_rgb(path.suffix[1:].lower(), data)
+
+
 def _compressed_to_rgb(encoding: str, data: Any) -> np.ndarray:
     pixels = _decode(encoding, data)
     if pixels.dtype not in (np.uint8, np.uint16):
@@ -227,13 +240,23 @@ def _decode(encoding: str, data: Any) -> np.ndarray:
     flat = np.frombuffer(data, np.uint8)
     if not len(flat):
         raise UserError(f"compressed image {encoding!r} is empty")
-    # OpenCV fills what is missing of a cut jpeg with grey and says nothing.
-    cut = flat[:2].tobytes() == b"\xff\xd8" and flat.tobytes().rfind(b"\xff\xd9") < 0
+    cut = flat[:2].tobytes() == b"\xff\xd8" and _is_cut(flat.tobytes())
     pixels = None if cut else decoded(cv2.imdecode, flat, cv2.IMREAD_UNCHANGED)
     if pixels is None:
         what = "cut short" if cut else "damaged, or not an image file"
         raise UserError(f"compressed image {encoding!r} of {len(flat)} bytes is {what}: record or copy it again")
     return pixels
+
+
+def _is_cut(jpeg: bytes) -> bool:
+    """Whether a jpeg has no end: OpenCV fills what is missing with grey and says nothing.
+
+    The end is looked for after the headers, as a small preview in them has an end of its own.
+    """
+    at = 2
+    while jpeg[at : at + 1] == b"\xff" and jpeg[at + 1 : at + 2] not in (b"\xda", b"\xd9"):  # start of scan, end
+        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+    return jpeg.find(b"\xff\xd9", at) < 0
 
 
 def _describe(pixels: np.ndarray) -> str:

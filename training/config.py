@@ -59,13 +59,16 @@ class LoopConfig:
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise UserError(f"{name} is {getattr(self, name)}: it must be at least {low}")
+        if self.seed >= 2**63:
+            raise UserError(f"seed is {self.seed}: it must be below 2^63")
         if not 0 <= self.average < 1:
             raise UserError(f"average is {self.average}: it must be in [0, 1), 0 for none")
 
 
 MAY_CHANGE = {"steps", "accelerator", "devices", "num_nodes", "workers", "log_steps", "preview_steps"}
-MAY_CHANGE |= {"checkpoint_minutes"}
-"""Loop settings that a resumed run may set anew; all else would make it another run."""
+MAY_CHANGE |= {"checkpoint_minutes", "data.sources", "data.store", "data.prior"}
+"""What a resumed run may set anew; all else would make it another run. Where the recordings and poses are may change;
+that they are the same, `Data.fingerprint` tells."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ from training.onnx_graph import TOLERANCE_PX, Precision, detect_frames, parity, 
 
 PARITY_FRAMES = 64
 TRAJECTORY_FRAMES = 2000
+LEAST_FRAMES = 5
+"""Of a short recording at least so many are looked at: in fewer nothing seems to move."""
 STRETCHES, STRETCH_FRAMES = 20, 40
 """So many stretches of so many successive frames show whether a model's numbers stay on one part of the body."""
 LEAPS = 1.8
@@ -47,10 +49,15 @@ def sample_frames(data: Any, count: int) -> np.ndarray:
 
 
 def trajectories(method: Method, data: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Keypoints (T, K, 2) in input pixels and scores (T, K) of each recording, about `TRAJECTORY_FRAMES` in all."""
+    """Keypoints (T, K, 2) in input pixels and scores (T, K) of recordings, about `TRAJECTORY_FRAMES` frames in all.
+
+    Evenly of each recording; where they are many and short, of some of them.
+    """
     sequences = [frames for _, frames in data.sequences() if len(frames) > 1]
-    stride = max(sum(map(len, sequences)) // TRAJECTORY_FRAMES, 1)
-    return [_trajectory(method, frames[::stride]) for frames in sequences]
+    stride = sum(map(len, sequences)) // TRAJECTORY_FRAMES
+    thinned = [frames[:: max(min(stride, len(frames) // LEAST_FRAMES), 1)] for frames in sequences]
+    apart = max(sum(map(len, thinned)) // TRAJECTORY_FRAMES, 1)
+    return [_trajectory(method, frames) for frames in thinned[::apart]]
 
 
 def _trajectory(method: Method, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -165,15 +172,19 @@ def export_run(
     name: str | None = None,
     data: Any = None,
     figures: dict[str, Any] | None = None,
+    sources: list[str] | None = None,
 ) -> str:
     """Writes the model of a run. Returns a line that says what was written and how it compares to PyTorch.
 
-    data: the run's recordings where they are loaded already. figures: measured quality for the description.
+    data: the run's recordings where they are loaded already; sources: where they are, if not where the run found them.
+    figures: measured quality for the description.
     Raises UserError, and writes nothing, where the run or its recordings cannot be read or the parity check fails.
     """
     checkpoint = read_checkpoint(run)
     method = checkpoint.build()
-    data = load_data(checkpoint.config.data) if data is None else data
+    if data is None:
+        config = checkpoint.config.data
+        data = load_data(replace(config, sources=sources) if sources else config)
     frames = sample_frames(data, PARITY_FRAMES)
     onnx = to_onnx(method, frames, precision)
     gap = parity(method, onnx, frames)
@@ -197,10 +208,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="MODEL.onnx")
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32")
     parser.add_argument("--name", help="name of the model; the file's name by default")
+    parser.add_argument("--data", nargs="+", metavar="PATH", help="the recordings, where they have moved since")
     parser.add_argument("--figures", type=Path, metavar="JSON", help="measured quality, for the model's description")
     given = parser.parse_args(argv)
     figures = read_figures(given.figures) if given.figures else None
     if given.out.suffix != ".onnx":
         raise UserError(f"-o is {given.out}: a model file must end in .onnx")
-    print(export_run(given.run, given.out, given.precision, given.name, figures=figures))
+    print(export_run(given.run, given.out, given.precision, given.name, figures=figures, sources=given.data))
     return 0

@@ -114,7 +114,7 @@ def _arguments(given: argparse.Namespace, rest: list[str]) -> list[str]:
     files = [given.out / CONFIG_NAME] if given.resume and (given.out / CONFIG_NAME).exists() else []
     arguments = [f"--config={path}" for path in files + ([given.config] if given.config else [])]
     if given.data:
-        arguments.append(f"--data.sources={json.dumps(given.data)}")
+        arguments.append(f"--data.sources={json.dumps(given.data, ensure_ascii=False)}")
     if given.topic:
         arguments.append(f"--data.topic={given.topic}")
     if given.roi:

@@ -89,7 +89,7 @@ class Trainer:
                 if stop:
                     raise Stopped(f"stopped at step {self.step}")
             self.save()
-            speed = f"{self.seconds / loop.steps:.3f} s a step, {progress.wait_share:.1%} of it waiting for data"
+            speed = f"{self.seconds / self.step:.3f} s a step, {progress.wait_share:.1%} of it waiting for data"
             progress.say(f"trained {self.step} steps in {self.seconds / 60:.1f} min, {speed}")
 
     def _any_process(self, *here: bool) -> list[bool]:
@@ -257,6 +257,10 @@ class Trainer:
         for phase, state in checkpoint.optimizers.items():
             self._optimizer(phase).load_state_dict(state)
         self.step, self.seconds = checkpoint.step, 60 * checkpoint.about["minutes"]
+        if self.step > self.config.loop.steps:
+            given = f"steps is {self.config.loop.steps} and {self.out} has {self.step} behind it"
+            raise UserError(f"{given}: give as many or more, or leave --steps out")
+        self.command = f"{checkpoint.about['command']}; {self.command}"
 
 
 def make_optimizer(settings: OptimizerConfig, groups: Any) -> torch.optim.Optimizer:

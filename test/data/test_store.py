@@ -133,9 +133,8 @@ def test_an_interrupted_build_goes_on_where_it_was(bag: Path) -> None:
     interrupted = Counting(source_of(bag), fail_at=21)
     with pytest.raises(KeyboardInterrupt):
         build_store(interrupted, VIEW, threads=1, progress=False)
-    assert (
-        store.read_if_current(store.store_folder(interrupted, VIEW, None), store.fingerprint(interrupted, VIEW)) is None
-    )
+    state = store.fingerprint(interrupted, VIEW)
+    assert store.read_if_current(store.store_folder(interrupted, VIEW, None), state) is None
     rest = Counting(source_of(bag))
     resumed = build_store(rest, VIEW, threads=1, progress=False)
     assert 0 < rest.read < COUNT

@@ -58,10 +58,12 @@ def build_store(
     """
     keep_freed_memory()
     folder, state = store_folder(source, view, root), fingerprint(source, view)
-    with locked(folder):
-        store = read_if_current(folder, state)
-        if store is None:
-            store = _Builder(source, view, StoreWriter(folder, view, state), threads, progress).run()
+    store = read_if_current(folder, state)
+    if store is None:
+        with locked(folder):
+            store = read_if_current(folder, state)  # another process made it meanwhile
+            if store is None:
+                store = _Builder(source, view, StoreWriter(folder, view, state), threads, progress).run()
     return store
 
 

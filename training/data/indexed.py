@@ -79,7 +79,8 @@ def _mcap(storage: Any, known: _Known) -> Iterator[RawMessage]:
         yield from (RawMessage(*known[c.id], log_time, data) for c, log_time, data in storage.messages(channels))
         return
     waiting: list[tuple[int, int, int, RawMessage]] = []
-    chunks = [c for c in storage.chunks if any(c.channel_count.get(channel) for channel in known)]
+    # A file may have an index of its chunks and none of the messages in them.
+    chunks = [c for c in storage.chunks if not c.channel_count or any(c.channel_count.get(k) for k in known)]
     for chunk in sorted(chunks, key=lambda c: (c.message_start_time, c.chunk_start_offset)):
         while waiting and waiting[0][0] < chunk.message_start_time:
             yield heapq.heappop(waiting)[-1]

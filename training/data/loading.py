@@ -72,7 +72,7 @@ def load_data(config: DataConfig, progress: bool = True) -> Data:
     return Data(
         training,
         validation,
-        _fingerprint(config, frames.stores),
+        _fingerprint(config, frames.stores, prior),
         _description(config, sources, stores, training, validation),
         config.roi,
         frames,
@@ -102,7 +102,8 @@ def _partner_stores(sources: list[Source], config: DataConfig, progress: bool) -
 def split(tracks: list[Track], share: float, how: str) -> tuple[list[Track], list[Track]]:
     """Tracks to train on and tracks held out: whole recordings, or the end of each, never single frames.
 
-    how: recording, time, or auto, which is by recording where a whole one fits into the share.
+    how: recording, time, or auto, which is by recording where a whole one fits into the share. Raises UserError for
+    `recording` where there is only one.
     """
     recordings: dict[tuple[int, str], list[Track]] = {}
     for track in tracks:
@@ -110,7 +111,9 @@ def split(tracks: list[Track], share: float, how: str) -> tuple[list[Track], lis
     if not share:
         return tracks, []
     count = int(share * len(recordings))
-    if how == "recording" and len(recordings) > 1:
+    if how == "recording":
+        if len(recordings) == 1:
+            raise UserError("split is recording and there is one: give more recordings, or --data.split time")
         count = max(count, 1)
     train: list[Track] = []
     held_out: list[Track] = []
@@ -120,7 +123,7 @@ def split(tracks: list[Track], share: float, how: str) -> tuple[list[Track], lis
             (held_out if number < count else train).extend(recordings[recording])
         return sorted(train), sorted(held_out)
     for parts in recordings.values():
-        left = round((1 - share) * sum(track.stop - track.start for track in parts))
+        left = max(1, round((1 - share) * sum(track.stop - track.start for track in parts)))
         for track in parts:
             cut = min(track.start + left, track.stop)
             left -= cut - track.start
@@ -185,11 +188,14 @@ def _tracks(index: int, store: FrameStore, stores: int) -> Iterator[Track]:
         yield Track(name, sequence.recording, index, sequence.start, sequence.stop)
 
 
-def _fingerprint(config: DataConfig, stores: list[FrameStore]) -> str:
+def _fingerprint(config: DataConfig, stores: list[FrameStore], prior: np.ndarray | None) -> str:
     parts = [[(s.start, s.stop, s.size) for s in store.sequences] for store in stores]
     content = [(store.checksum, part) for store, part in zip(stores, parts, strict=True)]
     drawn = (config.drawing(), config.slop_seconds, asdict(config.warp), config.validation, config.split)
-    return hashlib.blake2b(repr((content, drawn)).encode(), digest_size=8).hexdigest()
+    digest = hashlib.blake2b(repr((content, drawn)).encode(), digest_size=8)
+    if prior is not None:
+        digest.update(np.ascontiguousarray(prior).data)
+    return digest.hexdigest()
 
 
 def _description(

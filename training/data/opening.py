@@ -46,8 +46,12 @@ def _source(path: Path) -> Source | None:
         return kind(path)
     names = _names(path) if path.suffix != STORE_SUFFIX else []
     has_pictures = any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
-    # Pictures beside recordings are of them.
-    return ImageFolder(path) if has_pictures and not any(_kind(path / name) for name in names) else None
+    if not has_pictures or any(_kind(path / name) for name in names):  # pictures beside recordings are of them
+        return None
+    more = [name for name in names if (path / name).is_dir() and _source(path / name)]
+    if more:
+        raise UserError(f"{path} holds pictures and folders of pictures ({', '.join(more)}): name those that are meant")
+    return ImageFolder(path)
 
 
 def _kind(path: Path) -> type[Source] | None:

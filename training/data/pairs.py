@@ -138,7 +138,8 @@ class TimePairs(Sampler):
         if not usable.any():
             raise UserError(
                 f"no two frames of a recording are {drawing.low:g} to {drawing.high:g} {drawing.unit} apart: the "
-                f"longest has {max(t.stop - t.start for t in tracks)} frames; choose other distances"
+                f"longest has {max(t.stop - t.start for t in tracks)} frames, up to one of another size or a clock set "
+                "back; choose other distances"
             )
         self._stores, self._indices = stores[usable], indices[usable]
         self._first, self._count = first[usable], (end - first)[usable]

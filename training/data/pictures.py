@@ -14,8 +14,8 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from keypoint_perception.decoding import decoded
 from keypoint_perception.errors import UserError
+from keypoint_perception.images import image_file_to_rgb
 from training.data.salvage import Damage
 from training.data.sources import Item, Source, Topic, natural
 from training.simulation.episode import read_frames
@@ -103,7 +103,7 @@ class ImageFolder(Source):
     @cached_property
     def _files(self) -> list[Path]:
         there = (path for path in self.path.iterdir() if not path.name.startswith("."))
-        found = (path for path in there if path.suffix.lower() in IMAGE_SUFFIXES)
+        found = (path for path in there if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
         return sorted(found, key=lambda path: natural(path.name))
 
     def topics(self) -> list[Topic]:
@@ -114,7 +114,7 @@ class ImageFolder(Source):
         """See Source."""
         for number, path in enumerate(self._files[start:], start):
             stamp, encoding = round(number * 1e9 / IMAGE_RATE), path.suffix[1:].lower()
-            yield Item(self.path.name, stamp, path.name, encoding, partial(_read_image, path))
+            yield Item(self.path.name, stamp, path.name, encoding, partial(image_file_to_rgb, path))
 
 
 class Episodes(Source):
@@ -181,17 +181,6 @@ def _one_ahead(read: Callable[[Path], _Read], paths: list[Path]) -> Iterator[_Re
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-def _read_image(path: Path) -> np.ndarray:
-    pixels = decoded(cv2.imread, str(path), cv2.IMREAD_UNCHANGED)
-    if pixels is None or not pixels.size:
-        raise UserError(f"{path.name} is damaged, or not an image")
-    if pixels.dtype == np.uint16:
-        pixels = np.right_shift(pixels, 8).astype(np.uint8)
-    if pixels.dtype != np.uint8:
-        raise UserError(f"{path.name} holds {pixels.dtype}: a picture has 8 or 16 bits")
-    return _rgb(pixels)
 
 
 def _rgb(pixels: np.ndarray) -> np.ndarray:

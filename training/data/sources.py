@@ -84,5 +84,8 @@ class Source(ABC):
 
 
 def natural(name: str) -> list[tuple[int, int | str]]:
-    """A sort key that puts img9 before img10."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part]
+    """A sort key that puts img9 before img10; of names that differ in zeros before a number each has its own place."""
+    parts: list[tuple[int, int | str]] = [
+        (0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part
+    ]
+    return [*parts, (-1, name)]

@@ -110,13 +110,17 @@ def fingerprint(source: Source, view: View) -> str:
 
 
 def store_folder(source: Source, view: View, root: Path | None) -> Path:
-    """Where the store of a source is: in `root`, beside the recording, or, where neither can be, in `FALLBACK`."""
+    """Where the store of a source is: in `root`, beside the recording, or, where neither can be, in `FALLBACK`.
+
+    One that is beside the recording and current is used where nothing can be written, too.
+    """
     settings = hashlib.blake2b(repr((FORMAT, asdict(view))).encode(), digest_size=4).hexdigest()
     topic = re.sub(r"\W+", "_", view.topic).strip("_") or "frames"
     name = f"{topic}_{view.input_size[0]}x{view.input_size[1]}_{settings}"
     path = source.path.resolve()
     beside = path.with_name(path.name + STORE_SUFFIX)
-    if root is None and (os.access(path.parent, os.W_OK) or os.access(beside, os.W_OK)):
+    writable = os.access(path.parent, os.W_OK) or os.access(beside, os.W_OK)
+    if root is None and (writable or read_if_current(beside / name, fingerprint(source, view))):
         return beside / name
     where = hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()
     return (root or FALLBACK) / f"{path.name}_{where}{STORE_SUFFIX}" / name

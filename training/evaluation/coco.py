@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from keypoint_perception.decoding import decoded
 from keypoint_perception.errors import UserError
 from keypoint_perception.geometry import rescale_pixels, resize
+from keypoint_perception.images import image_file_to_rgb
 from training.evaluation.videos import LabelledVideo, adjacency_of, check_split
 
 FIT_SPLITS, MEASURE_SPLITS = ("train",), ("test", "val")
@@ -45,6 +45,9 @@ def read_coco(path: Path, fit_on: frozenset[str] | None = None) -> LabelledVideo
     if not annotations or not names:
         raise UserError(f"{path} has no {'joints' if annotations else 'annotations'}: give a file with at least one")
     used = [images[a["image_id"]] for a in annotations]
+    twice = [image["file_name"] for image, other in pairwise(used) if image["id"] == other["id"]]
+    if twice:
+        raise UserError(f"{path} has several annotations of {twice[0]}: give one object an image")
     joints, labelled = _joints(path, names, values, used)
     frames, joints = _one_size([_read_image(path.parent / image["file_name"]) for image in used], joints)
     return LabelledVideo(
@@ -68,7 +71,10 @@ def _category(path: Path, categories: list[Any], annotations: list[Any]) -> Any:
         raise UserError(
             f"{path} has annotations of categories {', '.join(map(str, sorted(named)))}: give a file for each"
         )
-    return next((category for category in categories if category.get("id") in named), categories[0])
+    known = [category for category in categories if not named or category.get("id") in named]
+    if not known:
+        raise UserError(f"{path} has annotations of category {named.pop()}, which is none of its categories: add it")
+    return known[0]
 
 
 def _adjacency(path: Path, skeleton: list[Any], count: int) -> np.ndarray:
@@ -123,7 +129,7 @@ def _fit(path: Path, images: list[dict[str, Any]], fit_on: frozenset[str] | None
 
 
 def _read_image(path: Path) -> np.ndarray:
-    image = decoded(cv2.imread, str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise UserError(f"{path} cannot be read as an image: it must stand beside the .json that names it")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    try:
+        return image_file_to_rgb(path)
+    except UserError as error:
+        raise UserError(f"{path}: {error}; images must stand beside the .json that names them") from None

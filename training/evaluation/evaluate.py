@@ -36,7 +36,10 @@ def predict_all(
 def scene_epsilon(data: Path) -> float:
     """The matching distance of simulated episodes of a known scene, the default for all else."""
     description = data / "scene.json"
-    return epsilon_of(json.loads(description.read_text()) if description.is_file() else {})
+    try:
+        return epsilon_of(json.loads(description.read_text()) if description.is_file() else {})
+    except ValueError as error:
+        raise UserError(f"{description} is damaged ({error}): simulate it again, or give --epsilon") from None
 
 
 def table(measures: Measures) -> str:
@@ -74,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """The command."""
     given = _parser().parse_args(argv)
+    if given.label_efficiency and given.label_efficiency.suffix != ".svg":
+        raise UserError(f"--label-efficiency is {given.label_efficiency}: the curve is an .svg")
     epsilon = scene_epsilon(given.data) if given.epsilon is None else given.epsilon
     if not 0 < epsilon < math.inf:
         raise UserError(f"--epsilon is {epsilon}: give a distance above 0, of images that are 2 wide and high")

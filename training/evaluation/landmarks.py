@@ -19,6 +19,7 @@ PENALTIES = tuple(10.0**power for power in range(-4, 6))
 _SINGULAR = 1e-9
 """Frames without which nothing could be fitted are predicted infinitely wrong; nearly so is enough."""
 _OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
+_ONE_LETTER = r"(?<![a-z])[lr](?![a-z])"
 
 
 @dataclass(frozen=True)
@@ -185,41 +186,64 @@ def nearer_exchanged(predicted: np.ndarray, joints: np.ndarray, mirror: np.ndarr
 def mirror_of(names: tuple[str, ...]) -> np.ndarray | None:
     """(N,) index of each joint's left-right counterpart, itself for a joint of no side; None where none has a side.
 
-    A side is a word `left`, `right`, `l` or `r` in the name, or the former two anywhere: left_hip, hip_l, LeftHip.
+    A side is a word `left`, `right`, `l` or `r` in the name, or the former two anywhere: left_hip, hip_l, LHip.
     """
-    index = {name.lower(): number for number, name in enumerate(names)}
-    mirror = [index.get(_mirrored(name.lower()), number) for number, name in enumerate(names)]
+    plain = [_plain(name) for name in names]
+    index = {name: number for number, name in enumerate(plain)}
+    mirror = [index.get(_mirrored(name), number) for number, name in enumerate(plain)]
     return np.array(mirror) if mirror != list(range(len(names))) else None
 
 
 def interocular_distance(joints: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
-    """(T,) distance of the eyes in (T, N, 2). Raises UserError where the names have no two eyes."""
+    """(T,) distance of the eyes in (T, N, 2).
+
+    Raises UserError where the names have no two eyes, or where both are in one place.
+    """
     return _between(joints, names, ("left", "eye"), ("right", "eye"))
 
 
 def torso_length(joints: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
-    """(T,) distance from the left shoulder to the right hip in (T, N, 2). Raises UserError where there are no such."""
+    """(T,) distance from the left shoulder to the right hip in (T, N, 2).
+
+    Raises UserError where there are no such, or where both are in one place.
+    """
     return _between(joints, names, ("left", "shoulder"), ("right", "hip"))
 
 
-def _between(joints: np.ndarray, names: tuple[str, ...], first: tuple[str, ...], second: tuple[str, ...]) -> np.ndarray:
+def _between(joints: np.ndarray, names: tuple[str, ...], first: tuple[str, str], second: tuple[str, str]) -> np.ndarray:
     ends = []
-    for words in (first, second):
-        found = [i for i, name in enumerate(names) if all(word in name.lower() for word in words)]
+    for side, part in (first, second):
+        found = [i for i, name in enumerate(map(_plain, names)) if part in name and _side(name) == side]
         if len(found) != 1:
             raise UserError(
-                f"this normalisation needs one joint with {' and '.join(words)} in its name: the joints are "
+                f"this normalisation needs one joint with {side} and {part} in its name: the joints are "
                 f"{', '.join(names) or 'nameless'}"
             )
         ends.append(found[0])
-    return np.linalg.norm(joints[:, ends[0]] - joints[:, ends[1]], axis=-1)
+    distance = np.linalg.norm(joints[:, ends[0]] - joints[:, ends[1]], axis=-1)
+    if (distance == 0).any():
+        both = " and ".join(names[end] for end in ends)
+        raise UserError(
+            f"{both} are in one place in {np.sum(distance == 0)} of {len(distance)} poses, and errors are divided by "
+            "their distance: correct these labels, or leave them out"
+        )
+    return distance
 
 
-def _mirrored(name: str) -> str:
-    swapped = re.sub("left|right", lambda m: _OTHER_SIDE[m[0]], name)
-    if swapped != name:
-        return swapped
-    return re.sub(r"(?<![a-z])[lr](?![a-z])", lambda m: _OTHER_SIDE[m[0]], name)
+def _plain(name: str) -> str:
+    """A name in small letters, its words apart: LeftHip and RHip to left_hip and r_hip."""
+    return re.sub("(?<=[a-z0-9])(?=[A-Z])|(?<=[LR])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _side(plain: str) -> str:
+    """left, right, or nothing, of a plain name."""
+    found = re.search("left|right", plain) or re.search(_ONE_LETTER, plain)
+    return {"l": "left", "r": "right"}.get(found[0], found[0]) if found else ""
+
+
+def _mirrored(plain: str) -> str:
+    swapped = re.sub("left|right", lambda m: _OTHER_SIDE[m[0]], plain)
+    return swapped if swapped != plain else re.sub(_ONE_LETTER, lambda m: _OTHER_SIDE[m[0]], plain)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -134,8 +134,7 @@ def apply(protocol: Protocol, videos: Sequence[PredictedVideo]) -> dict[str, flo
             raise UserError(f"the protocol is for {protocol.joints} joints and {video.video.name} has {count}")
     names = videos[0].video.names
     rows: dict[str, list[float]] = {"value": [], "baseline_mean_pose": []}
-    for part in labels(videos, lambda video: _scaled(protocol, video)):
-        part = part.first(protocol.fit_share)
+    for part in labels(videos, lambda video: _scaled(protocol, video), protocol.fit_share):
         fitted = part.fitted(bias=protocol.bias)
         average = np.broadcast_to(landmarks.mean_pose(part.train_joints), part.test_joints.shape)
         rows["value"].append(_measured(protocol, fitted, part.test_joints, names))

@@ -116,9 +116,13 @@ def _chains_by_place(points: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def labels(
-    videos: Sequence[PredictedVideo], joints_of: Callable[[PredictedVideo], np.ndarray] = corner_joints
+    videos: Sequence[PredictedVideo],
+    joints_of: Callable[[PredictedVideo], np.ndarray] = corner_joints,
+    fit_share: float = 1.0,
 ) -> Iterator[Labels]:
     """The labels of each variant that has some to fit and some to measure. `joints_of` gives them in any unit.
+
+    fit_share: of the frames to fit on so many are used, the first ones.
 
     Raises UserError where a joint is annotated to be measured and nowhere to be fitted: no error could count it.
     """
@@ -130,8 +134,9 @@ def labels(
         train, test = usable & fit, usable & ~fit
         groups = np.repeat(np.arange(len(same)), [len(video.points) for video in same])[train]
         if train.any() and test.any():
-            _check_fitted(same[0].video, joints[train], joints[test])
-            yield Labels(points[train], joints[train], points[test], joints[test], groups)
+            part = Labels(points[train], joints[train], points[test], joints[test], groups).first(fit_share)
+            _check_fitted(same[0].video, part.train_joints, part.test_joints)
+            yield part
 
 
 def _check_fitted(video: LabelledVideo, fitted: np.ndarray, measured: np.ndarray) -> None:
@@ -172,7 +177,8 @@ def regression(videos: Sequence[PredictedVideo]) -> dict[str, float | None]:
 def label_efficiency(videos: Sequence[PredictedVideo], seed: int = 0) -> dict[str, float | None]:
     """Error of the regression without bias by the number of labelled frames of each variant, and with "all".
 
-    Mean distances in [-1, 1] units, means over DRAWS draws of the frames and over variants.
+    Mean distances in [-1, 1] units, means over DRAWS draws of the frames and over variants. A draw in which a joint is
+    nowhere annotated does not count: without that joint its error would be the smaller.
     """
     rng = np.random.default_rng(seed)
     parts = list(labels(videos))
@@ -183,7 +189,9 @@ def label_efficiency(videos: Sequence[PredictedVideo], seed: int = 0) -> dict[st
         for part in parts:
             for _ in range(DRAWS):
                 drawn = rng.choice(len(part.train), count, replace=False)
-                errors.append(landmarks.mean_error(part.only(drawn).fitted(), part.test_joints))
+                fitted = part.only(drawn).fitted()
+                whole = not (np.isnan(fitted) & ~np.isnan(part.test_joints)).any()
+                errors.append(landmarks.mean_error(fitted, part.test_joints) if whole else np.nan)
         curve[str(count)] = mean_or_none(errors)
     curve["all"] = mean_or_none([landmarks.mean_error(part.fitted(), part.test_joints) for part in parts])
     return curve
