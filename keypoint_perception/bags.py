@@ -46,11 +46,13 @@ _HEADER_AT = 4
 def open_bag(path: str | os.PathLike[str]) -> Iterator[AnyReader]:
     """A rosbag2 folder or file (mcap, db3) or ROS 1 .bag. Raises UserError where it cannot be read, now or later."""
     path = Path(path)
+    if path.suffix == ".zstd":
+        raise UserError(f"bag {path} is compressed: give the folder it is in, or unpack it with `zstd -d`")
     if not path.exists():
         raise UserError(f"bag {path} is not there: give a rosbag2 folder, an .mcap or .db3 file, or a ROS 1 .bag file")
     if path.is_dir() and not (path / "metadata.yaml").exists():
         what = "has no metadata.yaml (was the recording ended?)"
-        raise UserError(f"bag {path} {what}: give its .mcap file, or run `ros2 bag reindex` on it first")
+        raise UserError(f"bag {path} {what}: run `ros2 bag reindex` on it first, or `mcap recover` on its .mcap")
     refuse_empty(path, [f for f in path.iterdir() if f.suffix != ".yaml"] if path.is_dir() else [path])
     try:
         with AnyReader([path], default_typestore=message_store()) as reader:
@@ -62,7 +64,8 @@ def open_bag(path: str | os.PathLike[str]) -> Iterator[AnyReader]:
             raise
         words = " ".join(str(error).split())
         raise UserError(
-            f"bag {path} cannot be read ({words or type(error).__name__}): record or copy it again"
+            f"bag {path} cannot be read ({words or type(error).__name__}): copy it again, all files of it; one whose "
+            "recording was not ended is mended by `mcap recover`, or by `ros2 bag reindex`"
         ) from None
 
 
@@ -147,10 +150,6 @@ class BagMessages:
     def numbers(self, values: Any, dtype: str) -> np.ndarray:
         """See Messages.numbers."""
         return np.asarray(values, dtype)
-
-    def image_data(self, data: bytes) -> np.ndarray:
-        """See Messages.image_data."""
-        return np.frombuffer(data, np.uint8)
 
     def _default(self, kind: Any) -> Any:
         """The value of a field that nobody set: zero, empty, or a message of such."""

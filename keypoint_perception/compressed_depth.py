@@ -23,17 +23,17 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 def decode_compressed_depth(raw_encoding: str, encoding: str, data: Any) -> np.ndarray:
     """The data of a CompressedImage to depth (H, W): uint16 millimetres, or float32 metres with NaN for unknown.
 
-    raw_encoding: 16UC1 or 32FC1, what stands before the semicolon of `encoding`, the message's format.
+    raw_encoding: 16UC1, mono16 or 32FC1, what stands before the semicolon of `encoding`, the message's format.
     Raises UserError where the data is not what its format says.
     """
     flat = np.frombuffer(data, np.uint8)
-    if raw_encoding not in ("16UC1", "32FC1") or len(flat) <= HEADER_BYTES:
+    if raw_encoding not in ("16UC1", "mono16", "32FC1") or len(flat) <= HEADER_BYTES:
         raise UserError(
-            f"depth image {encoding!r} of {len(flat)} bytes cannot be read: allowed are 16UC1 and 32FC1 behind a "
-            f"header of {HEADER_BYTES} bytes"
+            f"depth image {encoding!r} of {len(flat)} bytes cannot be read: allowed are 16UC1, mono16 and 32FC1 "
+            f"behind a header of {HEADER_BYTES} bytes"
         )
     stored = _stored(encoding, flat[HEADER_BYTES:])
-    if raw_encoding == "16UC1":
+    if raw_encoding != "32FC1":
         return stored
     a, b = np.frombuffer(flat[4:HEADER_BYTES], "<f4")
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -129,7 +129,9 @@ class Intrinsics:
 
 def _distortion(info: Any) -> tuple[str, np.ndarray]:
     """Model and coefficients of a sensor_msgs/CameraInfo. Raises UserError where they are not supported."""
-    coefficients, model = np.array(info.d, float), info.distortion_model or "plumb_bob"
+    coefficients, model = np.array(info.d, float), info.distortion_model.lower() or "plumb_bob"
+    if model in ("none", "pinhole") and not coefficients.any():
+        model = "plumb_bob"
     if model not in DISTORTION_MODELS:
         raise UserError(
             f"camera_info has distortion model {model!r}: supported are {', '.join(DISTORTION_MODELS)}; "

@@ -9,6 +9,8 @@ import numpy as np
 
 EDGE_THRESHOLD = 0.5
 """An adjacency entry at or above this is an edge. Every method scales its adjacency so that this one rule holds."""
+BELOW_EDGE = float(np.nextafter(np.float32(EDGE_THRESHOLD), np.float32(0)))
+"""The largest adjacency that is no edge."""
 
 
 @dataclass(frozen=True)

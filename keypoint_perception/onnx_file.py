@@ -64,7 +64,7 @@ def read_structure(data: bytes) -> Structure:
         inputs = dict(_value_info(value) for number, value in graph if number == 11)
         outputs = dict(_value_info(value) for number, value in graph if number == 12)
         outside = any(_graph_is_external(value) for value in graphs)
-        outside |= any(_nodes_are_external(value, node_field=7) for number, value in model if number == 25)
+        outside |= any(_function_is_external(value) for number, value in model if number == 25)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"it is not a whole ONNX file ({error}): copy or export it again") from None
     if outside:
@@ -146,20 +146,31 @@ def _graph_is_external(data: _Value) -> bool:
     for number, value in _fields(data):
         if number == 5 and _tensor_is_external(value):
             return True
-        if number == 15 and any(n in (1, 2) and _tensor_is_external(v) for n, v in _fields(value)):
+        if number == 15 and _sparse_tensor_is_external(value):
             return True
     return _nodes_are_external(data, node_field=1)
 
 
+def _function_is_external(data: _Value) -> bool:
+    return _nodes_are_external(data, node_field=7) or any(
+        n == 11 and _attribute_is_external(a) for n, a in _fields(data)
+    )
+
+
+def _sparse_tensor_is_external(data: _Value) -> bool:
+    return any(number in (1, 2) and _tensor_is_external(value) for number, value in _fields(data))
+
+
 def _nodes_are_external(data: _Value, node_field: int) -> bool:
-    attributes = (a for n, node in _fields(data) if n == node_field for f, a in _fields(node) if f == 5)
-    for attribute in attributes:
-        for number, value in _fields(attribute):
-            if number in (5, 10) and _tensor_is_external(value):
-                return True
-            if number in (6, 11) and _graph_is_external(value):
-                return True
-    return False
+    nodes = (node for number, node in _fields(data) if number == node_field)
+    return any(f == 5 and _attribute_is_external(attribute) for node in nodes for f, attribute in _fields(node))
+
+
+def _attribute_is_external(data: _Value) -> bool:
+    """Of an attribute's value, or values: tensors, graphs, sparse tensors."""
+    checks = {5: _tensor_is_external, 6: _graph_is_external, 22: _sparse_tensor_is_external}
+    checks |= {10: _tensor_is_external, 11: _graph_is_external, 23: _sparse_tensor_is_external}
+    return any(number in checks and checks[number](value) for number, value in _fields(data))
 
 
 def _length_delimited(number: int, payload: bytes) -> bytes:

@@ -33,13 +33,17 @@ class OneEuroConfig:
     min_cutoff: float = 1.5
     """Hz: lower is smoother at rest."""
     beta: float = 0.05
-    """Hz per (image width / second) / 100: higher follows fast motion with less delay."""
+    """Hz added to the cutoff for each percent of the image's width a second that a point moves: higher follows fast
+    motion with less delay."""
     derivative_cutoff: float = 1.0
     """Hz: how much the speed itself is smoothed."""
 
 
 class OneEuro:
-    """Smooths (K, 2) points, each by its own speed. A time that goes back, or a gap, starts it afresh."""
+    """Smooths (K, 2) points, each by its own speed. A time that goes back, or a gap, starts it afresh.
+
+    Points of the same time as those before tell nothing of speed and do not count.
+    """
 
     def __init__(self, config: OneEuroConfig, max_gap: float) -> None:
         """max_gap: seconds without a sample after which the past no longer counts."""
@@ -57,11 +61,13 @@ class OneEuro:
         A point that is not finite is passed through and its past is forgotten.
         """
         elapsed = time - self._time
-        if not 0 < elapsed <= self._max_gap or len(points) != len(self._points):
+        if not 0 <= elapsed <= self._max_gap or len(points) != len(self._points):
             self._time, self._points, self._speeds = time, points.copy(), np.zeros_like(points)
             return points
         known = np.isfinite(self._points).all(axis=1) & np.isfinite(points).all(axis=1)
         previous = np.where(known[:, None], self._points, points)
+        if elapsed == 0:
+            return previous.astype(points.dtype)
         speeds = np.where(known[:, None], (points - previous) / elapsed, 0)
         self._speeds += _smoothing_factor(self._config.derivative_cutoff, elapsed) * (speeds - self._speeds)
         self._speeds[~known] = 0
@@ -94,7 +100,7 @@ class StateTracker:
         neither is OUT_OF_IMAGE where it lies outside, or where it was last seen so close to a border, and moving so,
         that it has crossed it by now; it is OCCLUDED otherwise.
         """
-        if not 0 < time - self._time <= self._max_gap or len(points) != len(self._pasts):
+        if not 0 <= time - self._time <= self._max_gap or len(points) != len(self._pasts):
             self._pasts = [_Past() for _ in points]
         self._time = time
         # One by one: for so few numbers arrays would take several times as long.
@@ -123,8 +129,10 @@ class _Past:
             return State.UNKNOWN
         inside, elapsed = _inside(u, v, size), time - self.time
         if inside and certain:
-            known = elapsed <= max_gap
-            self.speed = ((u - self.u) / elapsed, (v - self.v) / elapsed) if known else (0.0, 0.0)
+            if elapsed > max_gap:
+                self.speed = 0.0, 0.0
+            elif elapsed > 0:
+                self.speed = (u - self.u) / elapsed, (v - self.v) / elapsed
             self.u, self.v, self.time, self.left = u, v, time, False
             return State.OBSERVED
         ahead = min(elapsed, max_gap)

@@ -17,18 +17,16 @@ from dataclasses import replace
 import numpy as np
 
 from keypoint_perception.articulation import articulated_tree, distances_to_links
-from keypoint_perception.observation import EDGE_THRESHOLD, Observation
+from keypoint_perception.observation import BELOW_EDGE, EDGE_THRESHOLD, Observation
 
 _REMEMBERED = 20
 """So many images at most are remembered, at equal intervals,"""
 _LONGEST_INTERVAL = 8
 """of at most so many images: then the oldest is forgotten."""
 _RARELY = 16
-"""The skeleton is looked for anew after a quarter more images, and at least after so many."""
+"""The skeleton is looked for anew after a quarter more images, and after so many at the latest."""
 _ON_BODY = 0.15
 """A point that is nearer than this to the links that the model found in an image is on the body there, half widths."""
-_NO_EDGE = float(np.nextafter(np.float32(EDGE_THRESHOLD), np.float32(0)))
-"""The largest adjacency that is not yet an edge."""
 
 
 class SteadySkeleton:
@@ -61,7 +59,7 @@ class SteadySkeleton:
         says how surely a keypoint is a joint: it is that of its strongest edge, and below a half where it has none.
         Where the model finds no link, nothing is there: that image has no edges, and no later one is compared with it.
         """
-        if not 0 < time - self._time <= self._max_gap:
+        if not 0 <= time - self._time <= self._max_gap:
             self._start()
         self._time = time
         if not np.isfinite(observation.keypoints).all():
@@ -113,7 +111,7 @@ class SteadySkeleton:
         linked = np.zeros(adjacency.shape[1:], bool)
         linked[links[:, 0], links[:, 1]] = linked[links[:, 1], links[:, 0]] = True
         strength = EDGE_THRESHOLD * adjacency.mean(axis=0)
-        return np.where(linked, EDGE_THRESHOLD + strength, np.minimum(strength, _NO_EDGE)).astype(np.float32)
+        return np.where(linked, EDGE_THRESHOLD + strength, np.minimum(strength, BELOW_EDGE)).astype(np.float32)
 
 
 def least_steps(before: np.ndarray, after: np.ndarray) -> np.ndarray:

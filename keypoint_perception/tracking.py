@@ -22,7 +22,7 @@ from keypoint_perception.chain import Chain
 from keypoint_perception.limb_tree import depths, inner_limbs, is_chain
 from keypoint_perception.linkage import Linkage
 from keypoint_perception.model import ModelInfo
-from keypoint_perception.observation import EDGE_THRESHOLD, Observation
+from keypoint_perception.observation import BELOW_EDGE, EDGE_THRESHOLD, Observation
 from keypoint_perception.steady_skeleton import SteadySkeleton
 
 _FAR = 0.25
@@ -84,7 +84,7 @@ class LimbTracker:
         joint that this image does not show, or shows where its links would not reach, has a low score and is put where
         it was last, seen from the joint above it, or where it is expected (`Linkage`).
         """
-        if not 0 < time - self._time <= self._max_gap:
+        if not 0 <= time - self._time <= self._max_gap:
             self._start()
         self._time = time
         width = observation.image_size[0]
@@ -141,11 +141,12 @@ class LimbTracker:
         put (K,): which joints are elsewhere than the model saw them. They were not seen: their score is at most one
         minus what the model said. Colours are left out: they are in the model's order of links, not in the tracked one.
         """
-        probability = 1 / (1 + np.exp(-self._evidence))
+        there, probability = self._evidence > 0, 1 / (1 + np.exp(-self._evidence))
+        strength = np.where(there, np.maximum(probability, EDGE_THRESHOLD), np.minimum(probability, BELOW_EDGE))
         adjacency = np.zeros_like(observation.adjacency)
         above = self._above[self._linked]
-        adjacency[self._linked, above] = adjacency[above, self._linked] = probability[self._linked]
-        values = np.where(self._evidence > 0, scores, np.minimum(scores, probability))
+        adjacency[self._linked, above] = adjacency[above, self._linked] = strength[self._linked]
+        values = np.where(there, scores, np.minimum(scores, probability))
         values = np.where(put, np.minimum(values, 1 - values), values)
         return replace(
             observation,

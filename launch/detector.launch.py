@@ -109,8 +109,8 @@ def generate_launch_description() -> LaunchDescription:
 def start(context: LaunchContext) -> list:
     """The actions for the arguments' values."""
     value = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in ARGUMENTS}
-    check(value)
     cameras = [name.strip() for name in value["cameras"].split(",") if name.strip()]
+    check(value, cameras)
     actions: list = []
     if value["fastdds_profile"] and not any(os.environ.get(variable) for variable in PROFILE_VARIABLES):
         actions += [SetEnvironmentVariable(variable, value["fastdds_profile"]) for variable in PROFILE_VARIABLES]
@@ -135,13 +135,15 @@ def start(context: LaunchContext) -> list:
     return actions
 
 
-def check(value: dict) -> None:
+def check(value: dict, cameras: list) -> None:
     """Raises RuntimeError for what cannot start. Later would be too late: what runs by then outlives the launch."""
-    if value["threads"] and not value["threads"].isdecimal():
-        raise RuntimeError(f"threads is {value['threads']!r}: give a whole number")
+    if value["threads"] and not (value["threads"].isdecimal() and int(value["threads"]) > 0):
+        raise RuntimeError(f"threads is {value['threads']!r}: give a whole number from 1")
     for name in ("image", "camera_info", "depth"):
-        if "{camera}" in value[name] and not value["cameras"]:
+        if "{camera}" in value[name] and not cameras:
             raise RuntimeError(f"{name} is {value[name]!r}: say which cameras there are, as in cameras:=left,right")
+        if len(cameras) > 1 and "{camera}" not in value[name] and value[name] not in ("", "image"):
+            raise RuntimeError(f"{name} is {value[name]!r} for all cameras: write {{camera}} where their names are")
     if not os.path.isfile(value["params_file"]):
         raise RuntimeError(f"params_file {value['params_file']} is not there: give a YAML file of parameters")
     if value["bag"] and not os.path.exists(value["bag"]):

@@ -52,6 +52,7 @@ def play(bag: Path, topics: list[str], wait_for: str | None) -> list[tuple[int, 
     node = rclpy.create_node("bag_player")
     messages = list(_messages(bag, topics))
     classes = {topic: message_class(message_type) for topic, message_type, _, _ in messages}
+    stamped = {topic for topic, cls in classes.items() if _has_header(cls)}
     publishers = {topic: node.create_publisher(cls, topic, _QOS) for topic, cls in classes.items()}
     if wait_for is not None:
         _wait_for_subscriber(node, publishers[wait_for])
@@ -61,6 +62,9 @@ def play(bag: Path, topics: list[str], wait_for: str | None) -> list[tuple[int, 
     played = []
     for topic, _, at, data in messages:
         time.sleep(max(0.0, start + (at - first) / 1e9 - time.monotonic()))
+        if topic not in stamped:
+            publishers[topic].publish(data)
+            continue
         recorded = header_stamp_ns(data)
         stamp = stamp_of.setdefault(recorded, time.time_ns())
         publishers[topic].publish(with_stamp(data, stamp))
@@ -86,6 +90,11 @@ def _messages(bag: Path, topics: list[str]) -> Iterator[tuple[str, str, int, byt
             yield connection.topic, connection.msgtype, at, data
     if not count:
         raise UserError(f"bag {bag} has no message on {', '.join(topics)}: record it again")
+
+
+def _has_header(message_type: Any) -> bool:
+    """Whether a message begins with a header."""
+    return next(iter(message_type.get_fields_and_field_types().values()), "") == "std_msgs/Header"
 
 
 def _wait_for_subscriber(node: Node, publisher: Any) -> None:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypedDict
 import torch
 from torch import Tensor, nn
 
+from keypoint_perception.errors import UserError
 from keypoint_perception.model import Alike
+from training import bounds
 
 if TYPE_CHECKING:
     from training.prior import Poses
@@ -32,9 +34,7 @@ class Batch(TypedDict, total=False):
     prior_keypoints: Tensor
     """(B, J, 2): unpaired poses."""
     keypoints: Tensor
-    """(B, N, 2): annotated joints, for evaluation only."""
-    visible: Tensor
-    """(B, N) bool, for evaluation only."""
+    """(B, N, 2): annotated joints, NaN where there is none, for evaluation only."""
 
 
 class Detection(NamedTuple):
@@ -69,6 +69,16 @@ class OptimizerConfig:
     decay_steps: int = 100_000
     schedule: Literal["step", "cosine"] = "step"
     """`cosine` ignores `decay` and goes to zero at the run's last step."""
+
+    def __post_init__(self) -> None:
+        """Raises UserError that names the first bad value."""
+        bounds.above_zero("optimizer", self, "lr", "decay")
+        bounds.at_least("optimizer", self, weight_decay=0, decay_steps=1)
+        for name in ("clip_norm", "clip_value"):
+            if getattr(self, name) is not None:
+                bounds.above_zero("optimizer", self, name)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"optimizer: betas is {list(self.betas)}: give two numbers from 0 to below 1")
 
 
 class Method(nn.Module, ABC):

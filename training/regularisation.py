@@ -30,7 +30,7 @@ class Regularisation:
     separation_distance: float = 0.1
     """Normalised units. Both terms are those of Zhang et al., CVPR 2018."""
     foreground: float = 0.0
-    """Of the heatmaps' share that lies where image and reference do not differ."""
+    """Of each heatmap's share that lies on pixels that do not change between image and reference."""
     equivariance: float = 0.0
     """Of how far points are from where they should be once what differs between image and reference is turned."""
     turn: float = 180.0

@@ -232,7 +232,6 @@ class Trainer:
         about = {
             "command": self.command,
             "data": self.data.fingerprint,
-            "data_description": self.data.description,
             "minutes": round(self.seconds / 60, 2),
             "seconds_per_step": round(self.seconds / max(self.step, 1), 4),
             "data_wait_share": round(self.wait_share, 4),

@@ -87,9 +87,9 @@ def _fastest(model: Model, threads: int, log: Callable[[str], None]) -> Backend:
         try:
             tried.append(_trial(name, model, threads))
             log(f"backend auto: {tried[-1][1].describe()} takes {tried[-1][0]:.2f} ms")
-        except UserError as error:
-            reasons.append(str(error))
-            log(f"backend auto: not {name}: {error}")
+        except Exception as error:  # also an engine's own, such as of a GPU without memory
+            reasons.append(str(error) or type(error).__name__)
+            log(f"backend auto: not {name}: {reasons[-1]}")
     if not tried:
         raise BackendUnavailable("no backend works here: " + "; ".join(reasons))
     (_, chosen), *slower = sorted(tried, key=lambda trial: trial[0])

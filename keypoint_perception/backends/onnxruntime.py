@@ -30,7 +30,7 @@ class OnnxRuntimeBackend(Backend):
         try:
             self._session = onnxruntime.InferenceSession(model.data, options, providers=providers)
         except Exception as error:  # its exceptions share no public base class
-            first_line = str(error).splitlines()[0]
+            first_line = str(error).partition("\n")[0] or type(error).__name__
             raise UserError(f"ONNX Runtime cannot load {model.path} ({first_line}): export the model again") from None
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._version = onnxruntime.__version__

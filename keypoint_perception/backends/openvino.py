@@ -29,7 +29,7 @@ class OpenVinoBackend(Backend):
             core = openvino.Core()
             compiled = core.compile_model(core.read_model(model.data), "CPU", settings)
         except RuntimeError as error:
-            first_line = str(error).splitlines()[0]
+            first_line = str(error).partition("\n")[0] or type(error).__name__
             raise UserError(f"OpenVINO cannot compile {model.path} ({first_line}): use backend onnxruntime") from None
         self._request = compiled.create_infer_request()
         self._outputs = [port.get_any_name() for port in compiled.outputs]

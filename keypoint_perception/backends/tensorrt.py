@@ -168,9 +168,9 @@ class TensorRtBackend(Backend):
         except (UserError, RuntimeError):
             captured = False
         error, graph = runtime.cudaStreamEndCapture(self._stream)
-        if not captured or error != runtime.cudaError_t.cudaSuccess:
+        if error != runtime.cudaError_t.cudaSuccess:
             return None
-        executable = self._cuda("cudaGraphInstantiate", graph, 0)
+        executable = self._cuda("cudaGraphInstantiate", graph, 0) if captured else None
         self._cuda("cudaGraphDestroy", graph)
         return executable
 

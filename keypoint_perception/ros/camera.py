@@ -34,6 +34,8 @@ class Frame:
     header: Any
     image: np.ndarray
     """(H, W, 3) uint8 RGB."""
+    seconds: float
+    """When it was taken; when it arrived, where its header does not say."""
 
 
 class Camera:
@@ -85,14 +87,14 @@ class Camera:
             self.input.note_unreadable(error)
             return None
         self.faults.clear("image")
-        return Frame(message.header, image)
+        return Frame(message.header, image, pending.stamp_ns / 1e9 or pending.arrived)
 
     def finish(self, frame: Frame, model: Model, observation: Observation, settings: Settings) -> Result:
         """States, smoothing and depth for what the detector found."""
         if model.id != self._model_id:
             self._model_id, self._info, self._filter = model.id, model.info, None
             self.apply(settings)
-        observation, states = self._follow(observation, stamp_ns(frame.header) / 1e9, settings.threshold)
+        observation, states = self._follow(observation, frame.seconds, settings.threshold)
         size = observation.image_size
         intrinsics = self.input.intrinsics_of(size)
         depth = self.input.depth_of(frame.header, size, settings.max_depth_delay)
@@ -126,6 +128,6 @@ class Camera:
         self.faults.warn(
             "age",
             f"images on {topic} are dropped: they are {age:.1f} s old, allowed is max_age {max_age} s; for a recording "
-            "set it to 0, or play with --clock and set use_sim_time",
+            "set it to 0.0, or play with --clock and set use_sim_time",
         )
         return True

@@ -29,9 +29,6 @@ class Messages(Protocol):
     def numbers(self, values: Any, dtype: str) -> Any:
         """Numbers as this world wants an array field of element type `dtype` (numpy name)."""
 
-    def image_data(self, data: bytes) -> Any:
-        """Bytes as this world wants the data of an image."""
-
 
 def stamp_ns(header: Any) -> int:
     """A header's time in nanoseconds."""
@@ -82,7 +79,7 @@ def rgb_image(messages: Messages, header: Any, image: np.ndarray) -> Any:
         encoding="rgb8",
         is_bigendian=0,
         step=width * 3,
-        data=messages.image_data(image.tobytes()),
+        data=messages.numbers(image.ravel(), "uint8"),
     )
 
 
@@ -98,5 +95,5 @@ def jpeg_image(messages: Messages, header: Any, image: np.ndarray, quality: int 
         "sensor_msgs/msg/CompressedImage",
         header=header,
         format="rgb8; jpeg compressed bgr8",
-        data=messages.image_data(data.tobytes()),
+        data=messages.numbers(data, "uint8"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,8 +45,9 @@ class DepthBuffer:
         """
         if len(self._kept) < 2:
             return False
-        before, last = (stamp_ns(self._kept[i].header) for i in (-2, -1))
-        return 0.75 <= (instant - last) / max(last - before, 1) <= _PATIENCE
+        stamps = [stamp_ns(depth.header) for depth in self._kept]
+        period = min(after - before for before, after in pairwise(stamps))  # some may have been lost
+        return 0.75 <= (instant - stamps[-1]) / max(period, 1) <= _PATIENCE
 
     def at(self, header: Any, image_size: tuple[int, int], max_delay: float) -> np.ndarray:
         """Depth (H, W), as its message has it, that fits the image of `image_size` with that header.

@@ -12,7 +12,7 @@ from keypoint_perception.detector import Detector
 from keypoint_perception.ros.faults import Faults
 from keypoint_perception.ros.statistics import Statistics
 
-DROP_CAUSES = ("old", "superseded", "unreadable", "lost")
+DROP_CAUSES = ("old", "superseded", "unreadable", "failed", "lost")
 
 
 def model_status(node_name: str, state: str, detector: Detector | None, loading: bool, faults: Faults) -> Any:

@@ -38,6 +38,10 @@ class Faults:
         """It is over."""
         self._active.pop(cause, None)
 
+    def clear_all(self) -> None:
+        """Nothing is asked of this part any more."""
+        self._active.clear()
+
     @contextmanager
     def kept(self, cause: str, what: str) -> Iterator[None]:
         """Makes a fault of what the block raises, which then goes no further. what: the words for what failed."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ from keypoint_perception.ros.serialised import (
     read_compressed_image,
     read_image,
 )
+from keypoint_perception.ros.silence import SILENCE_S, explain_silence
 from keypoint_perception.ros.statistics import Statistics
 
 try:
@@ -44,14 +45,14 @@ except ImportError:  # Humble
 
 NEWEST_ONLY = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 """The sensor-data profile, but for the newest message only: what waits is what delays."""
+_ALL_DEPTH = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""Depth that comes while an image is served is kept, too, as its pace says whether one is due."""
 _OVERRIDABLE = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY, QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH)
 _TYPES = {"raw": Image, "compressed": CompressedImage}
 _READERS: dict[str, Callable[[bytes], SerialisedImage | SerialisedCompressedImage]] = {
     "raw": read_image,
     "compressed": read_compressed_image,
 }
-SILENCE_S = 10.0
-"""After this long without an image, the cause is looked for."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,10 @@ class CameraInput:
         self.pending: Pending | None = None
         self.calibration = Calibration(self._full_name("camera_info"), topics.rectified)
         self._depths = DepthBuffer(self._full_name("depth"))
-        self._image_arrived = -math.inf
+        self._arrived: dict[str, float] = {}
+        """When the last message of each subscription came, or it was made; seconds of the steady clock."""
         self.overtaken = False
-        """Whether the next image is here while one is pending: what that waits for will not come."""
+        """Whether the next image came while one was pending, which is then served without what it waits for."""
 
     @property
     def wants_depth(self) -> bool:
@@ -118,7 +120,6 @@ class CameraInput:
 
     def open(self) -> None:
         """Subscribes."""
-        self._image_arrived = time.monotonic()
         if self.wants_depth:
             self._subscribe("depth", _TYPES[self._topics.depth_transport])
         self._subscribe("camera_info", CameraInfo)
@@ -138,11 +139,12 @@ class CameraInput:
         A turn of rclpy's executor serves one message, and takes a fifth as long as a small model's inference.
         """
         for name, subscription in self._subscriptions.items():
-            if name != "image" or self.pending is None:
+            while name != "image" or self.pending is None:
                 with subscription.handle:
                     taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
-                if taken is not None:
-                    self._takers[name](taken[0])
+                if taken is None:
+                    break
+                self._take(name, taken[0])
 
     def take(self) -> Pending:
         """The pending image, which is then no longer pending."""
@@ -192,29 +194,24 @@ class CameraInput:
         self._faults.error("image", f"image on {self.image_topic} dropped: {error}")
 
     def check_publishers(self) -> None:
-        """Looks for a cause where no image has come for a while, and whether incompatible publishers are gone."""
+        """Looks for a cause where nothing has come for a while, and whether incompatible publishers are gone."""
         for name, subscription in self._subscriptions.items():
             if self._faults.has(f"qos {name}") and not self._is_incompatible(name, subscription):
                 self._faults.clear(f"qos {name}")
-        if time.monotonic() - self._image_arrived < SILENCE_S:
-            return
-        wanted = _TYPES[self._topics.image_transport]
-        wanted_name = f"sensor_msgs/msg/{wanted.__name__}"
-        types = {info.topic_type for info in self._node.get_publishers_info_by_topic(self.image_topic)}
-        if not types:
-            name = f"{self._topics.prefix}image"
-            self._faults.warn("silence", f"nobody publishes {self.image_topic}: remap `{name}` to your camera's topic")
-        elif wanted_name not in types:
-            self._faults.error(
-                "silence",
-                f"{self.image_topic} carries {', '.join(sorted(types))}, not {wanted_name}: set image_transport",
-            )
-        else:
-            self._faults.warn(
-                "silence",
-                f"{self.image_topic} has a publisher, but no image has come for {SILENCE_S:.0f} s: is the camera "
-                "running, and are both sides started with config/fastdds.xml?",
-            )
+            if time.monotonic() - self._arrived[name] >= SILENCE_S and self._is_missed(name):
+                self._explain_silence(name, subscription.msg_type)
+
+    def _is_missed(self, name: str) -> bool:
+        """Whether something is the worse for the silence of a topic."""
+        if name == "camera_info":
+            return self._topics.lifts and not self.calibration.is_known
+        return True
+
+    def _explain_silence(self, name: str, message_type: Any) -> None:
+        topic = self._full_name(name)
+        publishers = self._node.get_publishers_info_by_topic(topic)
+        found = explain_silence(publishers, topic, f"{self._topics.prefix}{name}", message_type)
+        (self._faults.error if found.is_error else self._faults.warn)(f"silence {name}", found.text)
 
     def _is_incompatible(self, name: str, subscription: Subscription) -> bool:
         """Whether there is a publisher from which nothing comes for its QoS."""
@@ -225,14 +222,16 @@ class CameraInput:
 
     def _subscribe(self, name: str, message_type: Any) -> None:
         def receive(serialised: bytes) -> None:
-            self._takers[name](serialised)
+            self._take(name, serialised)
             self._on_news()
 
+        profile = _ALL_DEPTH if name == "depth" else NEWEST_ONLY
+        self._arrived[name] = time.monotonic()
         self._subscriptions[name] = self._node.create_subscription(
             message_type,
             f"{self._topics.prefix}{name}",
             receive,
-            NEWEST_ONLY,
+            copy(profile),  # rclpy writes what overrides a profile into it
             raw=True,
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=lambda event: self._note_incompatible(name, event),
@@ -242,10 +241,13 @@ class CameraInput:
             qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),
         )
 
+    def _take(self, name: str, serialised: bytes) -> None:
+        self._arrived[name] = time.monotonic()
+        self._faults.clear(f"silence {name}")
+        self._takers[name](serialised)
+
     def _take_image(self, serialised: bytes) -> None:
         self._statistics.received += 1
-        self._faults.clear("silence")
-        self._image_arrived = time.monotonic()
         try:
             message = _READERS[self._topics.image_transport](serialised)
         except UserError as error:
@@ -256,7 +258,7 @@ class CameraInput:
             self._serve()
         if self.pending is not None:
             self._statistics.dropped["superseded"] += 1
-        self.pending = Pending(message, self._image_arrived)
+        self.pending = Pending(message, self._arrived["image"])
 
     def _take_depth(self, serialised: bytes) -> None:
         try:

@@ -29,7 +29,3 @@ class RclpyMessages:
     def numbers(self, values: Any, dtype: str) -> array:
         """See conversions.Messages.numbers."""
         return array(_TYPE_CODES[dtype], np.asarray(values, dtype).tobytes())
-
-    def image_data(self, data: bytes) -> bytes:
-        """See conversions.Messages.image_data."""
-        return data

@@ -43,7 +43,8 @@ class DetectorNode(LifecycleNode):
         try:
             self._settings = declare(self)
         except ParameterException as error:
-            raise UserError(f"parameters: {error}") from None
+            hint = ": write 1.0 for 1" if "INTEGER" in str(error) and "DOUBLE" in str(error) else ""
+            raise UserError(f"parameters: {error}{hint}") from None
         self._state = "unconfigured"
         self._faults = Faults(self.get_logger())
         self._rig: Rig | None = None

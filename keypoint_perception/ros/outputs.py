@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ class CameraOutput:
         self._publishers[name] = self._node.create_lifecycle_publisher(
             message_type,
             f"~/{prefix}{name}",
-            _QOS.get(name, _LIVE),
+            copy(_QOS.get(name, _LIVE)),  # rclpy writes what overrides a profile into it
             # Telling of an incompatible subscriber costs time in every turn of the executor.
             event_callbacks=PublisherEventCallbacks(use_default_callbacks=name == "keypoints"),
             qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),

@@ -33,8 +33,12 @@ def _parameter(
     step: int = 1,
     choices: tuple[str, ...] = (),
     fixed: bool = False,
+    read_only: bool = False,
 ) -> Any:
-    """A dataclass field. step: between whole numbers, from `low`. fixed: may change only while unconfigured."""
+    """A dataclass field. step: between whole numbers, from `low`. fixed: may change only while unconfigured.
+
+    read_only: is set at the start and never changes.
+    """
     return field(
         default=default,
         metadata={
@@ -44,6 +48,7 @@ def _parameter(
             "step": step,
             "choices": choices,
             "fixed": fixed,
+            "read_only": read_only,
         },
     )
 
@@ -56,7 +61,7 @@ class Settings:
     """The parameters of all cameras."""
 
     autostart: bool = _parameter(
-        True, "Configure and activate at the start, and again as soon as a missing model is there.", fixed=True
+        True, "Configure and activate at the start, and again as soon as a missing model is there.", read_only=True
     )
     model: str = _parameter(
         "", "Model file (.onnx); empty for the shipped one. A change swaps the model while running."
@@ -83,7 +88,7 @@ class Settings:
     )
     max_age: float = _parameter(
         0.0,
-        "Seconds; an image whose stamp is older than this is dropped and counted. 0 for no limit.",
+        "Seconds; an image whose stamp is older than this is dropped and counted. 0.0 for no limit.",
         low=0.0,
         high=60.0,
     )
@@ -123,9 +128,9 @@ class Settings:
     marker_labels: bool = _parameter(False, "Show keypoint names in RViz.")
     overlay_labels: bool = _parameter(False, "Show keypoint names on the overlay.")
     overlay_rate: float = _parameter(
-        0.0, "Hz; at most this many overlays a second. 0 for every image.", low=0.0, high=1000.0
+        0.0, "Hz; at most this many overlays a second. 0.0 for every image.", low=0.0, high=1000.0
     )
-    diagnostics_period: float = _parameter(1.0, "Seconds between diagnostics.", low=0.1, high=60.0, fixed=True)
+    diagnostics_period: float = _parameter(1.0, "Seconds between diagnostics.", low=0.1, high=60.0, read_only=True)
 
     def with_changes(self, changes: dict[str, Any], *, configured: bool) -> Settings:
         """A copy with new parameter values. Raises UserError, in words for who set them, where one is not allowed."""
@@ -136,7 +141,8 @@ class Settings:
                 raise UserError(f"{name} is {value!r}: allowed are {', '.join(choices)}")
             if configured and fixed and value != getattr(self, name):
                 raise UserError(
-                    f"{name} cannot change while the node is configured: `ros2 lifecycle set NODE cleanup` first"
+                    f"{name} cannot change while the node is configured: `ros2 lifecycle set NODE deactivate`, then "
+                    "`cleanup`"
                 )
         settings = replace(self, **changes)
         settings._check_cameras()
@@ -233,7 +239,7 @@ def _own_transport(node: Node, name: str, choices: tuple[str, ...]) -> str:
 def _descriptor(f: Any) -> ParameterDescriptor:
     about = f.metadata
     text = about["description"] + (f" Allowed: {', '.join(about['choices'])}." if about["choices"] else "")
-    descriptor = ParameterDescriptor(description=text)
+    descriptor = ParameterDescriptor(description=text, read_only=about["read_only"])
     if about["low"] is not None and isinstance(f.default, float):
         descriptor.floating_point_range = [FloatingPointRange(from_value=about["low"], to_value=about["high"])]
     elif about["low"] is not None:

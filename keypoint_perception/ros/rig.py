@@ -81,6 +81,7 @@ class Rig:
         """Unsubscribes."""
         for camera in self.cameras:
             camera.input.close()
+            camera.faults.clear_all()
 
     def close(self) -> None:
         """Ends topics and subscriptions."""
@@ -134,6 +135,8 @@ class Rig:
             if camera.name in results:
                 with _image_of(camera):
                     camera.publish(results[camera.name], detector.model, self._look, self._settings)
+            else:
+                camera.statistics.dropped["failed"] += 1
 
 
 def _image_of(camera: Camera) -> AbstractContextManager[None]:

@@ -229,20 +229,20 @@ def test_the_fingerprint_follows_the_content_not_the_place(recordings: list[str]
     assert load([str(moved)], max_seconds=1.0).fingerprint != before
 
 
-def test_the_description_is_plain(recordings: list[str]) -> None:
-    import json
+def test_poses_of_the_same_name_and_other_content_make_another_run(recordings: list[str], tmp_path: Path) -> None:
+    found = set()
+    for seed in (0, 1, 1):
+        poses = np.random.default_rng(seed).uniform(-1, 1, (5, 3, 2)).astype(np.float32)
+        write_poses(tmp_path / "poses.npz", Poses(poses))
+        found.add(load(recordings, prior=str(tmp_path / "poses.npz")).fingerprint)
+    assert len(found) == 2
 
-    description = load(recordings).description
-    assert json.loads(json.dumps(description)) == {**description, "pairs": description["pairs"]}
-    assert description["recordings"][0] == {
-        "name": "bag0",
-        "kind": "rosbag2",
-        "topic": TOPIC,
-        "frames": 40,
-        "seconds": 3.9,
-        "image_size": [16, 12],
-        "skipped": {},
-    }
+
+def test_however_much_is_held_out_something_is_left(recordings: list[str]) -> None:
+    data = load(recordings[:1], pairs="still", validation=0.99)
+    assert {index for index, _ in tags(data.train.batch(0, 32, 0)["image"])} == {0}
+    with pytest.raises(UserError, match=r"split is recording and there is one.*--data\.split time"):
+        load(recordings[:1], split="recording")
 
 
 def test_unpaired_poses(recordings: list[str], tmp_path: Path) -> None:

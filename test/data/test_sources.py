@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.images import image_to_rgb
+from training.data import indexed
 from training.data.opening import open_source, open_sources
 from training.data.salvage import Damage, zstd
 from training.data.sources import Item, Source
@@ -318,3 +321,40 @@ def test_depth_is_not_trained_on(tmp_path: Path) -> None:
     assert isinstance(item, Item)
     with pytest.raises(UserError, match="is depth"):
         item.decode()
+
+
+def test_pictures_beside_folders_of_pictures_are_not_taken_for_all(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "s1", tmp_path / "s2"):
+        write_images(folder, [picture(0), picture(1)])
+    with pytest.raises(UserError, match=r"holds pictures and folders of pictures \(s1, s2\): name those"):
+        open_source(tmp_path)
+    assert len(open_sources([str(tmp_path / "s1"), str(tmp_path / "s2")])) == 2
+
+
+def test_names_with_other_digits_and_links_to_nothing(tmp_path: Path) -> None:
+    write_images(tmp_path, [picture(0)])
+    first = next(tmp_path.iterdir())
+    for name in ("²7.png", "01.png", "1.png", "10.png"):
+        shutil.copy(first, tmp_path / name)
+    first.unlink(missing_ok=first.name not in ("01.png", "1.png", "10.png"))
+    (tmp_path / "5.png").symlink_to("nowhere.png")
+    assert [path.name for path in only(tmp_path).files()] == ["01.png", "1.png", "10.png", "²7.png"]
+
+
+def test_an_mcap_with_an_index_of_chunks_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As recorded with `noMessageIndex`: the chunks do not say which topics they hold."""
+    bag = write_rosbag2(tmp_path / "bag", messages(COUNT), StoragePlugin.MCAP)
+    original = indexed.open_reader
+
+    @contextmanager
+    def without_message_index(file: Path) -> Iterator[Any]:
+        with original(file) as reader:
+            assert reader.storage.chunks
+            reader.storage.chunks = [chunk._replace(channel_count={}) for chunk in reader.storage.chunks]
+            yield reader
+
+    wanted = read(only(bag))
+    monkeypatch.setattr(indexed, "open_reader", without_message_index)
+    pictures, stamps = read(only(bag))
+    assert stamps == wanted[1] and len(stamps) == COUNT
+    assert all(np.array_equal(*pair) for pair in zip(pictures, wanted[0], strict=True))

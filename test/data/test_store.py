@@ -279,3 +279,12 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
         assert len(build_store(source, View("", (16, 12), None), threads=2, progress=False).frames) == length
         most.append(source.most)
     assert max(most) <= 2 * ordered.CHUNK
+
+
+def test_one_beside_a_recording_that_cannot_be_written_is_used(bag: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a mounted disk; permissions mean nothing to the superuser, who may run this."""
+    monkeypatch.chdir(bag.parent)
+    first = built(bag)
+    monkeypatch.setattr(store.os, "access", lambda *_: False)
+    assert built(bag).folder == first.folder
+    assert built(bag, View(TOPIC, (8, 8), None)).folder.is_relative_to(store.FALLBACK)

@@ -119,3 +119,30 @@ def test_with_flips_a_joint_of_left_out_poses_alone_is_not_passed_over():
 
 def test_every_preset_says_what_it_is():
     assert all(protocol.about and protocol.unit for protocol in PROTOCOLS.values())
+
+
+def test_a_joint_that_only_the_labels_left_out_show_is_named():
+    poses = np.full((12, 5, 2), 50.0) + np.arange(5)[:, None] * 5
+    poses[:9, 2] = np.nan  # the nose is in the last label to fit, of which nine tenths are used, and in those after
+    faces = [still(poses, FACE, fit=[True] * 10 + [False] * 2)]
+    with pytest.raises(UserError, match="nowhere where they are fitted: nose"):
+        apply(PROTOCOLS["mafl"], faces)
+    assert apply(PROTOCOLS["celeba"], faces)["value"] is not None
+
+
+def test_eyes_in_one_place_are_refused():
+    poses = np.full((4, 5, 2), 50.0) + np.arange(5)[:, None] * 5
+    poses[3, 1] = poses[3, 0]
+    with pytest.raises(UserError, match="left_eye and right_eye are in one place in 1 of 2 poses"):
+        apply(PROTOCOLS["celeba"], [still(poses, FACE)])
+
+
+@pytest.mark.parametrize("names", [("LShoulder", "RHip"), ("l_shoulder", "hip_r"), ("LeftShoulder", "RightHip")])
+def test_sides_are_found_however_they_are_written(names):
+    poses = [[[10.0, 10], [30, 10]], [[10, 10], [30, 10]]]
+    assert apply(PROTOCOLS["torso"], [still(poses, names)])["value"] == pytest.approx(100)
+
+
+def test_sides_of_one_letter_are_exchanged():
+    poses = [[[20.0, 50], [80, 50]], [[80, 50], [20, 50]]]
+    assert apply(FLIPPED, [still(poses, ("LHip", "RHip"))])["value_with_flips"] == pytest.approx(0, abs=1e-9)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
 import rclpy
 import yaml
-from harness import NodeProcess
+from harness import Bench, NodeProcess, wait_until
 from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 
-from keypoint_perception.ros.parameters import Settings, transports_of
+from keypoint_perception.ros.parameters import Settings, declare, transports_of
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 
@@ -39,3 +41,48 @@ def test_a_camera_has_the_transport_of_all_as_it_is_now_or_its_own() -> None:
             assert transports_of(node, "wrist", settings) == ("raw", transport)
     finally:
         node.destroy_node()
+
+
+def test_what_overrides_the_qos_of_one_topic_changes_no_other(bench: Bench, colour_model_path: Path) -> None:
+    durability, reliability = "subscription.durability", "publisher.reliability"
+    parameters = {
+        "model": colour_model_path,
+        f"qos_overrides./camera_info.{durability}": "transient_local",
+        f"qos_overrides./detector/keypoints.{reliability}": "best_effort",
+    }
+    node = NodeProcess(parameters)
+    try:
+        node.wait_for("active")
+        (info,), (image,) = (_of(bench.node.get_subscriptions_info_by_topic, t) for t in ("/camera_info", "/image"))
+        assert info.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+        assert image.qos_profile.durability == DurabilityPolicy.VOLATILE
+        topics = ("/detector/keypoints", "/detector/markers")
+        (keypoints,), (markers,) = (_of(bench.node.get_publishers_info_by_topic, t) for t in topics)
+        assert keypoints.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+        assert markers.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+    finally:
+        node.stop()
+
+
+def _of(infos: Callable[[str], list], topic: str) -> list:
+    """What the graph knows of a topic, as soon as it does."""
+    wait_until(lambda: bool(infos(topic)), lambda: f"nobody is on {topic}")
+    return infos(topic)
+
+
+def test_what_is_set_at_the_start_alone_says_so() -> None:
+    node = rclpy.create_node("settings")
+    try:
+        declare(node)
+        for parameter in (Parameter("autostart", value=False), Parameter("diagnostics_period", value=2.0)):
+            (result,) = node.set_parameters([parameter])
+            assert not result.successful and "read-only" in result.reason
+    finally:
+        node.destroy_node()
+
+
+def test_a_whole_number_for_a_fraction_is_told_with_what_to_write() -> None:
+    node = NodeProcess({"threshold": 1})
+    wait_until(lambda: not node.alive, lambda: node.log)
+    assert node.stop()[0] == 2
+    assert "write 1.0 for 1" in node.log

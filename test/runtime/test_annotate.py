@@ -299,3 +299,32 @@ def test_numbers_that_make_no_sense_are_refused(
 ) -> None:
     assert _run(bag, tmp_path / "out", colour_model_path, "--topic", IMAGES, option, value) == 2
     assert f"error: {option} is {value}" in capsys.readouterr().err
+
+
+def test_a_video_s_pace_is_that_of_its_images_whatever_else_was_recorded(
+    bag: Path, tmp_path: Path, colour_model_path: Path
+) -> None:
+    longer = tmp_path / "longer"
+    with open_bag(bag) as reader, write_bag(longer) as writer:
+        connections = {
+            c.id: writer.add_connection(c.topic, c.msgtype, typestore=reader.typestore) for c in reader.connections
+        }
+        written = [(connections[c.id], at, data) for c, at, data in reader.messages()]
+        other, _, data = next(message for message in written if message[0].topic != IMAGES)
+        for message in [(other, written[0][1] - 60 * 10**9, data), *written]:
+            writer.write(*message)
+    assert _run(longer, tmp_path / "overlay.mp4", colour_model_path, "--topic", IMAGES) == 0
+    assert cv2.VideoCapture(str(tmp_path / "overlay.mp4")).get(cv2.CAP_PROP_FPS) == pytest.approx(30, abs=0.5)
+
+
+def test_images_without_a_stamp_are_followed_by_the_time_of_recording(
+    bag: Path, tmp_path: Path, colour_model_path: Path
+) -> None:
+    _copy(bag, tmp_path / "unstamped", IMAGES, lambda reader, number, data: with_stamp(data, 0))
+    found = []
+    for source, out in ((bag, tmp_path / "a"), (tmp_path / "unstamped", tmp_path / "b")):
+        assert _run(source, out, colour_model_path, "--topic", IMAGES, "--smoothing") == 0
+        messages = _messages(out, "/detector/keypoints")
+        found.append([(k.u, k.v) for message in messages for k in message.keypoints])
+    np.testing.assert_allclose(found[0], found[1], atol=1e-3)
+    assert _messages(tmp_path / "b", "/detector/keypoints")[0].header.stamp.sec == 0

@@ -75,11 +75,13 @@ def test_auto_closes_what_it_does_not_take(model, monkeypatch):
     ran = [name for name, line in zip(BACKENDS, lines, strict=True) if " takes " in line]
     assert sorted([*closed, chosen.name]) == sorted(ran)
 
-    def fails(backend, model):
-        raise UserError("it does not run")
+    for kind in (UserError, RuntimeError):
 
-    closed.clear()
-    monkeypatch.setattr(backends, "trial_ms", fails)
-    with pytest.raises(BackendUnavailable, match="it does not run"):
-        open_backend("auto", model)
-    assert closed == ran
+        def fails(backend, model, kind=kind):
+            raise kind("it does not run")
+
+        closed.clear()
+        monkeypatch.setattr(backends, "trial_ms", fails)
+        with pytest.raises(BackendUnavailable, match="it does not run"):
+            open_backend("auto", model)
+        assert closed == ran

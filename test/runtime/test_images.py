@@ -7,6 +7,7 @@ make it.
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from huge_png import huge_png
 
 from keypoint_perception.errors import UserError
-from keypoint_perception.images import COLOUR_ENCODINGS, image_to_depth, image_to_rgb, is_depth
+from keypoint_perception.images import COLOUR_ENCODINGS, image_file_to_rgb, image_to_depth, image_to_rgb, is_depth
 
 WIDTH, HEIGHT = 8, 6
 
@@ -326,12 +327,45 @@ def test_bad_colour_is_one_clear_line(message: SimpleNamespace, words: str) -> N
         (compressed_message(HEADER + encode_rvl(depth_png())[:-4], "16UC1; compressedDepth rvl"), "damaged"),
         (compressed_message(HEADER + b"\xff" * 30, "16UC1; compressedDepth rvl"), "damaged"),
         (compressed_message(HEADER + huge_png(), "16UC1; compressedDepth png"), "damaged"),
-        (compressed_message(HEADER + png(depth_png()), "8UC1; compressedDepth png"), "allowed are 16UC1 and 32FC1"),
+        (compressed_message(HEADER + png(depth_png()), "8UC1; compressedDepth png"), "allowed are 16UC1, mono16"),
     ],
 )
 def test_bad_depth_is_one_clear_line(message: SimpleNamespace, words: str) -> None:
     with pytest.raises(UserError, match=words):
         image_to_depth(message)
+
+
+def test_a_jpeg_whose_preview_is_whole_is_cut_short_all_the_same() -> None:
+    """A camera's jpeg has a small one, with an end of its own, in its headers."""
+    preview = b"\xff\xe1" + (2 + len(JPEG)).to_bytes(2, "big") + JPEG
+    whole, plain = (compressed_message(jpeg, "jpeg") for jpeg in (JPEG[:2] + preview + JPEG[2:], JPEG))
+    assert np.array_equal(image_to_rgb(whole), image_to_rgb(plain))
+    for end in (len(whole.data) - 2, len(preview) + len(JPEG) // 2, 100, 5):
+        with pytest.raises(UserError, match="cut short"):
+            image_to_rgb(compressed_message(whole.data[:end], "jpeg"))
+
+
+def test_a_picture_s_file_is_read_as_a_message_with_it_is(tmp_path: Path) -> None:
+    jpeg = cv2.imencode(".jpg", np.zeros((40, 80, 3), np.uint8))[1].tobytes()
+    turn = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"  # orientation 6: on its side
+    file = tmp_path / "turned.jpg"
+    file.write_bytes(jpeg[:2] + b"\xff\xe1" + (2 + len(turn)).to_bytes(2, "big") + turn + jpeg[2:])
+    assert cv2.imread(str(file)).shape == (80, 40, 3)
+    assert (
+        image_file_to_rgb(file).shape
+        == image_to_rgb(compressed_message(file.read_bytes(), "jpeg")).shape
+        == (40, 80, 3)
+    )
+    with pytest.raises(UserError, match="cannot be read"):
+        image_file_to_rgb(tmp_path / "missing.jpg")
+
+
+def test_depth_of_mono16_is_millimetres() -> None:
+    found = [
+        image_to_depth(compressed_message(HEADER + png(depth_png()), f"{encoding}; compressedDepth png"))
+        for encoding in ("mono16", "16UC1")
+    ]
+    np.testing.assert_array_equal(*found)
 
 
 def test_is_depth() -> None:

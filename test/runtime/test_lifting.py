@@ -192,3 +192,10 @@ def test_links_have_lengths_where_both_ends_are_known() -> None:
     positions = np.array([(0, 0, 1), (0, 0.3, 1.4), (np.nan, np.nan, np.nan)])
     lengths = edge_lengths(Lifted(positions, np.zeros(3)), np.array([(0, 1), (1, 2)]))
     np.testing.assert_allclose(lengths, [0.5, np.nan])
+
+
+@pytest.mark.parametrize("name", ["none", "Pinhole", "PLUMB_BOB"])
+def test_a_camera_without_distortion_may_say_so_in_its_own_words(name: str) -> None:
+    assert Intrinsics.from_camera_info(_info(d=[], distortion_model=name)).model == "plumb_bob"
+    with pytest.raises(UserError, match="distortion model 'fisheye'"):
+        Intrinsics.from_camera_info(_info(d=[], distortion_model="fisheye"))

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.model import METADATA_KEY, Group, ModelInfo, main, read_model, write_model
@@ -186,3 +186,20 @@ def test_the_command_refuses_with_a_reason(tmp_path, capsys):
     (tmp_path / "m.onnx").write_text("text")
     assert main([str(tmp_path / "m.onnx")]) == 2
     assert capsys.readouterr().err.startswith("error: model ")
+
+
+@pytest.mark.parametrize("place", ["sparse", "function"])
+def test_a_tensor_elsewhere_is_found_wherever_it_is_named(tmp_path, place):
+    model = ModelProto.FromString(toy_onnx())
+    outside = TensorProto(data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL, dims=[1])
+    outside.external_data.add(key="location", value="elsewhere")
+    if place == "sparse":
+        attribute = model.graph.node.add(op_type="Constant", output=["unused"]).attribute.add(name="sparse_value")
+        attribute.type = AttributeProto.SPARSE_TENSOR
+        attribute.sparse_tensor.values.CopyFrom(outside)
+    else:
+        attribute = model.functions.add(name="f", domain="d").attribute_proto.add(name="value")
+        attribute.type = AttributeProto.TENSOR
+        attribute.t.CopyFrom(outside)
+    data = append_metadata(model.SerializeToString(), METADATA_KEY, INFO.to_json())
+    assert "other files" in refuse(tmp_path / "m.onnx", data)

@@ -46,13 +46,26 @@ def test_each_keypoint_has_its_own_speed() -> None:
 
 
 def test_a_gap_a_step_back_in_time_and_another_model_start_afresh() -> None:
-    for jump in (0.6, -5.0, 0.0):
+    for jump in (0.6, -5.0):
         smooth = _filter()
         smooth(np.zeros((2, 2)), 10.0, 640)
         np.testing.assert_array_equal(smooth(np.full((2, 2), 50.0), 10.0 + jump, 640), 50)
     smooth = _filter()
     smooth(np.zeros((2, 2)), 10.0, 640)
     np.testing.assert_array_equal(smooth(np.full((3, 2), 50.0), 10.0 + STEP, 640), 50)
+
+
+def test_a_second_image_of_the_same_time_changes_nothing() -> None:
+    smooth, once = _filter(), _filter()
+    track = StateTracker(0.5)
+    for step in range(4):
+        points, time = np.full((2, 2), 10.0 * step), 1 + step * STEP
+        wanted = once(points, time, 640)
+        np.testing.assert_array_equal(smooth(points, time, 640), wanted)
+        np.testing.assert_array_equal(smooth(points + 30, time, 640), wanted)
+        for _ in range(2):
+            states = track(points, np.ones(2), time, (640, 480), 0.5)
+    assert states.tolist() == [State.OBSERVED] * 2
 
 
 def test_an_unknown_point_passes_through_and_does_not_infect_what_follows() -> None:

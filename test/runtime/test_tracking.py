@@ -216,3 +216,11 @@ def test_keypoints_and_scores_that_are_no_numbers_end_nothing():
 def test_a_model_with_a_fixed_skeleton_is_left_alone():
     observation = seen(LEGS)
     assert body_tracker(replace(INFO, adjacency=((0.0,) * 7,) * 7), 1.0)(observation, 0.0) is observation
+
+
+def test_what_speaks_for_a_joint_as_much_as_against_it_is_no_edge():
+    track = LimbTracker(INFO, max_gap=1.0)
+    for time, score in ((0.0, 0.99), (0.1, 0.01)):
+        found = track(seen(LEGS, (1, 1, score)), time)
+    assert found.edges().tolist() == [[0, 1], [0, 3], [1, 2], [3, 4]]
+    assert track(seen(LEGS, (1, 1, 0.99)), 0.2).edges().tolist()[2] == [0, 5]

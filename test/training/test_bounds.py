@@ -6,6 +6,13 @@ from keypoint_perception.errors import UserError
 from training.config import parse_config
 
 BAD = [
+    ("imm", "optimizer.lr", "-1", "optimizer: lr is -1.0: give a number above 0"),
+    ("imm", "optimizer.decay_steps", "0", "optimizer: decay_steps is 0: give 1 or more"),
+    ("imm", "optimizer.betas", "[0.5, 1]", "optimizer: betas is [0.5, 1.0]: give two numbers from 0 to below 1"),
+    ("imm", "init_std", "-1", "imm: init_std is -1.0: give 0 or more"),
+    ("imm", "motion_weight", "-4", "imm: motion_weight is -4.0: give 0 or more"),
+    ("npt", "psi_strides", "[2, 1, 2, 1, 2, 1, 1, 0]", "npt: psi_strides is [2, 1, 2, 1, 2, 1, 1, 0]: give 1 or more"),
+    ("limbs", "bend", "-1", "limbs: bend is -1.0: give 0 or more"),
     ("imm", "sigma", "0", "imm: sigma is 0.0: give a number above 0"),
     ("imm", "map_stride", "3", "imm: map_stride is 3: allowed are powers of two from 1 to 64"),
     ("transporter", "keypoints", "0", "transporter: keypoints is 0: give 1 or more"),

@@ -12,6 +12,7 @@ import pytest
 import torch
 from tiny_run import MemoryData, tiny_config, tiny_train
 
+import training.fit
 from keypoint_perception.errors import UserError
 from keypoint_perception.model import read_model
 from training.__main__ import main
@@ -269,3 +270,36 @@ def test_methods_lists_every_option_with_default_and_comment(capsys):
     text = capsys.readouterr().out
     assert "sigma: float = 0.1\n      Standard deviation of the Gaussian maps" in text
     assert "optimizer.lr: float = 0.01" in text
+
+
+def test_a_resumed_run_keeps_its_first_command_and_may_not_be_shorter(tmp_path):
+    def train_on(steps, command, resume):
+        config = tiny_config("--steps", steps)
+        fabric = make_fabric(config)
+        fabric.launch()
+        train(config, MemoryData(), tmp_path / "run", fabric, resume, command)
+        return read_checkpoint(tmp_path / "run").about["command"]
+
+    assert train_on("4", "fit imm", False) == "fit imm"
+    assert train_on("6", "fit imm --resume --steps 6", True) == "fit imm; fit imm --resume --steps 6"
+    with pytest.raises(UserError, match=r"steps is 5 and .*run has 6 behind it: give as many or more"):
+        train_on("5", "", True)
+
+
+def test_a_run_goes_on_where_its_recordings_have_moved_to(tmp_path):
+    tiny_train(tmp_path / "run", "--steps", "2")
+    moved = ["--data.sources", '["elsewhere"]', "--data.store", "frames"]
+    assert tiny_train(tmp_path / "run", "--steps", "3", *moved, resume=True).step == 3
+
+
+def test_a_seed_that_is_no_seed_is_named():
+    with pytest.raises(UserError, match=r"seed is 9{25}: it must be below 2\^63"):
+        parse_config("imm", ["--seed", "9" * 25])
+
+
+def test_recordings_may_have_any_name(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(training.fit, "load_data", lambda config, progress: seen.append(config.sources))
+    monkeypatch.setattr(training.fit, "train", lambda *arguments: None)
+    training.fit.main(["imm", "--data", "emoji😀", "a b", "-o", str(tmp_path / "run"), "--no-export"])
+    assert seen == [["emoji😀", "a b"]]

@@ -64,7 +64,6 @@ class MemoryData:
     """What the loop needs of a `training.data.Data`."""
 
     fingerprint = "memory"
-    description: dict[str, Any] = {}  # noqa: RUF012
     viewport_roi = None
 
     def __init__(self, **harm: Any) -> None:

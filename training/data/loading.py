@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,8 +34,6 @@ class Data:
     validation: Sampler
     fingerprint: str
     """Changes when the frames, or how they are drawn, do; not when files only move."""
-    description: dict[str, Any]
-    """What a checkpoint keeps for the record of the data; plain values."""
     viewport_roi: tuple[float, float, float, float] | None
     """The part of the camera image the frames show: x0, y0, x1, y1 as fractions."""
     frames: Frames
@@ -73,7 +70,6 @@ def load_data(config: DataConfig, progress: bool = True) -> Data:
         training,
         validation,
         _fingerprint(config, frames.stores, prior),
-        _description(config, sources, stores, training, validation),
         config.roi,
         frames,
         tuple(tracks),
@@ -196,28 +192,3 @@ def _fingerprint(config: DataConfig, stores: list[FrameStore], prior: np.ndarray
     if prior is not None:
         digest.update(np.ascontiguousarray(prior).data)
     return digest.hexdigest()
-
-
-def _description(
-    config: DataConfig, sources: list[Source], stores: list[FrameStore], train: Sampler, validation: Sampler
-) -> dict[str, Any]:
-    recordings = []
-    for source, store in zip(sources, stores, strict=False):
-        seconds = sum(int(store.stamps[s.stop - 1] - store.stamps[s.start]) / 1e9 for s in store.sequences)
-        recordings.append(
-            {
-                "name": source.path.name,
-                "kind": source.kind,
-                "topic": source.choose(config.topic),
-                "frames": sum(s.stop - s.start for s in store.sequences),
-                "seconds": round(seconds, 3),
-                "image_size": list(store.sequences[0].size),
-                "skipped": store.skips.counts(),
-            }
-        )
-    return {
-        "recordings": recordings,
-        "pairs": config.drawing()._asdict(),
-        "train_frames": train.frame_count,
-        "validation_frames": validation.frame_count,
-    }

@@ -65,11 +65,6 @@ class Sampler(ABC):
         """prior: unpaired poses (P, J, 2), normalised."""
         self.frames, self.tracks, self.prior = frames, list(tracks), prior
 
-    @property
-    def frame_count(self) -> int:
-        """Frames in all tracks."""
-        return sum(track.stop - track.start for track in self.tracks)
-
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """The batch of a step: the same arguments give the same batch, on any machine and in any process."""
         rng = np.random.default_rng((seed, step))

@@ -240,10 +240,11 @@ def locked(folder: Path) -> Iterator[None]:
     with writing(folder):
         if not ignored.exists():
             ignored.write_text("*\n")  # recordings often lie in a repository; their stores do not belong there
-        with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
-            if fcntl:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        lock = open(folder.with_name(f".{folder.name}.lock"), "w")  # noqa: SIM115, closed below
+    with lock:
+        if fcntl:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def enough_space(folder: Path, needed: int) -> None:

@@ -103,7 +103,8 @@ class IMMConfig:
 
     def __post_init__(self) -> None:
         """Raises UserError that names the first bad value."""
-        bounds.at_least("imm", self, keypoints=1, width=1)
+        bounds.at_least("imm", self, keypoints=1, width=1, generator_width=1, generator_least_width=1)
+        bounds.at_least("imm", self, motion_weight=0, init_std=0)
         bounds.above_zero("imm", self, "sigma")
         least = 2 if self.early_stride else 1
         bounds.power_of_two("imm", self, "map_stride", least, 64)

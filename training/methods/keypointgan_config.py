@@ -91,7 +91,7 @@ class KeypointGANConfig:
         """Raises UserError that names the first bad value."""
         bounds.at_least("keypointgan", self, keypoints=1, width=1, scales=1)
         bounds.at_least("keypointgan", self, discriminator_width=1, discriminator_halvings=1, pool=0)
-        bounds.at_least("keypointgan", self, pretrain_steps=0, perceptual=0, adversarial=0, finetune=0)
+        bounds.at_least("keypointgan", self, pretrain_steps=0, perceptual=0, adversarial=0, finetune=0, init_std=0)
         for pair in self.edges or ():
             if len(set(pair)) != 2 or min(pair) < 0 or (self.keypoints and max(pair) >= self.keypoints):
                 allowed = f"two different joints of 0 to {self.keypoints - 1 if self.keypoints else 'keypoints - 1'}"

@@ -83,11 +83,13 @@ class LimbsConfig:
     sigma: float = 0.05
     """Of the target heatmaps."""
     position_weight: float = 1.0
+    """Weight of the loss of joints' heatmaps,"""
     presence_weight: float = 2.0
+    """of that of which joints are there,"""
     end_weight: float = 1.0
-    """Of the root's limbs that are alike: their ends,"""
+    """of that of the ends of limbs that are alike and leave the root,"""
     offset_weight: float = 10.0
-    """and how far from there their other joints are."""
+    """and of that of how far from those ends such limbs' other joints are."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig("adamw", 3e-3, weight_decay=1e-4, clip_norm=1.0, schedule="cosine")
     )
@@ -104,6 +106,9 @@ class LimbsConfig:
             raise UserError(f"limbs: names has {len(self.names)} entries: give one for each joint of above, or none")
         bounds.share("limbs", self, "body", "one_hue", "left_out", zero=True)
         bounds.above_zero("limbs", self, "width", "drawn", "sigma")
+        bounds.at_least(
+            "limbs", self, hip=0, bend=0, position_weight=0, presence_weight=0, end_weight=0, offset_weight=0
+        )
         bounds.odd("limbs", self, "background_window", least=3)
 
     @property

@@ -107,7 +107,7 @@ class NptConfig:
 
     def __post_init__(self) -> None:
         """Raises UserError that names the first bad value."""
-        bounds.at_least("npt", self, points=2, width=1, background_size=1, stride=1)
+        bounds.at_least("npt", self, points=2, width=1, background_size=1, stride=1, psi_widths=1, psi_strides=1)
         bounds.at_least("npt", self, temperature_steps=1, equivariance_steps=1, pyramid_levels=1, line_samples=1)
         bounds.at_least("npt", self, reconstruction=0, contiguity=0, background=0, foreground=0, isometry=0)
         bounds.at_least("npt", self, separation=0, near=0, joints=0, links=0, uniform=0, length=0, rigid=0)

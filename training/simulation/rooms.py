@@ -34,7 +34,6 @@ def add_options(parser: argparse.ArgumentParser, room: str) -> None:
         "--recordings", type=int, metavar="N", help="make N, of the seeds SEED, SEED+1, …, as OUTPUT/recording_00, …"
     )
     parser.add_argument("--workers", type=int, default=1, help="processes for --recordings (default 1)")
-    parser.add_argument("--bag", action="store_true", help="the only form there is")
     if room == "tabletop":
         parser.add_argument("--objects", type=int, default=4, help="loose objects, 0 to 8 (default 4)")
 
