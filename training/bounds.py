@@ -1,4 +1,4 @@
-"""What options may be: checks that raise one wording of error everywhere, with owner, name, value and what to give."""
+"""What options may be: checks that raise one wording of error, with owner, name, value and what to give."""
 
 from __future__ import annotations
 
