@@ -13,8 +13,7 @@ from keypoint_perception.images import image_to_depth, image_to_rgb
 from keypoint_perception.lifting import Intrinsics
 from keypoint_perception.smoothing import State
 from training.evaluation.videos import Depth, LabelledVideo, adjacency_of
-
-TRUTH, SKELETON = "/ground_truth/keypoints", "/ground_truth/skeleton"
+from training.simulation.bag import TRUE_KEYPOINTS, TRUE_SKELETON
 
 Stamp = tuple[int, int]
 
@@ -23,8 +22,8 @@ class _Camera:
     """What a bag holds of one camera, by stamp."""
 
     def __init__(self, image_topic: str, truth_topic: str) -> None:
-        namespace = truth_topic.removesuffix(TRUTH)
-        self.topics = {image_topic: self._image, truth_topic: self._truth, namespace + SKELETON: self._skeleton}
+        namespace = truth_topic.removesuffix(TRUE_KEYPOINTS)
+        self.topics = {image_topic: self._image, truth_topic: self._truth, namespace + TRUE_SKELETON: self._skeleton}
         self.topics |= {f"{namespace}/depth/image_raw{form}": self._depth for form in ("", "/compressed")}
         self.topics[f"{namespace}/camera_info"] = self._info
         self.frames: dict[Stamp, np.ndarray] = {}
@@ -59,7 +58,11 @@ def read_bag(path: Path, topic: str = "") -> LabelledVideo:
     topic: of the images; may be left out where only one camera has true keypoints. Raises UserError where nothing fits.
     """
     with open_bag(path) as reader:
-        cameras = {c.topic.removesuffix(TRUTH): c.topic for c in reader.connections if c.topic.endswith(TRUTH)}
+        cameras = {
+            c.topic.removesuffix(TRUE_KEYPOINTS): c.topic
+            for c in reader.connections
+            if c.topic.endswith(TRUE_KEYPOINTS)
+        }
         images = sorted({c.topic for c in reader.connections if c.msgtype in IMAGE_TYPES and "depth" not in c.topic})
         labelled = {i: truth for i in images for camera, truth in cameras.items() if i.startswith(f"{camera}/")}
         if not labelled:

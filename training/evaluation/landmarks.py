@@ -114,7 +114,7 @@ def mean_pose(joints: np.ndarray) -> np.ndarray:
 def mean_error(predicted: np.ndarray, joints: np.ndarray, normaliser: np.ndarray | float = 1.0) -> float:
     """Mean over all annotated joints of ‖ŷ - y‖ / normaliser: (T, N, 2) both, normaliser a number or (T,)."""
     distance = np.linalg.norm(predicted - joints, axis=-1)
-    return _mean(distance / np.reshape(normaliser, (-1, 1)))
+    return mean_of_known(distance / np.reshape(normaliser, (-1, 1)))
 
 
 def error_by_frame(predicted: np.ndarray, joints: np.ndarray) -> np.ndarray:
@@ -124,12 +124,12 @@ def error_by_frame(predicted: np.ndarray, joints: np.ndarray) -> np.ndarray:
 
 def root_mean_square_error(predicted: np.ndarray, joints: np.ndarray) -> float:
     """√ mean of squared coordinate differences, in the unit of the joints (Keypoint Pyramids, Table 1)."""
-    return float(np.sqrt(_mean((predicted - joints) ** 2)))
+    return float(np.sqrt(mean_of_known((predicted - joints) ** 2)))
 
 
 def mean_absolute_error(predicted: np.ndarray, joints: np.ndarray) -> float:
     """Mean of absolute coordinate differences, in the unit of the joints."""
-    return _mean(np.abs(predicted - joints))
+    return mean_of_known(np.abs(predicted - joints))
 
 
 def summed_absolute_error(predicted: np.ndarray, joints: np.ndarray) -> float:
@@ -147,7 +147,7 @@ def correct_share(
 ) -> float:
     """PCK: share of annotated joints whose distance / normaliser is below `threshold`."""
     distance = np.linalg.norm(predicted - joints, axis=-1) / np.reshape(normaliser, (-1, 1))
-    return _mean(np.where(np.isnan(distance), np.nan, distance < threshold))
+    return mean_of_known(np.where(np.isnan(distance), np.nan, distance < threshold))
 
 
 def mean_pose_error(train: np.ndarray, test: np.ndarray, normaliser: np.ndarray | float = 1.0) -> float:
@@ -161,7 +161,7 @@ def direct_error(predicted: np.ndarray, joints: np.ndarray, mirror: np.ndarray |
     mirror: (N,) index of each joint's left-right counterpart; given, an image's error is the smaller of those to the
     pose and to the pose with left and right exchanged.
     """
-    return _mean(np.linalg.norm(predicted - nearer_pose(predicted, joints, mirror), axis=-1))
+    return mean_of_known(np.linalg.norm(predicted - nearer_pose(predicted, joints, mirror), axis=-1))
 
 
 def nearer_pose(predicted: np.ndarray, joints: np.ndarray, mirror: np.ndarray | None) -> np.ndarray:
@@ -246,8 +246,8 @@ def _mirrored(plain: str) -> str:
     return swapped if swapped != plain else re.sub(_ONE_LETTER, lambda m: _OTHER_SIDE[m[0]], plain)
 
 
-def _mean(values: np.ndarray) -> float:
-    """Of what is known; NaN where nothing is."""
+def mean_of_known(values: np.ndarray) -> float:
+    """The mean of what is no NaN; NaN where there is nothing."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else np.nan
 

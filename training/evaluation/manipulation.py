@@ -86,10 +86,10 @@ def lifted_joints(videos: Sequence[PredictedVideo]) -> dict[str, float | None]:
         known = errors[~np.isnan(errors)]
         rows.append(
             (
-                _mean(errors),
+                landmarks.mean_of_known(errors),
                 float(np.median(known)) if known.size else np.nan,
-                _mean(frames.errors([truth for _, _, _, truth in frames.test])),
-                _mean(frames.mean_pose_errors()),
+                landmarks.mean_of_known(frames.errors([truth for _, _, _, truth in frames.test])),
+                landmarks.mean_of_known(frames.mean_pose_errors()),
                 known.size / errors.size if errors.size else np.nan,
             )
         )
@@ -131,11 +131,6 @@ def _with_depth(videos: Sequence[PredictedVideo], words: tuple[str, ...] = ("",)
         if chosen and measured and fitted:
             found.append(_Frames(same, np.array(chosen)))
     return found
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else np.nan
 
 
 def _median(values: np.ndarray) -> float:

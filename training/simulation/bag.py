@@ -14,6 +14,9 @@ from rosbags.rosbag2 import Writer
 from keypoint_perception.bags import BagMessages, message_store, reliable, write_bag
 from keypoint_perception.errors import UserError
 
+TRUE_KEYPOINTS, TRUE_SKELETON = "/ground_truth/keypoints", "/ground_truth/skeleton"
+"""Topics of the truth, below a camera's namespace."""
+
 
 class Bag:
     """A bag that is being written. Stamps are nanoseconds since 1970; topics are declared by their first message."""

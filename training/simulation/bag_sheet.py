@@ -14,11 +14,11 @@ from keypoint_perception.drawing import Style, contact_sheet, draw, palette, wri
 from keypoint_perception.images import image_to_rgb
 from keypoint_perception.observation import Observation
 from keypoint_perception.smoothing import State
+from training.simulation.bag import TRUE_KEYPOINTS, TRUE_SKELETON
 
 _COLUMNS = 6
 _TILE = 320
 """Width of a picture, pixels."""
-_TRUTH = "/ground_truth/keypoints"
 _HIDDEN_SCORE = 0.2
 
 
@@ -26,7 +26,9 @@ def write_bag_sheet(path: str | os.PathLike[str], bag: str | os.PathLike[str]) -
     """Writes a PNG with a row for each camera of `bag` that has ground truth, from its first picture to its last."""
     store = message_store()
     with Reader(Path(bag)) as reader:
-        cameras = sorted(topic.removesuffix(_TRUTH) for topic in reader.topics if topic.endswith(_TRUTH))
+        cameras = sorted(
+            topic.removesuffix(TRUE_KEYPOINTS) for topic in reader.topics if topic.endswith(TRUE_KEYPOINTS)
+        )
         tiles = [tile for camera in cameras for tile in _row(reader, store, camera)]
     write_png(path, contact_sheet(tiles, _COLUMNS, _TILE))
 
@@ -36,8 +38,7 @@ def _row(reader: Reader, store: Any, camera: str) -> list[np.ndarray]:
     images = images if images in reader.topics else f"{images}/compressed"
     count = reader.topics[images].msgcount
     wanted = {int(number) for number in np.linspace(0, count - 1, _COLUMNS).round()}
-    skeleton = f"{camera}/ground_truth/skeleton"
-    chosen: dict[str, list[Any]] = {images: [], camera + _TRUTH: [], skeleton: []}
+    chosen: dict[str, list[Any]] = {images: [], camera + TRUE_KEYPOINTS: [], camera + TRUE_SKELETON: []}
     for topic, messages in chosen.items():  # each has one message a picture, in the same order
         connections = [connection for connection in reader.connections if connection.topic == topic]
         for number, (connection, _, raw) in enumerate(reader.messages(connections)):

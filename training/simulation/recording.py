@@ -18,7 +18,7 @@ import numpy as np
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.smoothing import State
-from training.simulation.bag import Bag, new_bag
+from training.simulation.bag import TRUE_KEYPOINTS, TRUE_SKELETON, Bag, new_bag
 from training.simulation.scene import World, mujoco
 
 COLOUR_ENCODINGS = ("jpeg", "png", "rgb8", "bgr8")
@@ -178,7 +178,7 @@ class _Recorder:
     # -------------------------------------------------------------------------------------------------------- truth
 
     def _truth(self, stream: CameraStream, depth: np.ndarray | None, stamp: int) -> None:
-        header, topic = self._bag.header(stamp, stream.frame), f"{stream.topic}/ground_truth"
+        header = self._bag.header(stamp, stream.frame)
         pixels, points = self._world.project(stream.camera)
         visible = self._world.visible(stream.camera, depth, (pixels, points))
         (width, height), keypoints = self._world.size, []
@@ -194,14 +194,14 @@ class _Recorder:
                 )
             )  # fmt: skip
         self._bag.send(
-            f"{topic}/keypoints", "keypoint_perception_msgs/msg/KeypointArray", stamp,
+            stream.topic + TRUE_KEYPOINTS, "keypoint_perception_msgs/msg/KeypointArray", stamp,
             header=header, model_id="ground_truth", image_width=width, image_height=height,
             position_frame_id=stream.frame, keypoints=keypoints,
         )  # fmt: skip
         source, target = self._edges.T
         lengths = np.linalg.norm(points[source] - points[target], axis=1).astype(np.float32)
         self._bag.send(
-            f"{topic}/skeleton", "keypoint_perception_msgs/msg/SkeletonGraph", stamp,
+            stream.topic + TRUE_SKELETON, "keypoint_perception_msgs/msg/SkeletonGraph", stamp,
             header=header, model_id="ground_truth", edge_source=source, edge_target=target,
             edge_weight=np.ones(len(lengths), np.float32), edge_length=lengths,
         )  # fmt: skip
