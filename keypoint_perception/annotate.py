@@ -22,7 +22,15 @@ from rosbags.rosbag2 import Writer
 from rosbags.typesys import get_types_from_msg
 
 from keypoint_perception.backends import CHOICES
-from keypoint_perception.bags import IMAGE_TYPES, BagMessages, message_store, open_bag, reliable, write_bag
+from keypoint_perception.bags import (
+    IMAGE_TYPES,
+    BagMessages,
+    connections_of,
+    message_store,
+    open_bag,
+    reliable,
+    write_bag,
+)
 from keypoint_perception.command_line import Parser
 from keypoint_perception.detector import DEFAULT_BACKEND, Detector, shipped_model
 from keypoint_perception.drawing import SCORE_THRESHOLD, Style, draw
@@ -37,8 +45,6 @@ from keypoint_perception.video import video_writer
 
 BATCH = 8
 MAX_GAP_S = 0.5
-RATE_IMAGES = 16
-"""The first so many images say how fast a video runs."""
 FOR_THE_EYE = frozenset({"markers", "overlay/compressed"})
 """What a bag gets beside the keypoints and their structure."""
 _OTHER_VIDEOS = {".avi", ".gif", ".m4v", ".mkv", ".mov", ".mpeg", ".mpg", ".webm", ".wmv"}
@@ -78,7 +84,7 @@ def annotate(options: argparse.Namespace) -> None:
         results = _with_progress(_results(images, detector, options, tally), images.count, tally)
         look = _look(detector.model, options)
         if options.out.suffix.lower() == ".mp4":
-            _write_video(options.out, results, look.style)
+            _write_video(options.out, results, _fps(reader, topic), look.style)
         else:
             _write_bag(options.out, reader, results, options.prefix, detector.model, look)
     seconds = time.monotonic() - start
@@ -232,17 +238,17 @@ class _Topics:
         return self._connections[name]
 
 
-def _write_video(path: Path, results: Iterator[tuple[int, Result]], style: Style) -> None:
-    first = list(itertools.islice(results, RATE_IMAGES))
-    with video_writer(path, _fps([received_ns for received_ns, _ in first])) as write:
-        for _, result in itertools.chain(first, results):
+def _write_video(path: Path, results: Iterable[tuple[int, Result]], fps: float, style: Style) -> None:
+    with video_writer(path, fps) as write:
+        for _, result in results:
             write(draw(result.image, result.observation, style))
 
 
-def _fps(received_ns: Sequence[int]) -> float:
-    """Images a second by the times of the first ones, 30 where they tell nothing."""
-    seconds = float(np.median(np.diff(received_ns))) / 1e9 if len(received_ns) > 1 else 0.0
-    return float(np.clip(1 / seconds, 1, 240)) if seconds > 0 else 30.0
+def _fps(reader: AnyReader, topic: str) -> float:
+    """Images a second of a topic from its first message to its last, 30 where they tell nothing."""
+    times = [at for _, at, _ in reader.messages(connections_of(reader, topic))]
+    seconds = (times[-1] - times[0]) / 1e9 if times else 0.0
+    return float(np.clip((len(times) - 1) / seconds, 1, 240)) if seconds > 0 else 30.0
 
 
 def _with_progress(results: Iterator[tuple[int, Result]], total: int, tally: Tally) -> Iterator[tuple[int, Result]]:

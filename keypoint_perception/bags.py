@@ -52,7 +52,7 @@ def open_bag(path: str | os.PathLike[str]) -> Iterator[AnyReader]:
         raise UserError(f"bag {path} is not there: give a rosbag2 folder, an .mcap or .db3 file, or a ROS 1 .bag file")
     if path.is_dir() and not (path / "metadata.yaml").exists():
         what = "has no metadata.yaml (was the recording ended?)"
-        raise UserError(f"bag {path} {what}: run `ros2 bag reindex` on it first, or `mcap recover` on its .mcap")
+        raise UserError(f"bag {path} {what}: give its .mcap file, or run `ros2 bag reindex` on it first")
     refuse_empty(path, [f for f in path.iterdir() if f.suffix != ".yaml"] if path.is_dir() else [path])
     try:
         with AnyReader([path], default_typestore=message_store()) as reader:
@@ -64,8 +64,8 @@ def open_bag(path: str | os.PathLike[str]) -> Iterator[AnyReader]:
             raise
         words = " ".join(str(error).split())
         raise UserError(
-            f"bag {path} cannot be read ({words or type(error).__name__}): copy it again, all files of it; one whose "
-            "recording was not ended is mended by `mcap recover`, or by `ros2 bag reindex`"
+            f"bag {path} cannot be read ({words or type(error).__name__}): record or copy it again, all of it"
+            + (", or run `mcap recover` on it" if path.suffix == ".mcap" else "")
         ) from None
 
 

@@ -254,9 +254,14 @@ def _is_cut(jpeg: bytes) -> bool:
     The end is looked for after the headers, as a small preview in them has an end of its own.
     """
     at = 2
-    while jpeg[at : at + 1] == b"\xff" and jpeg[at + 1 : at + 2] not in (b"\xda", b"\xd9"):  # start of scan, end
-        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
-    return jpeg.find(b"\xff\xd9", at) < 0
+    while jpeg[at : at + 1] == b"\xff" and (kind := jpeg[at + 1 : at + 2]) not in (b"\xda", b"\xd9"):  # scan, end
+        if kind == b"\xff":  # a fill byte
+            at += 1
+        elif kind == b"\x01" or b"\xd0" <= kind <= b"\xd7":  # markers without a length
+            at += 2
+        else:
+            at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+    return jpeg.rfind(b"\xff\xd9", at) < 0
 
 
 def _describe(pixels: np.ndarray) -> str:

@@ -42,7 +42,7 @@ class OneEuroConfig:
 class OneEuro:
     """Smooths (K, 2) points, each by its own speed. A time that goes back, or a gap, starts it afresh.
 
-    Points of the same time as those before tell nothing of speed and do not count.
+    Points of the same time as those before tell nothing of speed: they are passed through and do not count.
     """
 
     def __init__(self, config: OneEuroConfig, max_gap: float) -> None:
@@ -61,13 +61,13 @@ class OneEuro:
         A point that is not finite is passed through and its past is forgotten.
         """
         elapsed = time - self._time
-        if not 0 <= elapsed <= self._max_gap or len(points) != len(self._points):
+        if elapsed == 0 and len(points) == len(self._points):
+            return points
+        if not 0 < elapsed <= self._max_gap or len(points) != len(self._points):
             self._time, self._points, self._speeds = time, points.copy(), np.zeros_like(points)
             return points
         known = np.isfinite(self._points).all(axis=1) & np.isfinite(points).all(axis=1)
         previous = np.where(known[:, None], self._points, points)
-        if elapsed == 0:
-            return previous.astype(points.dtype)
         speeds = np.where(known[:, None], (points - previous) / elapsed, 0)
         self._speeds += _smoothing_factor(self._config.derivative_cutoff, elapsed) * (speeds - self._speeds)
         self._speeds[~known] = 0

@@ -49,15 +49,16 @@ def sample_frames(data: Any, count: int) -> np.ndarray:
 
 
 def trajectories(method: Method, data: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Keypoints (T, K, 2) in input pixels and scores (T, K) of recordings, about `TRAJECTORY_FRAMES` frames in all.
+    """Keypoints (T, K, 2) in input pixels and scores (T, K) of recordings, one to two `TRAJECTORY_FRAMES` in all.
 
-    Evenly of each recording; where they are many and short, of some of them.
+    Evenly of each recording; where they are many and short, of the longest.
     """
     sequences = [frames for _, frames in data.sequences() if len(frames) > 1]
     stride = sum(map(len, sequences)) // TRAJECTORY_FRAMES
     thinned = [frames[:: max(min(stride, len(frames) // LEAST_FRAMES), 1)] for frames in sequences]
-    apart = max(sum(map(len, thinned)) // TRAJECTORY_FRAMES, 1)
-    return [_trajectory(method, frames) for frames in thinned[::apart]]
+    thinned.sort(key=len, reverse=True)
+    ends = np.cumsum([len(frames) for frames in thinned])
+    return [_trajectory(method, frames) for frames in thinned[: 1 + np.searchsorted(ends, 2 * TRAJECTORY_FRAMES)]]
 
 
 def _trajectory(method: Method, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -124,6 +125,7 @@ def _groups(members: list[tuple[int, ...]]) -> tuple[Group, ...]:
 
 def describe(checkpoint: Checkpoint, data: Any, name: str, method: Method, found: Skeleton) -> ModelInfo:
     """The model's description."""
+    about = {key: value for key, value in checkpoint.about.items() if key != "data_description"}  # of older runs
     config = checkpoint.config
     adjacency = None if found.adjacency is None else tuple(map(tuple, found.adjacency.tolist()))
     count = len(found.parent)
@@ -141,7 +143,7 @@ def describe(checkpoint: Checkpoint, data: Any, name: str, method: Method, found
         either_end=method.either_end,
         roi=data.viewport_roi,
         training={
-            **checkpoint.about,
+            **about,
             "steps": checkpoint.step,
             "seed": config.loop.seed,
             "graph": found.origin,
@@ -184,6 +186,8 @@ def export_run(
     if data is None:
         config = checkpoint.config.data
         data = load_data(replace(config, sources=sources) if sources else config)
+        if sources and data.fingerprint != checkpoint.about["data"]:
+            raise UserError(f"{', '.join(sources)} are not the recordings of {run}: give those, wherever they are now")
     frames = sample_frames(data, PARITY_FRAMES)
     onnx = to_onnx(method, frames, precision)
     gap = parity(method, onnx, frames)

@@ -247,7 +247,7 @@ class Trainer:
         """Continues from a checkpoint of this run. Raises UserError where it is of another one."""
         different = self.config.differences(checkpoint.config)
         if checkpoint.about["data"] != self.data.fingerprint:
-            different.append("the recordings have changed")
+            different.append("the recordings, or the poses of data.prior, have changed")
         if different:
             raise UserError(f"{self.out} cannot be resumed: {'; '.join(different)}: start a new run with another -o")
         self.method.load_state_dict(checkpoint.method)

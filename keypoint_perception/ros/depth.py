@@ -46,7 +46,8 @@ class DepthBuffer:
         if len(self._kept) < 2:
             return False
         stamps = [stamp_ns(depth.header) for depth in self._kept]
-        period = min(after - before for before, after in pairwise(stamps))  # some may have been lost
+        gaps = sorted(after - before for before, after in pairwise(stamps))
+        period = gaps[len(gaps) // 4]  # some gaps are longer, as depth was lost, and few shorter
         return 0.75 <= (instant - stamps[-1]) / max(period, 1) <= _PATIENCE
 
     def at(self, header: Any, image_size: tuple[int, int], max_delay: float) -> np.ndarray:

@@ -43,7 +43,7 @@ class DetectorNode(LifecycleNode):
         try:
             self._settings = declare(self)
         except ParameterException as error:
-            hint = ": write 1.0 for 1" if "INTEGER" in str(error) and "DOUBLE" in str(error) else ""
+            hint = ": write 1.0 for 1" if "expecting type 'DOUBLE'" in str(error) else ""
             raise UserError(f"parameters: {error}{hint}") from None
         self._state = "unconfigured"
         self._faults = Faults(self.get_logger())

@@ -19,7 +19,7 @@ class Statistics:
         self.received = 0
         self.published = 0
         self.dropped: Counter[str] = Counter()
-        """By cause: old, superseded, unreadable, failed, lost."""
+        """By cause: old, superseded, unreadable, failed (the inference), lost."""
         self._published_at: deque[float] = deque(maxlen=WINDOW)
         self._latencies: deque[float] = deque(maxlen=WINDOW)
         self._scores: deque[float] = deque(maxlen=WINDOW)

@@ -82,7 +82,8 @@ def test_what_is_set_at_the_start_alone_says_so() -> None:
 
 
 def test_a_whole_number_for_a_fraction_is_told_with_what_to_write() -> None:
-    node = NodeProcess({"threshold": 1})
-    wait_until(lambda: not node.alive, lambda: node.log)
-    assert node.stop()[0] == 2
-    assert "write 1.0 for 1" in node.log
+    for given, hint in (({"threshold": 1}, True), ({"threads": 2.0}, False)):
+        node = NodeProcess(given)
+        wait_until(lambda node=node: not node.alive, lambda node=node: node.log)
+        assert node.stop()[0] == 2
+        assert ("write 1.0 for 1" in node.log) == hint

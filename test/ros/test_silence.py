@@ -58,10 +58,18 @@ def test_depth_is_due_by_its_own_pace_though_some_was_lost() -> None:
     assert not buffer.is_due(_ns(15)), "depth has fallen silent"
 
 
-def _ns(number: int) -> int:
+@pytest.mark.parametrize("numbers", [(0, 1, 2, 2, 3), (0, 1, 1.2, 2, 3)])
+def test_a_stamp_twice_or_late_does_not_end_the_pace_of_depth(numbers: tuple[float, ...]) -> None:
+    buffer = DepthBuffer("/depth")
+    for number in numbers:
+        buffer.add(_depth(number))
+    assert buffer.is_due(_ns(4))
+
+
+def _ns(number: float) -> int:
     return round(number / 30 * 1e9)
 
 
-def _depth(number: int) -> SimpleNamespace:
+def _depth(number: float) -> SimpleNamespace:
     seconds, nanoseconds = divmod(_ns(number), 10**9)
     return SimpleNamespace(header=SimpleNamespace(stamp=SimpleNamespace(sec=seconds, nanosec=nanoseconds)))

@@ -340,6 +340,8 @@ def test_a_jpeg_whose_preview_is_whole_is_cut_short_all_the_same() -> None:
     preview = b"\xff\xe1" + (2 + len(JPEG)).to_bytes(2, "big") + JPEG
     whole, plain = (compressed_message(jpeg, "jpeg") for jpeg in (JPEG[:2] + preview + JPEG[2:], JPEG))
     assert np.array_equal(image_to_rgb(whole), image_to_rgb(plain))
+    for odd in (b"\xff\xff\xff\xe0", b"\xff\x01\xff\xe0", b"\xff\xd0\xff\xe0"):  # fill, and markers without a length
+        assert np.array_equal(image_to_rgb(compressed_message(JPEG[:2] + odd + JPEG[4:], "jpeg")), image_to_rgb(plain))
     for end in (len(whole.data) - 2, len(preview) + len(JPEG) // 2, 100, 5):
         with pytest.raises(UserError, match="cut short"):
             image_to_rgb(compressed_message(whole.data[:end], "jpeg"))

@@ -203,15 +203,17 @@ def test_points_that_are_numbered_by_their_place_are_alike(by_place):
     assert alike_points(Turning(by_place), data) == ()  # one image cannot tell
 
 
-@pytest.mark.parametrize(("count", "length"), [(3000, 30), (3, 4000), (1, 10), (400, 2)])
-def test_of_many_short_recordings_some_are_followed_and_of_each_enough(monkeypatch, count, length):
+@pytest.mark.parametrize("lengths", [[30] * 3000, [4000] * 3, [10], [2] * 400, [5, 20000, *[5] * 3000]])
+def test_of_many_short_recordings_some_are_followed_and_of_each_enough(monkeypatch, lengths):
     class Clips:
         def sequences(self):
-            yield from (("clip", np.arange(length)) for _ in range(count))
+            yield from (("clip", np.arange(length)) for length in lengths)
 
     monkeypatch.setattr(export, "_trajectory", lambda method, frames: frames)
     found = export.trajectories(None, Clips())
-    assert min(map(len, found)) >= min(length, export.LEAST_FRAMES)
-    assert sum(map(len, found)) <= 2 * export.TRAJECTORY_FRAMES + length
-    assert len(found) > 1 or count == 1
-    assert len({int(step) for frames in found for step in np.diff(frames)}) == 1, "evenly"
+    assert min(map(len, found)) >= min(*lengths, export.LEAST_FRAMES)
+    assert min(sum(lengths), export.TRAJECTORY_FRAMES) <= sum(map(len, found)) * 1.5
+    assert sum(map(len, found)) <= 2 * export.TRAJECTORY_FRAMES + max(map(len, found))
+    share = max(lengths) / sum(lengths) * export.TRAJECTORY_FRAMES / 2
+    assert max(map(len, found)) >= min(max(lengths), share)
+    assert all(len(set(np.diff(frames))) == 1 for frames in found), "evenly"

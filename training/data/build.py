@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from keypoint_perception.errors import UserError
+from keypoint_perception.files import writing
 from keypoint_perception.geometry import Viewport
 from keypoint_perception.heap import keep_freed_memory
 from training.data.ordered import map_in_order
@@ -63,7 +64,9 @@ def build_store(
         with locked(folder):
             store = read_if_current(folder, state)  # another process made it meanwhile
             if store is None:
-                store = _Builder(source, view, StoreWriter(folder, view, state), threads, progress).run()
+                with writing(folder):
+                    writer = StoreWriter(folder, view, state)
+                store = _Builder(source, view, writer, threads, progress).run()
     return store
 
 
@@ -161,7 +164,8 @@ class _Builder:
                 place = f"frame {sequence.start} of {sequence.recording}"
                 writer.skips.add(reason, place, sequence.stop - sequence.start)
         writer.sequences = [sequence for sequence in writer.sequences if sequence.size == usual]
-        return writer.finish()
+        with writing(writer.folder):
+            return writer.finish()
 
 
 def _shrunk(image: np.ndarray, viewport: Viewport) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 from keypoint_perception.errors import UserError
@@ -45,13 +46,16 @@ def _source(path: Path) -> Source | None:
     if kind is not None:
         return kind(path)
     names = _names(path) if path.suffix != STORE_SUFFIX else []
-    has_pictures = any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
-    if not has_pictures or any(_kind(path / name) for name in names):  # pictures beside recordings are of them
+    if not _has_pictures(names) or any(_kind(path / name) for name in names):  # pictures beside recordings are of them
         return None
-    more = [name for name in names if (path / name).is_dir() and _source(path / name)]
+    more = [name for name in names if _has_pictures(_names(path / name))]
     if more:
-        raise UserError(f"{path} holds pictures and folders of pictures ({', '.join(more)}): name those that are meant")
+        print(f"{path}: its own pictures are used, not those in its folders {', '.join(more)}", file=sys.stderr)
     return ImageFolder(path)
+
+
+def _has_pictures(names: list[str]) -> bool:
+    return any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
 
 
 def _kind(path: Path) -> type[Source] | None:

@@ -233,7 +233,7 @@ class StoreWriter:
 def locked(folder: Path) -> Iterator[None]:
     """Lets one process at a time make the store `folder`; the others wait and find it made.
 
-    Raises UserError where it cannot be written.
+    Raises UserError where its lock cannot be written.
     """
     make_folder(folder.parent)
     ignored = folder.parent / ".gitignore"

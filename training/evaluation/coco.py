@@ -49,7 +49,15 @@ def read_coco(path: Path, fit_on: frozenset[str] | None = None) -> LabelledVideo
     if twice:
         raise UserError(f"{path} has several annotations of {twice[0]}: give one object an image")
     joints, labelled = _joints(path, names, values, used)
-    frames, joints = _one_size([_read_image(path.parent / image["file_name"]) for image in used], joints)
+    pictures = [_read_image(path.parent / image["file_name"]) for image in used]
+    for image, picture in zip(used, pictures, strict=True):
+        height, width = picture.shape[:2]
+        if height != width and (image.get("width"), image.get("height")) == (height, width):
+            raise UserError(
+                f"{path}: {image['file_name']} has {width} x {height} pixels and is turned for show by its EXIF, after "
+                "which it was labelled: save it upright"
+            )
+    frames, joints = _one_size(pictures, joints)
     return LabelledVideo(
         name=path.stem,
         variant=str(category.get("name", path.stem)),

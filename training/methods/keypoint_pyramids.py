@@ -48,7 +48,7 @@ class Level(NamedTuple):
     features: Tensor
     """f_l, (B, pyramid_width, H_l, W_l)."""
     keypoints: Tensor
-    """K_l, (B, N_l, 2), in the coordinates of the level's map."""
+    """K_l, (B, N_l, 2), in the image's coordinates."""
     column: Tensor
     """(B, N_l, W_l) marginal of the heatmaps over their rows."""
     row: Tensor
