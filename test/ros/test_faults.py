@@ -12,6 +12,8 @@ import pytest
 from colour_model import spots_image
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from harness import BEST_EFFORT, Bench, NodeProcess, image_message, set_header
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -97,6 +99,22 @@ def test_stamps_of_zero_backwards_and_ahead_are_served(bench: Bench, node: NodeP
         found = bench.ask("/image", image_message(PICTURE, stamp=stamp), KEYPOINTS)
         np.testing.assert_allclose((found.keypoints[0].u, found.keypoints[0].v), (40, 50), atol=0.6)
     node.wait_for("s ahead")
+
+
+def test_what_was_wrong_is_over_where_nothing_is_asked_any_more(bench: Bench, colour_model_path: Path) -> None:
+    parameters = {"model": colour_model_path, "diagnostics_period": 0.2}
+    node = NodeProcess(parameters, {"image": "/unstamped", "__node": "idle"})
+    try:
+        bench.listen("/idle/keypoints", KeypointArray)
+        zero = image_message(PICTURE)
+        zero.header.stamp.sec = zero.header.stamp.nanosec = 0
+        bench.ask("/unstamped", zero, "/idle/keypoints")
+        bench.until(lambda: "no stamp" in _camera_message(bench, "idle"), "no diagnostic tells of it")
+        deactivate = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
+        assert bench.call(ChangeState, "/idle/change_state", deactivate).success
+        bench.until(lambda: "no stamp" not in _camera_message(bench, "idle"), "the diagnostic stays")
+    finally:
+        node.stop()
 
 
 def test_a_huge_image_is_served(bench: Bench, colour_model_path: Path) -> None:
