@@ -142,7 +142,7 @@ class LimbTracker:
         minus what the model said. Colours are left out: they are in the model's order of links, not in the tracked one.
         """
         there, probability = self._evidence > 0, 1 / (1 + np.exp(-self._evidence))
-        strength = np.where(there, np.maximum(probability, EDGE_THRESHOLD), np.minimum(probability, BELOW_EDGE))
+        strength = np.where(there, probability, np.minimum(probability, BELOW_EDGE))
         adjacency = np.zeros_like(observation.adjacency)
         above = self._above[self._linked]
         adjacency[self._linked, above] = adjacency[above, self._linked] = strength[self._linked]

@@ -74,6 +74,11 @@ def axis_mean(probability: Tensor) -> Tensor:
     return (probability * axis(probability.shape[-1], probability)).sum(dim=-1)
 
 
+def from_mean(probability: Tensor) -> Tensor:
+    """(..., L) probabilities of the cells of an axis to how far each cell is from their mean (..., L)."""
+    return axis(probability.shape[-1], probability) - axis_mean(probability)[..., None]
+
+
 def concentration(columns: Tensor, rows: Tensor, sigma: float) -> Tensor:
     """How much of a heatmap lies at its mean m: Σ_p p_x · p_y · exp(-‖p - m‖² / 2σ²), in [0, 1].
 
@@ -82,8 +87,7 @@ def concentration(columns: Tensor, rows: Tensor, sigma: float) -> Tensor:
     """
     mass = []
     for probability in (columns, rows):
-        distance = axis(probability.shape[-1], probability) - axis_mean(probability)[..., None]
-        mass.append((probability * torch.exp(-(distance**2) / (2 * sigma**2))).sum(-1))
+        mass.append((probability * torch.exp(-(from_mean(probability) ** 2) / (2 * sigma**2))).sum(-1))
     return (mass[0] * mass[1]).clamp(0, 1)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from training import bounds
 from training.equivariance import moving_points_apart
-from training.heatmaps import axis, axis_mean
+from training.heatmaps import from_mean
 from training.method import Batch
 
 
@@ -106,8 +106,7 @@ def share_within(area: Tensor, column: Tensor, row: Tensor) -> Tensor:
 
 def axis_variance(probability: Tensor) -> Tensor:
     """(..., L) probabilities of an axis' cells to their variance (...), in the map's units."""
-    away = axis(probability.shape[-1], probability) - axis_mean(probability)[..., None]
-    return (probability * away**2).sum(dim=-1)
+    return (probability * from_mean(probability) ** 2).sum(dim=-1)
 
 
 def crowding(keypoints: Tensor, distance: float) -> Tensor:

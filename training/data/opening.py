@@ -48,7 +48,8 @@ def _source(path: Path) -> Source | None:
     names = _names(path) if path.suffix != STORE_SUFFIX else []
     if not _has_pictures(names) or any(_kind(path / name) for name in names):  # pictures beside recordings are of them
         return None
-    more = [name for name in names if _has_pictures(_names(path / name))]
+    others = [name for name in names if not _has_pictures([name])]
+    more = [name for name in others if _has_pictures(_names(path / name))]
     if more:
         print(f"{path}: its own pictures are used, not those in its folders {', '.join(more)}", file=sys.stderr)
     return ImageFolder(path)
