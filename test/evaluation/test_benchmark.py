@@ -7,7 +7,7 @@ import pytest
 
 from keypoint_perception.errors import UserError
 from training.evaluation import benchmark
-from training.evaluation.benchmark import Plan, main, measure_cell, parse_minutes, train
+from training.evaluation.benchmark import Plan, main, measure_cell, parse_minutes, prepare_scene, train
 from training.evaluation.scenes import SCENES
 from training.fit import MODEL_NAME
 
@@ -30,8 +30,9 @@ def commands(monkeypatch):
 
 
 def plan(out, **changes):
-    given = {"methods": ("imm",), "scenes": ("cartpoles",), "seeds": (3,), "minutes": 1.0, "episodes": (4, 2)}
-    return Plan(**{**given, "recordings": (2, 1), "remeasure": False, "out": out, **changes})
+    given = {"methods": ("imm",), "scenes": ("cartpoles",), "seeds": (3,), "minutes": 1.0}
+    counts = {"train": 4, "labels": 3, "test": 2}
+    return Plan(**{**given, "episodes": counts, "recordings": counts, "remeasure": False, "out": out, **changes})
 
 
 def test_a_run_lasts_as_many_steps_as_fit_into_the_budget(tmp_path, commands):
@@ -59,6 +60,18 @@ def test_methods_that_learn_from_poses_get_some(tmp_path, commands):
     poses, _, fit = commands
     assert poses[:2] == ("simulate", "tabletop") and "--poses" in poses and "320x240" in poses
     assert f"--data.prior={tmp_path / 'data' / 'poses.npz'}" in fit
+
+
+def test_no_body_is_measured_in_the_episodes_that_labels_are_fitted_on(tmp_path, commands):
+    prepare_scene(plan(tmp_path), SCENES["spiders0shot"])
+    given = {run[run.index("-o") + 1].rpartition("/")[2]: run for run in commands}
+    option = {
+        split: {name: run[run.index(name) + 1] for name in ("--episodes", "--seed", "--split")}
+        for split, run in given.items()
+    }
+    assert [option[split]["--episodes"] for split in ("train", "labels", "test")] == ["4", "3", "2"]
+    assert option["labels"]["--split"] == option["test"]["--split"] == "test"  # the same bodies,
+    assert len({option[split]["--seed"] for split in option}) == 3  # in other episodes
 
 
 def test_a_measured_cell_is_kept(tmp_path, commands):

@@ -35,6 +35,15 @@ def test_direct_error_with_and_without_flips():
     assert direct([hands(exchanged=True)]) == pytest.approx({"error": 1.0, "error_with_flips": 0.0})
 
 
+def test_what_is_fitted_on_other_data_counts_in_no_other_measure():
+    named, other = replace(INFO, keypoint_names=NAMES), video(np.zeros((6, 2, 2)), np.ones((6, 2, 2)), names=NAMES)
+    alone, figures = measure([hands(0.1)], 0.2, named), measure([hands(0.1)], 0.2, named, [other])
+    assert figures["direct"] == alone["direct"] and figures["identity"] == alone["identity"]
+    assert (
+        figures["regression"]["error"] > 1 > alone["regression"]["error"]
+    )  # joints of all that was fitted are at 1, 1
+
+
 def test_each_variant_counts_the_same_in_the_direct_error():
     videos = [hands(0.1, variant="walking"), hands(0.3, variant="sitting"), hands(0.3, variant="sitting")]
     assert direct(videos)["error"] == pytest.approx(0.2)

@@ -8,7 +8,7 @@ from predictions import video
 
 from keypoint_perception.errors import UserError
 from training.evaluation.predicted import SingleImages
-from training.evaluation.regression import fit_frames, label_efficiency, labels, points_by_place, regression
+from training.evaluation.regression import fit_frames, fitted_on, label_efficiency, labels, points_by_place, regression
 
 
 def moving(seed, frames=8, joints=2, **fields):
@@ -27,6 +27,18 @@ def test_the_split_of_the_data_comes_first():
     assert fit_frames([moving(0, fit=chosen)])[0].tolist() == chosen.tolist()
     (part,) = labels([moving(0, fit=chosen)])
     assert len(part.train) == len(part.test) == 4
+
+
+def test_labels_of_other_data_are_all_fitted_on_and_none_of_what_is_measured():
+    other, part = labels(fitted_on([moving(0), moving(1, variant="other")], [moving(2), moving(3, variant="other")]))
+    assert (len(part.train), len(part.test)) == (len(other.train), len(other.test)) == (8, 8)
+    assert part.train == pytest.approx(moving(0).points) and part.test == pytest.approx(moving(2).points)
+    assert fitted_on([], [moving(2)])[0].video.fit is None
+
+
+def test_what_the_labels_do_not_show_is_named():
+    with pytest.raises(UserError, match="labels of walker, and of cheetah, hopper none"):
+        fitted_on([moving(0, variant="walker")], [moving(1, variant=name) for name in ("walker", "hopper", "cheetah")])
 
 
 def test_variants_are_fitted_apart():

@@ -35,15 +35,18 @@ from training.evaluation.reference import (
     train_for,
     untrained_network,
 )
-from training.evaluation.regression import regression
+from training.evaluation.regression import fitted_on, regression
 from training.evaluation.report import TABLE_NAME, picture_of, write_report
 from training.evaluation.results import collect
-from training.evaluation.scenes import SCENES, Scene
+from training.evaluation.scenes import SCENES, SPLITS, Scene
 from training.evaluation.videos import LabelledVideo, resized
 from training.fit import MODEL_NAME
 from training.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
+DEFAULT_EPISODES = {"train": 400, "labels": 200, "test": 60}
+"""Of each set; the paper's test has 60."""
+DEFAULT_RECORDINGS = {"train": 8, "labels": 4, "test": 4}
 SUPERVISED_SHARE = 0.5
 """The supervised reference is trained for this share of a cell's time; it needs less."""
 REFERENCE_WIDTH = 128
@@ -59,9 +62,9 @@ class Plan:
     seeds: tuple[int, ...]
     minutes: float
     """Of training, for each cell."""
-    episodes: tuple[int, int]
-    """For training and for testing, of the sets;"""
-    recordings: tuple[int, int]
+    episodes: dict[str, int]
+    """Of the sets, by one of SPLITS;"""
+    recordings: dict[str, int]
     """of scenes that are bags."""
     remeasure: bool
     """Measure trained runs anew. A scene's references are kept; only KeypointGAN's own is trained with labels again."""
@@ -114,11 +117,11 @@ def _with_config(methods: tuple[str, ...], scene: Scene) -> list[str]:
 
 
 def prepare_scene(plan: Plan, scene: Scene) -> Path:
-    """The folder with the scene's `train` and `test` data, simulated where it is missing."""
+    """The folder with a folder of the scene's data for each of SPLITS, simulated where it is missing."""
     folder = plan.out / "data" / scene.name
     counts = plan.recordings if scene.topic else plan.episodes
-    for split, count in zip(("train", "test"), counts, strict=True):
-        _training(*scene.simulation(split, count, folder / split))
+    for split in SPLITS:
+        _training(*scene.simulation(split, counts[split], folder / split))
     return folder
 
 
@@ -128,12 +131,15 @@ def measure_references(plan: Plan, scene: Scene, data: Path) -> None:
     if file.is_file():
         return
     size = scene.input_size((REFERENCE_WIDTH, REFERENCE_WIDTH))
-    train, test = (_labelled(scene, data / split, size) for split in ("train", "test"))
+    train, labels, test = (_labelled(scene, data / split, size) for split in SPLITS)
     most = max(video.joints.shape[1] for video in train)
     seconds = plan.minutes * 60 * SUPERVISED_SHARE
     supervised = train_for(lambda: HeatmapNetwork(most), heatmap_loss, train, seconds, seed=0)
     rows = {"supervised": supervised, "baseline_random_detector": untrained_network(most, size, seed=0)}
-    errors = {n: regression([predict_whole(TorchBackend(net), v) for v in test])["error"] for n, net in rows.items()}
+    errors = {}
+    for name, network in rows.items():
+        fitted, measured = ([predict_whole(TorchBackend(network), v) for v in videos] for videos in (labels, test))
+        errors[name] = regression(fitted_on(fitted, measured))["error"]
     with written_whole(file) as temporary:
         temporary.write_text(json.dumps(errors) + "\n")
 
@@ -151,7 +157,8 @@ def measure_cell(plan: Plan, scene: Scene, method: str, seed: int, data: Path) -
     previous = json.loads(file.read_text()) if file.is_file() else {}
     train(plan, scene, method, seed, data, folder)
     model = read_model(folder / MODEL_NAME)
-    measures = measure(predict_all(model, data / "test", topic=scene.topic), scene.epsilon, model.info)
+    fitted, videos = (predict_all(model, data / split, topic=scene.topic) for split in ("labels", "test"))
+    measures = measure(videos, scene.epsilon, model.info, fitted)
     if measures["direct"]["error"] is not None:
         measures["direct"] |= supervised_direct(plan, scene, folder, data)
     picture = picture_of(model, read_labelled(data / "test", scene.topic), folder / "predictions.png")
@@ -222,12 +229,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--scenes", nargs="+", default=list(SCENES), choices=list(SCENES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--budget", default="30min", help="training time of each cell: 90s, 30min or 2h")
-    parser.add_argument("--train-episodes", type=int, default=400, help="of each set (default 400)")
-    parser.add_argument("--test-episodes", type=int, default=60, help="of each set (default 60, as in the paper)")
-    parser.add_argument(
-        "--train-recordings", type=int, default=8, help="of a minute, where a scene is bags (default 8)"
-    )
-    parser.add_argument("--test-recordings", type=int, default=4, help="the same (default 4)")
+    for split, count in DEFAULT_EPISODES.items():
+        parser.add_argument(f"--{split}-episodes", type=int, default=count, help=f"of each set (default {count})")
+    for split, count in DEFAULT_RECORDINGS.items():
+        about = f"of a minute, where a scene is bags (default {count})"
+        parser.add_argument(f"--{split}-recordings", type=int, default=count, help=about)
     remeasure = "measure the trained models anew; KeypointGAN's network is trained with labels again for it"
     parser.add_argument("--remeasure", action="store_true", help=remeasure)
     parser.add_argument("--report", action="store_true", help="only write the report of what is measured")
@@ -243,8 +249,8 @@ def main(argv: list[str]) -> int:
                 scenes=tuple(given.scenes),
                 seeds=tuple(given.seeds),
                 minutes=parse_minutes(given.budget),
-                episodes=(given.train_episodes, given.test_episodes),
-                recordings=(given.train_recordings, given.test_recordings),
+                episodes={split: getattr(given, f"{split}_episodes") for split in SPLITS},
+                recordings={split: getattr(given, f"{split}_recordings") for split in SPLITS},
                 remeasure=given.remeasure,
                 out=out,
             )

@@ -21,6 +21,7 @@ from training.evaluation.measures import Measures, measure
 from training.evaluation.predicted import PredictedVideo, predict
 from training.evaluation.protocols import PROTOCOLS
 from training.evaluation.reading import read_labelled
+from training.evaluation.regression import fitted_on
 from training.evaluation.scenes import epsilon_of
 
 
@@ -64,8 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="simulated episodes or bags, or COCO keypoints .json")
     parser.add_argument("--topic", default="", help="image topic of bags")
     parser.add_argument("--protocol", choices=list(PROTOCOLS), help="also the figure of a paper's protocol, see below")
-    parser.add_argument(
+    labels = parser.add_mutually_exclusive_group()
+    labels.add_argument(
         "--fit-on", type=Path, metavar="FILE", help="names of what regressions are fitted on, one a line"
+    )
+    labels.add_argument(
+        "--fit-data", type=Path, metavar="DATA", help="fit regressions on this labelled data and none of --data"
     )
     parser.add_argument("-o", "--output", type=Path, help="also write the measures to this JSON file")
     parser.add_argument("--label-efficiency", type=Path, metavar="X.svg", help="draw error by number of labels")
@@ -84,15 +89,16 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--epsilon is {epsilon}: give a distance above 0, of images that are 2 wide and high")
     model = read_model(_model_file(given.model))
     videos = predict_all(model, given.data, topic=given.topic, fit_on=given.fit_on, seed=given.seed)
-    measures = measure(videos, epsilon, model.info)
+    fitted = predict_all(model, given.fit_data, topic=given.topic) if given.fit_data else []
+    measures = measure(videos, epsilon, model.info, fitted)
     print(f"{model.id} on {given.data}\n{table(measures)}")
     report: dict[str, Any] = {"model_id": model.id, "data": str(given.data), **measures}
     if given.protocol:
         protocol = PROTOCOLS[given.protocol]
-        figures = protocols.apply(protocol, videos)
+        figures = protocols.apply(protocol, fitted_on(fitted, videos))
         report["protocol"] = {"name": given.protocol, "unit": protocol.unit, **figures}
         print(table({given.protocol: figures}) + f"  ({protocol.unit})")
-        if all(video.video.fit is None for video in videos):
+        if not fitted and all(video.video.fit is None for video in videos):
             print("the data names no split: fitted on its first half, which is not the paper's split")
     if given.output:
         with written_whole(given.output) as temporary:

@@ -13,6 +13,7 @@ from training.evaluation.manipulation import grasp_points, lifted_joints
 from training.evaluation.motion import motion_recognition
 from training.evaluation.predicted import PredictedVideo
 from training.evaluation.regression import (
+    fitted_on,
     label_efficiency,
     mean_or_none,
     points_by_place,
@@ -25,22 +26,28 @@ from training.methods import METHODS
 Measures = dict[str, dict[str, float | None]]
 
 
-def measure(videos: Sequence[PredictedVideo], epsilon: float, info: ModelInfo | None = None) -> Measures:
+def measure(
+    videos: Sequence[PredictedVideo],
+    epsilon: float,
+    info: ModelInfo | None = None,
+    fitted: Sequence[PredictedVideo] = (),
+) -> Measures:
     """Every family of measures by name; a measure that does not apply is None. docs/evaluation.md defines them all.
 
     epsilon: the largest distance of a matched joint, [-1, 1] units. info: of the model, to know whether its keypoints
-    are joints.
+    are joints. fitted: what is fitted to labels is fitted to these videos; without any, to a part of `videos`.
     """
+    both = fitted_on(fitted, videos)
     return {
         **structure_and_joints(videos, epsilon),
-        "regression": regression(videos),
-        "label_efficiency": label_efficiency(videos),
+        "regression": regression(both),
+        "label_efficiency": label_efficiency(both),
         "direct": direct(videos) if info and keypoints_are_joints(videos, info) else direct([]),
         "identity": identity(videos),
-        "motion": motion_recognition(videos),
-        "levels": levels(videos, info) if info else {},
-        "lifting": lifted_joints(videos),
-        "grasp": grasp_points(videos),
+        "motion": motion_recognition(both),
+        "levels": levels(both, info) if info else {},
+        "lifting": lifted_joints(both),
+        "grasp": grasp_points(both),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -65,6 +66,28 @@ def fit_frames(videos: Sequence[PredictedVideo]) -> list[np.ndarray]:
         count = len(videos[0].points)
         return [np.arange(count) < count // 2]
     return [np.full(len(v.points), number < len(videos) // 2) for number, v in enumerate(videos)]
+
+
+def fitted_on(fitted: Sequence[PredictedVideo], videos: Sequence[PredictedVideo]) -> Sequence[PredictedVideo]:
+    """`fitted`, all frames of which are fitted on, and then `videos`, which are measured on; `videos` as they are
+    where nothing is `fitted`.
+
+    Raises UserError where a variant has videos to measure on and none to fit.
+    """
+    if not fitted:
+        return videos
+    known = {video.video.variant for video in fitted}
+    unknown = sorted({video.video.variant for video in videos} - known)
+    if unknown:
+        raise UserError(
+            f"the data to fit on has labels of {', '.join(sorted(known))}, and of {', '.join(unknown)} none: fit on "
+            "data with all that is measured"
+        )
+    return [*(_marked(video, True) for video in fitted), *(_marked(video, False) for video in videos)]
+
+
+def _marked(video: PredictedVideo, fit: bool) -> PredictedVideo:
+    return replace(video, video=video.video._replace(fit=np.full(len(video.points), fit)))
 
 
 def variants(videos: Sequence[PredictedVideo]) -> list[list[PredictedVideo]]:

@@ -15,9 +15,14 @@ SIDE_MULTIPLE = 16
 """Inputs' sides are multiples of so many pixels. NPT on images of half the size, and Keypoint Pyramids, need
 twice as many: where the aspect ratio does not give that, they have a config of the scene."""
 DEFAULT_EPSILON = 0.20
-TRAIN_SEED, TEST_SEED, POSES_SEED = 0, 1000, 7
-"""First seeds of a scene's recordings, one seed a recording: no test recording is a training recording; and the seed of
-unpaired poses, which come from no recording."""
+SPLITS = ("train", "labels", "test")
+"""What a scene's data is for: to learn keypoints from without labels, to fit to labels, to measure on."""
+EPISODES = {"train": ("train", 0), "labels": ("test", 2), "test": ("test", 1)}
+"""By what they are for: which bodies the episodes of a set show, and their seed."""
+RECORDINGS = {"train": ("none", 0), "labels": ("png", 2000), "test": ("png", 1000)}
+"""By what they are for: the depth of a scene's recordings, and the first of their seeds, one a recording."""
+POSES_SEED = 7
+"""Of unpaired poses, which come from no recording."""
 POSES = 4000
 SMALL_TURN = 30
 """Degrees up to which bodies are turned that look the same from several sides,"""
@@ -47,13 +52,13 @@ class Scene:
     """Image topic where the data is bags; empty for episodes."""
 
     def simulation(self, split: str, count: int, folder: Path) -> list[str]:
-        """The arguments of `python -m training` that make `count` episodes or recordings of a split, train or test."""
+        """The arguments of `python -m training` that make `count` episodes or recordings of one of SPLITS."""
         arguments = ["simulate", *self.command, "-o", str(folder)]
-        if not self.topic:
-            seed = {"train": 0, "test": 1}[split]
-            return [*arguments, "--episodes", str(count), "--seed", str(seed), "--split", split]
-        seed, depth = {"train": (TRAIN_SEED, "none"), "test": (TEST_SEED, "png")}[split]
-        return [*arguments, "--recordings", str(count), "--seed", str(seed), "--depth", depth]
+        if self.topic:
+            depth, seed = RECORDINGS[split]
+            return [*arguments, "--recordings", str(count), "--seed", str(seed), "--depth", depth]
+        bodies, seed = EPISODES[split]
+        return [*arguments, "--episodes", str(count), "--seed", str(seed), "--split", bodies]
 
     def poses(self, file: Path) -> list[str]:
         """The arguments of `python -m training` that make unpaired poses, for methods that learn from such."""
