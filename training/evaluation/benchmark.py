@@ -44,7 +44,7 @@ from training.fit import MODEL_NAME
 from training.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
-DEFAULT_EPISODES = {"train": 400, "labels": 200, "test": 60}
+DEFAULT_EPISODES = {"train": 400, "labels": 120, "test": 60}
 """Of each set; the paper's test has 60."""
 DEFAULT_RECORDINGS = {"train": 8, "labels": 4, "test": 4}
 SUPERVISED_SHARE = 0.5
