@@ -37,10 +37,14 @@ class Regularisation:
     """Degrees up to which `equivariance` turns it, either way; few for what looks the same from several sides."""
     relative: bool = False
     """Whether `equivariance` counts distances in units of the points' spread, so that it cannot draw them together."""
+    contrast: float = 0.0
+    """Of how likely a point would be mistaken for another where `equivariance` expects it, beside its distance."""
 
     def __post_init__(self) -> None:
         """Raises UserError that names the first bad value."""
-        bounds.at_least("regularisation", self, concentration=0, separation=0, foreground=0, equivariance=0, turn=0)
+        bounds.at_least(
+            "regularisation", self, concentration=0, separation=0, foreground=0, equivariance=0, turn=0, contrast=0
+        )
         bounds.above_zero("regularisation", self, "separation_distance")
 
     @property
@@ -79,7 +83,9 @@ class Regularisation:
         if not self.equivariance:
             return {}
         assert moving is not None, "what `motion` gives"
-        apart = moving_points_apart(keypoints, images, moving, locate, degrees=self.turn, relative=self.relative)
+        apart = moving_points_apart(
+            keypoints, images, moving, locate, degrees=self.turn, relative=self.relative, contrast=self.contrast
+        )
         return {"equivariance": self.equivariance * apart}
 
 
