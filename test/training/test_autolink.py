@@ -245,6 +245,19 @@ def test_the_official_config_compares_four_layers_and_not_the_image():
     assert len(AutoLink(config, (128, 128)).perceptual.features) == 4
 
 
+@pytest.mark.parametrize(
+    ("widths", "upsamplings", "channels"),
+    [((8, 8), 0, [8]), ((8, 8, 8), 1, [8, 16]), ((8, 16, 16), 1, [16, 16]), ((16, 64), 2, [64, 32, 16])],
+)
+def test_narrow_detectors_find_keypoints_too(widths, upsamplings, channels):
+    """Channels of the maps on the way up: halved at each doubling, at least 16."""
+    method = build(detector_widths=widths, upsamplings=upsamplings)
+    keypoints, maps = method.keypoints(bars(1))
+    side = 32 // 2 ** (len(widths) - upsamplings)
+    assert keypoints.shape == (1, 4, 2) and maps.shape == (1, 4, side, side)
+    assert [block[0].in_channels for block in method.detector.up] + [method.detector.last.in_channels] == channels
+
+
 def test_an_input_that_does_not_divide_is_refused():
     with pytest.raises(UserError, match="multiples of the coarsest cell"):
         AutoLink(TINY, (36, 32))

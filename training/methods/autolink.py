@@ -150,7 +150,7 @@ class KeypointDetector(nn.Module):
         super().__init__()
         before = (3, *widths[:-1])
         self.down = nn.Sequential(*(ResidualBlock(a, b, stride=2) for a, b in zip(before, widths, strict=True)))
-        channels = [max(widths[-1] // 2**step, 16) for step in range(upsamplings + 1)]
+        channels = [widths[-1], *(max(widths[-1] // 2**step, 16) for step in range(1, upsamplings + 1))]
         self.up = nn.ModuleList(conv_block(a, b) for a, b in pairwise(channels))
         self.last = nn.Conv2d(channels[-1], keypoints, 3, padding=1)
 
