@@ -1,7 +1,7 @@
 """How much of an annotated pose is in the keypoints: linear regression and what is read off it.
 
-A regression without bias depends on the origin: keypoints are taken from the top-left corner, (k + 1) / 2. Joints that
-are not annotated are NaN; they are neither fitted nor measured.
+A regression without bias depends on the origin: keypoints are taken from the top-left pixel's middle, (k + 1) / 2,
+and joints have to be, too. Joints that are not annotated are NaN; they are neither fitted nor measured.
 """
 
 from __future__ import annotations
