@@ -11,8 +11,8 @@ What the paper leaves open is an option with a note in `training.methods.npt_con
 - δ (Eq. 5) samples π̄ along the line instead of Eq. 7's sum over all pixels of all P² lines. It is the quantity that the
   text defines; as [δ < α] has no gradient, Eq. 7's reason for avoiding coordinates does not apply, and P² H W is slow.
 - Means over pairs and over points take the place of Eq. 8's sums and of those inside the powers of Eq. 4, so that
-  weights survive a change of P. With n summands Eq. 4's terms are the printed ones divided by n^(1/p): at `power` p < 1,
-  where that is more than n, a weight means another thing than at 1, and has to be found anew.
+  weights survive a change of P. Of n summands Eq. 4's terms are the printed ones divided by n^(1/p): at `power` p < 1,
+  where that is more than n, a weight means another thing than at 1 and has to be found anew.
 - Descending the skeleton's losses has two dead ends: linking everything explains everything, and then all links die at
   once. With `search`, Eq. 3, 4, 5 and 8 are minimised over binary S of each pair of frames by a greedy search for one
   tree, and ψ learns the links found; the points, which settle in the first `points_steps`, are not moved by them. A
