@@ -14,13 +14,14 @@ from torch import Tensor
 
 import training.fit
 from keypoint_perception.errors import UserError
-from training.config import RunConfig, config_from_dict
+from training.config import RunConfig, config_from_dict, parse_config
 from training.methods.keypointgan import KeypointGAN, render
 from training.methods.keypointgan_config import KeypointGANConfig
 from training.prior import Poses, write_poses
 
 EDGES = ((0, 1), (1, 2))
 CONFIG = Path(__file__).parents[2] / "config" / "train" / "keypointgan_small.yaml"
+OFFICIAL = CONFIG.with_name("keypointgan_official.yaml")
 PAPER = KeypointGANConfig(keypoints=3, edges=EDGES)
 SMALL = replace(
     PAPER, width=4, code_stride=4, heatmap_stride=4, discriminator_width=4, discriminator_halvings=1, scales=2, pool=4,
@@ -65,6 +66,13 @@ def test_blobs_are_equation_2() -> None:
         x, y = column / 2 - 1, row / 2 - 1
         wanted = sum(math.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * 0.25)) for px, py in pose.tolist())
         assert drawn[0, 0, row, column] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_blobs_of_the_authors_code_lack_the_half_of_the_exponent() -> None:
+    official = parse_config("keypointgan", ["--config", str(OFFICIAL)]).options
+    drawn = render(torch.zeros(1, 1, 2), official, 101, 101)[0, 0, 50]
+    for cells in (0, 1, 2):  # 0.02 wide, as σ; drawings go from -1 to 1
+        assert drawn[50 + cells].item() == pytest.approx(2 * math.exp(-(cells**2)) - 1, abs=0.005)
 
 
 def test_signed_skeletons_go_from_minus_one_to_one() -> None:
