@@ -135,6 +135,11 @@ def points_to_segments(points: Tensor, start: Tensor, end: Tensor) -> Tensor:
     return ((offset - t[..., None] * along) ** 2).sum(-1)
 
 
+def root(squared: Tensor) -> Tensor:
+    """Distances of squared ones, 0 at 0, where the gradient is finite; elsewhere at most 1e-6 too small."""
+    return (squared + 1e-12).sqrt() - 1e-6
+
+
 def half_widths(points: Tensor, height: int, width: int) -> Tensor:
     """Points (..., 2) with y, like x, in halves of the width of an image: lengths of one unit across and down."""
     return torch.stack((points[..., 0], points[..., 1] * ((height - 1) / (width - 1))), dim=-1)

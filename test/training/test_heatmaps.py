@@ -13,6 +13,7 @@ from training.heatmaps import (
     half_widths,
     heatmap_targets,
     points_to_segments,
+    root,
     segment_distance,
     spatial_softmax,
 )
@@ -76,6 +77,14 @@ def test_segment_distance_beside_beyond_and_for_a_point():
     point = torch.zeros(2, requires_grad=True)
     segment_distance(point, point, 3, 3).sum().backward()
     assert torch.isfinite(point.grad).all()
+
+
+def test_distances_are_exact_and_their_gradient_is_finite_where_they_are_nothing():
+    points = torch.tensor([[0.0, 0.0], [3e-4, 4e-4], [0.3, 0.4]], requires_grad=True)
+    distance = root(points.square().sum(dim=-1))
+    assert distance.tolist() == pytest.approx([0, 5e-4, 0.5], abs=1.1e-6) and distance[0].abs() < 1e-9
+    distance.sum().backward()
+    torch.testing.assert_close(points.grad, torch.tensor([[0.0, 0.0], [0.6, 0.8], [0.6, 0.8]]))
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (5, 8), (8, 5)])

@@ -83,6 +83,15 @@ def test_signed_skeletons_go_from_minus_one_to_one() -> None:
 
 
 @pytest.mark.parametrize("line", ["squared", "linear"])
+def test_a_pixel_on_the_line_is_as_bright_as_can_be_and_has_a_finite_gradient(line: str) -> None:
+    pose = torch.tensor([[[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]], requires_grad=True)
+    drawn = render(pose, replace(PAPER, line=line, signed=True), 5, 5)[0, 0]
+    assert drawn[2].tolist() == pytest.approx([1] * 5, abs=1e-6)
+    drawn.sum().backward()
+    assert torch.isfinite(pose.grad).all()
+
+
+@pytest.mark.parametrize("line", ["squared", "linear"])
 def test_gradient_of_a_skeleton_is_finite_for_joints_that_coincide(line: str) -> None:
     pose = torch.zeros(1, 3, 2, requires_grad=True)
     render(pose, replace(PAPER, line=line), 9, 9).sum().backward()

@@ -167,6 +167,14 @@ def test_near_loss_against_plain_loops():
     assert value.item() == pytest.approx(near_by_loops(strength[0].numpy(), points[0].numpy(), 0.3, 0.2), abs=1e-3)
 
 
+def test_a_point_on_its_link_is_explained_as_far_as_the_link_is_strong():
+    points = torch.tensor([[[-0.5, 0.0], [0.5, 0.0], [0.25, 0.0]]], requires_grad=True)
+    value = near_loss(torch.tensor([[1.0, 0.0, 0.0]]), points, PAIRS, scale=0.1, temperature=0.01)
+    assert value.item() == pytest.approx(-3, abs=1e-5)
+    value.backward()
+    assert torch.isfinite(points.grad).all()
+
+
 def test_sparse_losses_by_hand():
     strength = torch.tensor([[0.9, 0.0, 0.3]])
     links, joints = sparse_losses(strength, PAIRS, 3, power=1)

@@ -48,7 +48,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from keypoint_perception.errors import UserError
-from training.heatmaps import gaussian_maps, map_extent, segment_distance
+from training.heatmaps import gaussian_maps, map_extent, root, segment_distance
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, linked_keypoints
 from training.methods.keypointgan_config import KeypointGANConfig
@@ -72,7 +72,7 @@ def render(keypoints: Tensor, config: KeypointGANConfig, height: int, width: int
     if config.edges:
         start, end = torch.tensor(config.edges, device=keypoints.device).unbind(-1)
         squared = segment_distance(keypoints[:, start], keypoints[:, end], height, width).amin(dim=1, keepdim=True)
-        distance = squared if config.line == "squared" else (squared + 1e-8).sqrt()
+        distance = squared if config.line == "squared" else root(squared)
         drawn = torch.exp(-distance / config.line_width)
     else:
         drawn = gaussian_maps(keypoints, height, width, config.blob_sigma).sum(dim=1, keepdim=True)
