@@ -90,6 +90,27 @@ def test_single_images_are_measured_beside_the_body_that_was_followed():
     assert linked["structure_single"]["f1"] == 1 and linked["joints_single"]["dist"] == pytest.approx(0.1)
 
 
+def test_a_joint_that_is_never_annotated_is_left_out_with_its_edges():
+    # A chain shoulder - elbow - hand - tip, whose elbow is in no frame and whose tip is missing in the last of three.
+    # Keypoint k is joint k, the elbow's is far off; hand - tip is found, and shoulder - hand is a false alarm.
+    joints = np.array([[[-0.5, 0], [0, 0], [0.5, 0], [0.5, 0.5]]] * 3)
+    points = joints + np.array([[0, 0], [0, 0.9], [0.1, 0], [0, 0]])
+    points[2] += 1
+    joints[:, 1] = joints[2, 3] = np.nan
+    true, found = np.zeros((2, 4, 4))
+    for graph, edges in ((true, ((0, 1), (1, 2), (2, 3))), (found, ((0, 2), (2, 3)))):
+        for edge in edges:
+            graph[edge] = graph[edge[::-1]] = 1
+    seen = replace(video(points, joints, adjacency=true.astype(bool)), adjacency=found, one_graph=True)
+    figures = measure([seen], 0.2)
+    assert figures["structure"]["precision"] == 0.5 and figures["structure"]["recall"] == 1  # of hand - tip alone
+    assert figures["joints"]["dist"] == pytest.approx(0.1 / 3)  # of the frames that have the tip
+    assert figures["joints"]["precision"] == 0.75 and figures["joints"]["recall"] == figures["joints"]["diff"] == 1
+    assert figures["identity"]["same_part"] == 1
+    never = measure([replace(seen, joints=np.full_like(joints, np.nan))], 0.2)
+    assert never["joints"]["dist"] is None and never["structure"]["f1"] is None
+
+
 def test_where_one_graph_is_for_all_images_every_keypoint_counts_as_a_joint():
     unlinked = hands(adjacency=~np.eye(2, dtype=bool))  # what is true; predicted is no edge
     figures = measure([replace(unlinked, adjacency=np.zeros((2, 2)), one_graph=True)], 0.2, INFO)

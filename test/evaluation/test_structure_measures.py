@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from keypoint_perception.errors import UserError
 from training.evaluation.structure import (
     Matching,
     joint_scores,
@@ -105,6 +106,17 @@ def test_a_swap_in_one_of_four_frames_costs_consistency():
     points = joints.copy()
     points[3] = joints[3, ::-1]
     assert joint_scores(points, joints, np.array([0, 1]), 0.2).consistency == pytest.approx(0.75)
+
+
+def test_unknown_places_are_refused():
+    points, joints = np.zeros((4, 2, 2)), np.zeros((4, 2, 2))
+    joints[1:, 0] = np.nan
+    for score in (lambda: match_trajectories(points, joints), lambda: joint_scores(points, joints, np.arange(2), 0.2)):
+        with pytest.raises(UserError, match="joints are NaN in 3 of 4 frames, and all have to be known"):
+            score()
+    with pytest.raises(UserError, match="points are NaN in 3 of 4 frames"):
+        match_trajectories(joints, points)
+    assert match_trajectories(joints, points, np.array([1])).points.tolist() == [1]
 
 
 def test_no_predicted_joint():

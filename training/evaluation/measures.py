@@ -55,7 +55,8 @@ def structure_and_joints(videos: Sequence[PredictedVideo], epsilon: float) -> Me
     """`structure`, `structure_lenient` and `joints` of the skeleton paper, as means over videos.
 
     The first and the last also as the paper takes them, `…_single`: by each image alone, with one image's skeleton.
-    Frames with a joint that is not annotated do not count.
+    Joints that a video never has annotated are left out of it, with their edges; of the rest, frames in which one is
+    not annotated do not count.
     """
     followed = [(video, video.points, video.adjacency) for video in videos]
     single = [(video, *video.single) for video in videos if video.single is not None]
@@ -71,20 +72,31 @@ def _skeleton_measures(found: list[tuple[PredictedVideo, np.ndarray, np.ndarray]
     """Of videos, each with points (T, K, 2) and an adjacency (K, K)."""
     strict, lenient, joints = [], [], []
     for video, points, adjacency in found:
-        complete = ~np.isnan(video.joints).any(axis=(1, 2))
-        if not complete.any():
+        frames, known = _annotated(video)
+        if not frames.any():
             continue
-        points, truth = points[complete], video.joints[complete]
+        points, truth = points[frames], video.joints[frames][:, known]
+        edges = video.video.adjacency[np.ix_(known, known)]
         candidates = np.arange(points.shape[1]) if video.one_graph else structure.linked_points(adjacency)
         matching = structure.match_trajectories(points, truth, candidates)
-        strict.append(structure.structure_scores(adjacency, video.video.adjacency, matching))
-        lenient.append(structure.structure_scores(adjacency, video.video.adjacency, matching, lenient=True))
+        strict.append(structure.structure_scores(adjacency, edges, matching))
+        lenient.append(structure.structure_scores(adjacency, edges, matching, lenient=True))
         joints.append(structure.joint_scores(points, truth, candidates, epsilon))
     return {
         "structure": _means(structure.StructureScores, strict),
         "structure_lenient": _means(structure.StructureScores, lenient),
         "joints": _means(structure.JointScores, joints),
     }
+
+
+def _annotated(video: PredictedVideo) -> tuple[np.ndarray, np.ndarray]:
+    """(T,) and (N,) bool: the frames that count, and the joints, which are annotated in all of these.
+
+    Left out are joints that are annotated in no frame and, then, frames in which one of the others is not.
+    """
+    annotated = ~np.isnan(video.joints).any(axis=2)
+    known = annotated.any(axis=0)
+    return annotated[:, known].all(axis=1) & known.any(), known
 
 
 def keypoints_are_joints(videos: Sequence[PredictedVideo], info: ModelInfo) -> bool:
@@ -97,11 +109,11 @@ def keypoints_are_joints(videos: Sequence[PredictedVideo], info: ModelInfo) -> b
 
 
 def direct(videos: Sequence[PredictedVideo]) -> dict[str, float | None]:
-    """KeypointGAN's error: keypoints are the joints, nothing is fitted. Mean distance, [-1, 1] units.
+    """KeypointGAN's error: keypoints are the joints, nothing is fitted. Mean distance in an image, [-1, 1] units.
 
     error, and error_with_flips, where in each image the truth may have left and right exchanged if that is nearer; a
-    mean within each variant (the paper's activity), then over variants. None where keypoints are no joints, and with
-    flips where no joint's name has a side.
+    mean over the images of each variant (the paper's activity), then over variants. None where keypoints are no joints,
+    and with flips where no joint's name has a side.
     """
     rows: dict[str, list[float]] = {"error": [], "error_with_flips": []}
     for same in variants(videos):
@@ -134,9 +146,12 @@ def levels(videos: Sequence[PredictedVideo], info: ModelInfo) -> dict[str, float
 def identity(videos: Sequence[PredictedVideo]) -> dict[str, float | None]:
     """on_object, same_part and jitter, as means over the videos where each applies."""
     ordered = [v for v in videos if v.video.ordered and len(v.points) > 2]
-    complete = [(v, ~np.isnan(v.joints).any(axis=(1, 2))) for v in videos]
     known = [v for v in videos if v.video.mask is not None or v.video.adjacency.any()]
-    parts = [stability.same_part_share(v.points[rows], v.joints[rows]) for v, rows in complete if rows.any()]
+    parts = [
+        stability.same_part_share(v.points[frames], v.joints[frames][:, joints])
+        for v, (frames, joints) in zip(videos, map(_annotated, videos), strict=True)
+        if frames.any()
+    ]
     return {
         "on_object": mean_or_none([_on_object(video) for video in known]),
         "same_part": mean_or_none(parts),

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from keypoint_perception.errors import UserError
 from keypoint_perception.observation import EDGE_THRESHOLD
 
 
@@ -57,9 +58,11 @@ def linked_points(adjacency: np.ndarray) -> np.ndarray:
 def match_trajectories(points: np.ndarray, joints: np.ndarray, candidates: np.ndarray | None = None) -> Matching:
     """Matches points (T, K, 2) to joints (T, J, 2) by mean distance over the video, Hungarian.
 
-    candidates: the point indices that may be matched, None for all.
+    candidates: the point indices that may be matched, None for all. Raises UserError where one of these or a joint
+    is NaN in some frame: its mean distance would be of other frames than the others'.
     """
     candidates = np.arange(points.shape[1]) if candidates is None else np.asarray(candidates, dtype=int)
+    _check_known(points[:, candidates], joints)
     cost = _distances(points[:, candidates], joints).mean(axis=0)
     rows, columns = linear_sum_assignment(cost)
     return Matching(candidates[rows], columns)
@@ -95,8 +98,10 @@ def joint_scores(points: np.ndarray, joints: np.ndarray, predicted: np.ndarray, 
     """Scores predicted joints over one video.
 
     points (T, K, 2), joints (T, J, 2); predicted: the indices of the points that are joints; epsilon: the largest
-    distance at which a match counts for precision and recall, in [-1, 1] units.
+    distance at which a match counts for precision and recall, in [-1, 1] units. Raises UserError as
+    `match_trajectories` does.
     """
+    _check_known(points[:, predicted], joints)
     diff = float(abs(len(predicted) - joints.shape[1]))
     if len(predicted) == 0:
         return JointScores(np.nan, 0.0, 0.0, 0.0, 0.0, diff)
@@ -123,6 +128,17 @@ def _consistency(points: np.ndarray, joints: np.ndarray, video: Matching, predic
         rows, columns = linear_sum_assignment(distances)
         same += sum(partner.get(j) == predicted[i] for i, j in zip(rows, columns.tolist(), strict=True))
     return same / (len(points) * len(partner))
+
+
+def _check_known(points: np.ndarray, joints: np.ndarray) -> None:
+    """Raises UserError where points (T, K, 2) or joints (T, J, 2) are NaN."""
+    for name, places in (("points", points), ("joints", joints)):
+        unknown = np.isnan(places).any(axis=(1, 2))
+        if unknown.any():
+            raise UserError(
+                f"{name} are NaN in {unknown.sum()} of {len(places)} frames, and all have to be known in each: leave "
+                "out those that are known in no frame, then the frames in which one is not"
+            )
 
 
 def _distances(points: np.ndarray, joints: np.ndarray) -> np.ndarray:
