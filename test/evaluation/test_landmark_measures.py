@@ -63,6 +63,16 @@ def test_mirrored_poses_count_only_when_asked():
     assert direct_error(pose[:, ::-1], pose, mirror=np.array([1, 0])) == 0
 
 
+def test_each_image_counts_the_same_in_the_direct_error_however_many_joints_it_has():
+    joints = np.zeros((3, 3, 2))
+    joints[1, 1:] = joints[2] = np.nan  # one joint of the second image is annotated, and none of the third
+    predicted = np.zeros((3, 3, 2))
+    predicted[0], predicted[1] = (3, 4), (0, 0)
+    assert direct_error(predicted, joints) == (5 + 0) / 2  # and not (5 + 5 + 5 + 0) / 4 = 3.75
+    assert direct_error(predicted, joints, mirror=np.array([1, 0, 2])) == 2.5
+    assert np.isnan(direct_error(predicted[2:], joints[2:]))
+
+
 def test_on_object_share_counts_keypoints_near_the_mask():
     masks = np.zeros((1, 5, 5), bool)
     masks[0, 2, 2] = True

@@ -158,12 +158,14 @@ def mean_pose_error(train: np.ndarray, test: np.ndarray, normaliser: np.ndarray 
 
 
 def direct_error(predicted: np.ndarray, joints: np.ndarray, mirror: np.ndarray | None = None) -> float:
-    """KeypointGAN's error without regression: mean joint distance over (T, N, 2).
+    """KeypointGAN's error without regression of (T, N, 2): mean over images of the mean distance of an image's joints.
 
+    Only those count that are annotated, and images with one; NaN where there is none.
     mirror: (N,) index of each joint's left-right counterpart; given, an image's error is the smaller of those to the
     pose and to the pose with left and right exchanged.
     """
-    return mean_of_known(np.linalg.norm(predicted - nearer_pose(predicted, joints, mirror), axis=-1))
+    distance = np.linalg.norm(predicted - nearer_pose(predicted, joints, mirror), axis=-1)
+    return mean_of_known(np.array([mean_of_known(image) for image in distance]))
 
 
 def nearer_pose(predicted: np.ndarray, joints: np.ndarray, mirror: np.ndarray | None) -> np.ndarray:
