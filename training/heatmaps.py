@@ -32,7 +32,9 @@ def map_extent(input_size: tuple[int, int], stride: float) -> Tensor:
     """(2,) where in the image the centre of a map's last cell is, of cells that are `stride` pixels wide and high.
 
     In a map ±1 are the centres of the outermost cells, as in the papers, in the image those of the outermost pixels:
-    map coordinates times this are the image's. input_size is (width, height) in pixels.
+    map coordinates times this are the image's. input_size is (width, height) in pixels. Strided 3 x 3 convolutions with
+    padding 1 look (s - 1) / 2 pixels to the left and above of such a centre, s their total stride; what is learned may
+    make up for it.
     """
     return torch.tensor([(side - stride) / (side - 1) for side in input_size])
 

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from training.heatmaps import (
     axis,
@@ -12,11 +13,13 @@ from training.heatmaps import (
     grid,
     half_widths,
     heatmap_targets,
+    map_extent,
     points_to_segments,
     root,
     segment_distance,
     spatial_softmax,
 )
+from training.networks import upsample
 
 
 def test_axis_ends_are_the_centres_of_the_first_and_last_cell():
@@ -85,6 +88,28 @@ def test_distances_are_exact_and_their_gradient_is_finite_where_they_are_nothing
     assert distance.tolist() == pytest.approx([0, 5e-4, 0.5], abs=1.1e-6) and distance[0].abs() < 1e-9
     distance.sum().backward()
     torch.testing.assert_close(points.grad, torch.tensor([[0.0, 0.0], [0.6, 0.8], [0.6, 0.8]]))
+
+
+@pytest.mark.parametrize(("stages", "doublings"), [(1, 0), (2, 0), (3, 0), (3, 2)])
+def test_strided_convolutions_look_left_and_above_of_their_cells(stages, doublings):
+    """By (s - 1) / 2 pixels, s the stride of all stages, where kernels are centred."""
+    size = 64
+    taps = torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64)
+    kernel = (taps[:, None] * taps)[None, None]
+    image = torch.zeros(1, 1, size, size, dtype=torch.float64, requires_grad=True)
+    features = image
+    for _ in range(stages):
+        features = F.conv2d(features, kernel, stride=2, padding=1)
+    for _ in range(doublings):
+        features = upsample(features)
+    cells = features.shape[-1]
+    cell = cells // 2
+    features[0, 0, cell, cell].backward()
+    weight = image.grad[0, 0].sum(dim=0)
+    looked_at = (weight * torch.arange(size)).sum() / weight.sum()
+    extent = map_extent((size, size), size / cells)[0].item()
+    middle = (axis(cells, weight)[cell].item() * extent + 1) / 2 * (size - 1)
+    assert middle - looked_at.item() == pytest.approx((2**stages - 1) / 2, abs=1e-5)
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (5, 8), (8, 5)])
