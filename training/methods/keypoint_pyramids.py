@@ -32,6 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from keypoint_perception.observation import adjacency_of
 from training import bounds
 from training.heatmaps import concentration, expected_position, gaussian_maps, map_extent, spatial_softmax
 from training.losses import difference
@@ -95,9 +96,8 @@ class KeypointPyramids(Method):
         self._build_detector()
         self._build_decoders()
         parent, level = hierarchy(config.keypoints)
-        adjacency = torch.zeros(self.keypoint_count, self.keypoint_count)
-        children = torch.arange(self.keypoint_count)[parent >= 0]
-        adjacency[children, parent[children]] = adjacency[parent[children], children] = 1
+        links = [(child, above) for child, above in enumerate(parent.tolist()) if above >= 0]
+        adjacency = torch.from_numpy(adjacency_of(links, self.keypoint_count)).float()
         strides = [config.coarsest_stride >> index for index in range(len(config.keypoints))]
         self.widths = [input_size[0] // stride for stride in strides]
         map_extents = torch.stack([map_extent(input_size, stride) for stride in strides])

@@ -7,7 +7,7 @@ joins, and hands both to `World`, which moves, renders and measures. Rendering i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from keypoint_perception.errors import UserError
+from keypoint_perception.observation import adjacency_of
 
 # Both are read when MuJoCo and Mesa are loaded. Software rendering by one thread: processes share the cores better.
 os.environ.setdefault("MUJOCO_GL", "egl")
@@ -109,7 +110,7 @@ class World:
         self,
         model: Any,
         nodes: Sequence[Node],
-        edges: Iterable[tuple[int, int]],
+        edges: Sequence[tuple[int, int]],
         size: tuple[int, int],
         *,
         shadows: bool = False,
@@ -120,9 +121,7 @@ class World:
         self.data = mujoco.MjData(model)
         self.nodes = tuple(nodes)
         self.names = tuple(node.name for node in self.nodes)
-        self.adjacency = np.zeros((len(self.nodes), len(self.nodes)), dtype=bool)
-        for i, j in edges:
-            self.adjacency[i, j] = self.adjacency[j, i] = True
+        self.adjacency = adjacency_of(edges, len(self.nodes))
         self.size = size
         self._bodies = np.array([node.body for node in self.nodes])
         self._offsets = np.array([node.offset for node in self.nodes], dtype=np.float64)
