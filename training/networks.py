@@ -82,6 +82,10 @@ class Encoder(nn.Module):
         """(B, C_in, H, W) to (B, channels, H / 2^halvings, W / 2^halvings), rounded up."""
         return self.blocks(image)
 
+    def scales(self) -> nn.ModuleList:
+        """Its blocks of two convolutions, finest first, for a module that looks at what comes out of each."""
+        return nn.ModuleList(self.blocks[i : i + 2] for i in range(0, len(self.blocks), 2))
+
 
 class Decoder(nn.Module):
     """Blocks of two 3x3 convolutions; before each but the first the size doubles bilinearly and the channels halve.
