@@ -85,12 +85,17 @@ class Picture(NamedTuple):
     """Distance along the optical axis: (H, W) float32 metres, NaN where nothing is hit."""
 
 
-def check_setting(seed: int, size: tuple[int, int]) -> None:
-    """Raises UserError for a negative seed and for pictures (width, height) too small or too large to render."""
+def check_setting(seed: int, size: tuple[int, int], supersampling: int = 1) -> None:
+    """Raises UserError for a negative seed and for pictures (width, height) too small or too large to render.
+
+    `supersampling` is how many times larger than `size` they are rendered.
+    """
     if seed < 0:
         raise UserError(f"seed {seed}: give a number from 0")
-    if not all(_MIN_SIDE <= side <= _MAX_SIDE for side in size):
-        raise UserError(f"pictures of {size[0]}x{size[1]}: width and height are from {_MIN_SIDE} to {_MAX_SIDE} pixels")
+    most = _MAX_SIDE // supersampling
+    if len(size) != 2 or not all(_MIN_SIDE <= side <= most for side in size):
+        given = "x".join(map(str, size))
+        raise UserError(f"pictures of {given}: width and height are from {_MIN_SIDE} to {most} pixels")
 
 
 def minimum_jerk(phase: float) -> float:
