@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from keypoint_perception.errors import UserError
+from keypoint_perception.lifting import Intrinsics
 from keypoint_perception.observation import adjacency_of
 
 # Both are read when MuJoCo and Mesa are loaded. Software rendering by one thread: processes share the cores better.
@@ -55,12 +56,9 @@ class Node(NamedTuple):
 
 @dataclass(frozen=True)
 class CameraModel:
-    """A pinhole camera without distortion. Pixel (0, 0) is the centre of the top-left pixel."""
+    """A pinhole camera without distortion in its present pose. Pixel (0, 0) is the centre of the top-left pixel."""
 
-    K: np.ndarray
-    """(3, 3) float64 intrinsics in pixels."""
-    size: tuple[int, int]
-    """(width, height) in pixels."""
+    intrinsics: Intrinsics
     rotation: np.ndarray
     """(3, 3) float64, from the world to the camera's optical frame (x right, y down, z forward)."""
     translation: np.ndarray
@@ -69,11 +67,6 @@ class CameraModel:
     def to_optical(self, points: np.ndarray) -> np.ndarray:
         """World points (N, 3) to the optical frame, metres."""
         return points @ self.rotation.T + self.translation
-
-    def to_pixels(self, points: np.ndarray) -> np.ndarray:
-        """Optical points (N, 3) to pixels (N, 2); NaN behind the camera."""
-        z = np.where(points[:, 2:] > 0, points[:, 2:], np.nan)
-        return points[:, :2] / z * self.K[[0, 1], [0, 1]] + self.K[:2, 2]
 
 
 class Picture(NamedTuple):
@@ -244,9 +237,9 @@ class World:
         index = self.model.camera(name).id
         width, height = self.size
         focal = 0.5 * height / np.tan(np.deg2rad(self.model.cam_fovy[index]) / 2)
-        intrinsics = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+        matrix = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
         rotation = (self.data.cam_xmat[index].reshape(3, 3) @ _TO_OPTICAL).T
-        return CameraModel(intrinsics, self.size, rotation, -rotation @ self.data.cam_xpos[index])
+        return CameraModel(Intrinsics(self.size, matrix), rotation, -rotation @ self.data.cam_xpos[index])
 
     def is_moving(self, camera: str) -> bool:
         """Whether a camera can change its pose: it is on a body, or follows one."""
@@ -264,7 +257,7 @@ class World:
         """The nodes as a camera sees them: pixels (J, 2) float32 and optical frame (J, 3) float32 metres."""
         view = self.camera(camera)
         points = view.to_optical(self.positions())
-        return view.to_pixels(points).astype(np.float32), points.astype(np.float32)
+        return view.intrinsics.project(points).astype(np.float32), points.astype(np.float32)
 
     def visible(
         self,
