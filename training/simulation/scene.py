@@ -173,7 +173,7 @@ class World:
 
     def render(self, camera: str) -> np.ndarray:
         """Colour: (H, W, 3) uint8 RGB."""
-        self._for_colour()
+        self._renderer.disable_depth_rendering()
         return self._draw(camera, shadows=self._shadows)
 
     def depth(self, camera: str) -> np.ndarray:
@@ -199,15 +199,8 @@ class World:
         """`render_with_depth`, without shadows, of what never moves."""
         return self._picture(camera, mujoco.mjtCatBit.mjCAT_STATIC)
 
-    def segmentation(self, camera: str) -> np.ndarray:
-        """Which body each pixel shows: (H, W) int32 body ids, 0 for what is fixed to the world, -1 for nothing."""
-        self._renderer.enable_segmentation_rendering()
-        ids, kinds = np.moveaxis(self._draw(camera), -1, 0)
-        is_geom = kinds == int(mujoco.mjtObj.mjOBJ_GEOM)
-        return np.where(is_geom, self.model.geom_bodyid[np.where(is_geom, ids, 0)], -1).astype(np.int32)
-
     def _picture(self, camera: str, parts: Any, shadows: bool = False) -> Picture:
-        self._for_colour()
+        self._renderer.disable_depth_rendering()
         colour = self._draw(camera, parts, shadows)
         reversed_z = np.empty(colour.shape[:2], np.float32)
         corner = mujoco.MjrRect(0, 0, *self.size)
@@ -215,10 +208,6 @@ class World:
         near, far = (plane * self.model.stat.extent for plane in (self.model.vis.map.znear, self.model.vis.map.zfar))
         metres = near * far / (near + np.flipud(reversed_z) * np.float32(far - near))
         return Picture(colour, np.where(metres < 0.999 * far, metres, np.float32(np.nan)))
-
-    def _for_colour(self) -> None:
-        self._renderer.disable_depth_rendering()
-        self._renderer.disable_segmentation_rendering()
 
     def _draw(self, camera: str, parts: Any = mujoco.mjtCatBit.mjCAT_ALL, shadows: bool = False) -> np.ndarray:
         """What the renderer is set to, of all there is or of `parts` of it, mjtCatBit; the sky is no moving part."""
