@@ -23,8 +23,8 @@ PYRAMID_LEVELS = 5
 VGG_CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 VGG_LAYERS = ("conv1_2", "conv2_2", "conv3_2", "conv4_2", "conv5_2")
 """IMM section 3.2; beside the image itself."""
-LITE0_STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112))
-"""Blocks, kernel, stride, expansion, channels of EfficientNet-Lite0's stages up to a 16th of the image size."""
+LITE0_STAGES = ((1, 1, 1), (2, 2, 6), (2, 2, 6), (3, 2, 6), (3, 1, 6))
+"""Blocks, stride and expansion of EfficientNet-Lite0's stages up to a 16th of the image size."""
 BATCH_NORM_EPSILON = 1e-3
 """EfficientNet's, not torch's."""
 
@@ -204,7 +204,7 @@ class _Lite0(nn.Module):
         self.stem = _SameConv(state, "_conv_stem", "_bn0", stride=2)
         self.stages = nn.ModuleList()
         index = 0
-        for blocks, _, stride, expansion, _ in LITE0_STAGES:
+        for blocks, stride, expansion in LITE0_STAGES:
             stage = [
                 _InvertedResidual(state, index + b, stride if b == 0 else 1, expansion > 1, residual=b > 0)
                 for b in range(blocks)

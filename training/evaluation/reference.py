@@ -23,6 +23,8 @@ from training.methods.imm import IMM, IMMConfig
 from training.networks import UNet
 from training.precision import processor_has_bf16
 
+BATCH_SIZE = 32
+LEARNING_RATE = 2e-3
 CALIBRATION_STEPS = 12
 SIGMA = 0.05
 """Of the heatmaps that are learned with labels."""
@@ -106,14 +108,7 @@ def train_for(
 
 
 def train_supervised(
-    network: Method,
-    loss: SupervisedLoss,
-    videos: Sequence[LabelledVideo],
-    *,
-    steps: int,
-    seed: int,
-    batch_size: int = 32,
-    lr: float = 2e-3,
+    network: Method, loss: SupervisedLoss, videos: Sequence[LabelledVideo], *, steps: int, seed: int
 ) -> Method:
     """Trains a network to put keypoint n on joint n; limbs that look alike are numbered by `told_apart`.
 
@@ -122,12 +117,12 @@ def train_supervised(
     """
     frames = torch.from_numpy(np.concatenate([video.frames for video in videos]))
     joints = _padded_joints(videos, network.keypoint_count)
-    optimizer = torch.optim.Adam(network.parameters(), lr)
+    optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = torch.Generator().manual_seed(seed)
     network.train()
     for _ in range(steps):
-        rows = torch.randint(len(frames), (batch_size,), generator=generator)
+        rows = torch.randint(len(frames), (BATCH_SIZE,), generator=generator)
         images = _to_tensor(frames[rows].numpy())  # channels_last, as the frames are
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=processor_has_bf16()):
