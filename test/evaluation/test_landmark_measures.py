@@ -123,6 +123,28 @@ def test_counterparts_are_found_by_name():
     assert mirror_of(("joint_0", "roller")) is None  # neither names a side
 
 
+def test_joints_without_a_side_keep_their_place_however_often_a_name_is_there():
+    assert mirror_of(("site", "site", "left_x", "right_x")).tolist() == [0, 1, 3, 2]
+    assert mirror_of(("left_x", "Site", "right_x", "tail", "site")).tolist() == [2, 1, 0, 3, 4]
+    assert mirror_of(("site", "left_x")) is None  # whose counterpart is not annotated
+
+
+def test_joints_of_a_side_with_one_name_are_refused():
+    with pytest.raises(UserError, match="more than one left_x: give each joint that has a side a name of its own"):
+        mirror_of(("left_x", "right_x", "left_x"))
+    with pytest.raises(UserError, match="more than one LeftX"):
+        mirror_of(("LeftX", "left_x"))
+
+
+def test_a_first_letter_in_capitals_is_a_side_where_there_is_its_counterpart():
+    assert mirror_of(("LHIP", "RHIP", "LIP", "RANKLE", "LANKLE", "NOSE")).tolist() == [1, 0, 2, 4, 3, 5]
+    assert mirror_of(("LHIP", "RHIP_2")) is None
+    assert mirror_of(("lower_leg", "rim", "LIP", "RIM", "rip", "L", "roller")) is None
+    assert mirror_of(("RIGHT_EYE", "LEFT_EYE", "LHip", "RHip", "l_hip_2", "r_hip_2")).tolist() == [1, 0, 3, 2, 5, 4]
+    joints, names = np.array([[[0.0, 0], [6, 8], [9, 9], [9, 9]]]), ("LSHOULDER", "RHIP", "RSHOULDER", "LHIP")
+    assert torso_length(joints, names).tolist() == [10]
+
+
 def test_normalisers_measure_the_pose_itself():
     joints = np.array([[[0.0, 0], [3, 4], [0, 0], [6, 8]]])
     names = ("left_eye", "right_eye", "left_shoulder", "right_hip")

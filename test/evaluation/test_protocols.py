@@ -1,10 +1,13 @@
 """The papers' protocols, by hand: keypoints that never move answer the mean of the training poses."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from predictions import video
+from predictions import SIZE, video
 
 from keypoint_perception.errors import UserError
+from keypoint_perception.geometry import Viewport
 from training.evaluation.protocols import PROTOCOLS, Protocol, apply
 
 FACE = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
@@ -115,6 +118,16 @@ def test_with_flips_a_joint_of_left_out_poses_alone_is_not_passed_over():
     pose[2] = np.nan
     figures = apply(FLIPPED, [still([*15 * [pose], outlier, measured], (*SIDES, "nose"), [True] * 16 + [False])])
     assert figures["value"] is not None and figures["value_with_flips"] is None
+
+
+@pytest.mark.parametrize("protocol", [FLIPPED, Protocol("", "", "pixels", side=256), Protocol("", "", "pixels")])
+@pytest.mark.parametrize("viewport", [Viewport.of(SIZE, (25, 25)), Viewport.of(SIZE, (32, 16), (0.2, 0.4, 1, 1))])
+def test_keypoints_that_are_the_joints_leave_no_error(protocol, viewport):
+    joints = np.random.default_rng(0).uniform(-1, 1, (20, 2, 2))
+    exact = video(joints, joints, names=SIDES)
+    exact = replace(exact, viewport=viewport, points=viewport.to_normalised(exact.video.joints))
+    figures = apply(protocol, [exact])
+    assert figures["value"] == pytest.approx(0, abs=1e-9) and figures["baseline_mean_pose"] > 1
 
 
 def test_every_preset_says_what_it_is():

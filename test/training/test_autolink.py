@@ -8,9 +8,11 @@ import torch
 
 from keypoint_perception.errors import UserError
 from training.config import parse_config
+from training.method import OptimizerConfig
 from training.methods.autolink import AutoLink, AutoLinkConfig, drawn_length, edge_map, random_cells
 from training.methods.autolink_layers import LayeredDecoder, chromaticity, opacity
 from training.regularisation import Regularisation
+from training.trainer import make_optimizer
 
 OFFICIAL = Path(__file__).parents[2] / "config/train/autolink_official.yaml"
 TINY = AutoLinkConfig(
@@ -107,21 +109,26 @@ def test_initial_edge_weights_are_the_softplus_of_about_minus_four():
     assert weights.min() > 0.012 and weights.max() < 0.026
 
 
-def test_learning_rate_factor_equals_the_factor_inside_the_softplus():
-    """Adam on θ with 512 times the rate moves softplus(θ) as Adam on r moves softplus(512 r)."""
-    ours, inside = torch.tensor([-4.0, -3.0], requires_grad=True), torch.tensor([-4.0, -3.0]) / 512
-    inside.requires_grad_()
-    group = next(g for g in build().param_groups("main") if g.get("lr_multiplier"))
-    options = {"eps": group["eps"], "weight_decay": 1e-3 / group["lr_multiplier"]}
-    first = torch.optim.AdamW([ours], lr=1e-4 * group["lr_multiplier"], **options)
-    second = torch.optim.AdamW([inside], lr=1e-4, eps=1e-8, weight_decay=1e-3)
-    for step in range(5):
-        target = torch.tensor([0.5, 0.001 * step])
-        for optimizer, value in ((first, lambda: ours), (second, lambda: 512 * inside)):
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_learning_rate_factor_equals_the_factor_inside_the_softplus(name):
+    """Stepping θ with 512 times the rate moves softplus(θ) as stepping r moves softplus(512 r)."""
+    settings = OptimizerConfig(name, lr=1e-4, weight_decay=20.0)  # so much that it counts beside the loss
+    method = build(optimizer=settings, edge_lr_multiplier=512.0)
+    with torch.no_grad():
+        method.edges.copy_(torch.linspace(-4, -3, len(method.edges)))
+    inside = torch.nn.Parameter(method.edges.detach() / 512)
+    edges = [group for group in method.param_groups("main") if "lr_multiplier" in group]
+    first, second = make_optimizer(settings, edges), make_optimizer(settings, [{"params": [inside]}])
+    decayless = method.edges.detach().clone().requires_grad_()
+    third = make_optimizer(settings, [{**edges[0], "params": [decayless], "weight_decay": 0.0}])
+    for step in range(20):
+        target = 0.02 + 0.001 * step
+        for optimizer, raw in ((first, method.edges), (second, inside), (third, decayless)):
             optimizer.zero_grad()
-            ((torch.nn.functional.softplus(value()) - target) ** 2).sum().backward()
+            ((torch.nn.functional.softplus(raw * (512 if raw is inside else 1)) - target) ** 2).sum().backward()
             optimizer.step()
-    torch.testing.assert_close(ours.detach(), 512 * inside.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(method.edges.detach(), 512 * inside.detach(), rtol=1e-4, atol=1e-5)
+    assert (method.edges - decayless).abs().max() > 0.01  # decay moved them, and alike
 
 
 def test_edges_are_counted_relative_to_the_strongest():
@@ -236,6 +243,19 @@ def test_the_official_config_compares_four_layers_and_not_the_image():
     config = parse_config("autolink", ["--config", str(OFFICIAL)]).options
     assert (config.features, config.feature_size, config.feature_error) == ("vgg16", 224, "absolute")
     assert len(AutoLink(config, (128, 128)).perceptual.features) == 4
+
+
+@pytest.mark.parametrize(
+    ("widths", "upsamplings", "channels"),
+    [((8, 8), 0, [8]), ((8, 8, 8), 1, [8, 16]), ((8, 16, 16), 1, [16, 16]), ((16, 64), 2, [64, 32, 16])],
+)
+def test_narrow_detectors_find_keypoints_too(widths, upsamplings, channels):
+    """Channels of the maps on the way up: halved at each doubling, at least 16."""
+    method = build(detector_widths=widths, upsamplings=upsamplings)
+    keypoints, maps = method.keypoints(bars(1))
+    side = 32 // 2 ** (len(widths) - upsamplings)
+    assert keypoints.shape == (1, 4, 2) and maps.shape == (1, 4, side, side)
+    assert [block[0].in_channels for block in method.detector.up] + [method.detector.last.in_channels] == channels
 
 
 def test_an_input_that_does_not_divide_is_refused():

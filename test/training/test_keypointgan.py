@@ -81,6 +81,17 @@ def test_gradient_of_a_skeleton_is_finite_for_joints_that_coincide(line: str) ->
     assert torch.isfinite(pose.grad).all()
 
 
+def test_weights_begin_normal_and_not_truncated() -> None:
+    torch.manual_seed(0)
+    method = KeypointGAN(replace(SMALL, width=16, init_std=0.02), SIZE)
+    networks = (method.image_encoder, method.skeleton_encoder, method.generator, method.discriminator)
+    layers = [part for network in networks for part in network.modules() if isinstance(part, torch.nn.Conv2d)]
+    weights = torch.cat([layer.weight.detach().flatten() for layer in layers])
+    assert weights.std().item() == pytest.approx(0.02, rel=0.01)
+    assert (weights.abs() > 0.04).float().mean().item() == pytest.approx(0.0455, rel=0.03)  # beyond two deviations
+    assert not any(layer.bias.any() for layer in layers if layer.bias is not None)
+
+
 def test_generator_terms_are_equation_6() -> None:
     config = replace(SMALL, perceptual=2.0, adversarial=3.0)
     method, batch = KeypointGAN(config, SIZE).eval(), batch_of()

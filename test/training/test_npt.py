@@ -172,8 +172,9 @@ def test_sparse_losses_by_hand():
     links, joints = sparse_losses(strength, PAIRS, 3, power=1)
     assert links.item() == pytest.approx((0.9 + 0 + 0.3) / 3, abs=1e-6)
     assert joints.item() == pytest.approx((0.9 + 0.9 + 0.3) / 3, abs=1e-6)
-    links, _ = sparse_losses(strength, PAIRS, 3, power=0.5)
-    assert links.item() == pytest.approx(((0.9**0.5 + 0.3**0.5) / 3) ** 2, abs=1e-3)
+    links, joints = sparse_losses(strength, PAIRS, 3, power=0.5)  # Eq. 4 as printed, over 3^(1 / 0.5)
+    assert links.item() == pytest.approx((0.9**0.5 + 0.3**0.5) ** 2 / 9, abs=1e-3)
+    assert joints.item() == pytest.approx((2 * 0.9**0.5 + 0.3**0.5) ** 2 / 9, abs=1e-3)
 
 
 def test_foreground_share_is_the_covered_part_of_a_line():

@@ -1,7 +1,7 @@
 """How much of an annotated pose is in the keypoints: linear regression and what is read off it.
 
-A regression without bias depends on the origin: keypoints are taken from the top-left corner, (k + 1) / 2. Joints that
-are not annotated are NaN; they are neither fitted nor measured.
+A regression without bias depends on the origin: keypoints are taken from the top-left pixel's middle, (k + 1) / 2,
+and joints have to be, too. Joints that are not annotated are NaN; they are neither fitted nor measured.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ _SINGULAR = 1e-9
 """Frames without which nothing could be fitted are predicted infinitely wrong; nearly so is enough."""
 _OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
 _ONE_LETTER = r"(?<![a-z])[lr](?![a-z])"
+_CAPITALS = re.compile("[LR][A-Z][A-Z0-9_]*")
+"""Names that may begin with their side."""
 
 
 @dataclass(frozen=True)
@@ -186,11 +188,20 @@ def nearer_exchanged(predicted: np.ndarray, joints: np.ndarray, mirror: np.ndarr
 def mirror_of(names: tuple[str, ...]) -> np.ndarray | None:
     """(N,) index of each joint's left-right counterpart, itself for a joint of no side; None where none has a side.
 
-    A side is a word `left`, `right`, `l` or `r` in the name, or the former two anywhere: left_hip, hip_l, LHip.
+    A side is a word `left`, `right`, `l` or `r` in the name, or the former two anywhere: left_hip, hip_l, LHip; in
+    capitals a first letter, where there is the other side's name too: LHIP, RHIP. A joint without its counterpart is
+    its own. Raises UserError where two joints of a side have one name, or names that differ in their spelling alone.
     """
-    plain = [_plain(name) for name in names]
-    index = {name: number for number, name in enumerate(plain)}
-    mirror = [index.get(_mirrored(name), number) for number, name in enumerate(plain)]
+    plain = _plain_names(names)
+    sided = {number: _mirrored(name) for number, name in enumerate(plain) if _side(name)}
+    index = {plain[number]: number for number in sided}
+    if len(index) < len(sided):
+        repeated = sorted({names[number] for number in sided if index[plain[number]] != number})
+        raise UserError(
+            f"left and right are told by the joints' names, and there is more than one {', '.join(repeated)}: give "
+            "each joint that has a side a name of its own"
+        )
+    mirror = [index.get(sided.get(number, ""), number) for number in range(len(names))]
     return np.array(mirror) if mirror != list(range(len(names))) else None
 
 
@@ -213,7 +224,7 @@ def torso_length(joints: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
 def _between(joints: np.ndarray, names: tuple[str, ...], first: tuple[str, str], second: tuple[str, str]) -> np.ndarray:
     ends = []
     for side, part in (first, second):
-        found = [i for i, name in enumerate(map(_plain, names)) if part in name and _side(name) == side]
+        found = [i for i, name in enumerate(_plain_names(names)) if part in name and _side(name) == side]
         if len(found) != 1:
             raise UserError(
                 f"this normalisation needs one joint with {side} and {part} in its name: the joints are "
@@ -228,6 +239,20 @@ def _between(joints: np.ndarray, names: tuple[str, ...], first: tuple[str, str],
             "their distance: correct these labels, or leave them out"
         )
     return distance
+
+
+def _plain_names(names: tuple[str, ...]) -> list[str]:
+    """Names in small letters, their words apart, and LHIP as l_hip where there is an RHIP: a LIP has no RIP."""
+    known = set(names)
+    return [
+        _plain(f"{name[0]}_{name[1:]}" if _CAPITALS.fullmatch(name) and _other_first(name) in known else name)
+        for name in names
+    ]
+
+
+def _other_first(name: str) -> str:
+    """RHIP of LHIP, and the other way round."""
+    return _OTHER_SIDE[name[0].lower()].upper() + name[1:]
 
 
 def _plain(name: str) -> str:

@@ -145,8 +145,12 @@ def apply(protocol: Protocol, videos: Sequence[PredictedVideo]) -> dict[str, flo
 
 
 def _scaled(protocol: Protocol, video: PredictedVideo) -> np.ndarray:
-    """(T, N, 2) joints from the picture's top-left corner: as a share of its sides, or in pixels."""
-    shares = (video.video.joints + 0.5) / np.array(video.size)
+    """(T, N, 2) joints as shares of the picture's sides, or in pixels.
+
+    They count from where keypoints do in a regression without bias, the middle of the first pixel that the model sees,
+    so that keypoints that are the joints leave no error.
+    """
+    shares = (video.video.joints - video.viewport.to_pixels(np.array((-1.0, -1.0)))) / np.array(video.size)
     if protocol.normalisation == "image":
         return shares
     return shares * (protocol.side or np.array(video.size))

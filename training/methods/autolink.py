@@ -13,7 +13,8 @@ Where the paper and its official code differ the text is the default:
 - The code resizes images to 224 x 224 before Γ: `feature_size`. It sums the layers' errors, of which the mean is taken
   here: Adam's steps are the same.
 - The factor of 512 on the edge weights' learning rate is, in the code, a factor inside the softplus. Adam steps by the
-  gradient's sign, so the two are equal once Adam's eps and the weight decay are divided by 512: `param_groups`.
+  gradient's sign, so the two are equal, where no gradient is clipped, once eps and the weight decay are divided by it;
+  decay by its square under `adam`, which adds it to a gradient that is 512 times smaller here: `param_groups`.
 
 From the code, where the paper is silent: all convolutions start after Kaiming with no bias, and the detector's last one
 is 3 x 3. Of torch's own start the heatmaps are so flat that all keypoints begin within a few pixels of the centre:
@@ -149,7 +150,7 @@ class KeypointDetector(nn.Module):
         super().__init__()
         before = (3, *widths[:-1])
         self.down = nn.Sequential(*(ResidualBlock(a, b, stride=2) for a, b in zip(before, widths, strict=True)))
-        channels = [max(widths[-1] // 2**step, 16) for step in range(upsamplings + 1)]
+        channels = [widths[-1], *(max(widths[-1] // 2**step, 16) for step in range(1, upsamplings + 1))]
         self.up = nn.ModuleList(conv_block(a, b) for a, b in pairwise(channels))
         self.last = nn.Conv2d(channels[-1], keypoints, 3, padding=1)
 
@@ -295,9 +296,10 @@ class AutoLink(Method):
     def param_groups(self, phase: str) -> Iterable[dict[str, Any]]:
         """The edge weights learn `edge_lr_multiplier` times faster; eps and decay as if the factor were inside."""
         factor = self.config.edge_lr_multiplier
+        decay = self.optimizer.weight_decay / (factor if self.optimizer.name == "adamw" else factor**2)
         rest = [p for p in self.parameters() if p is not self.edges]
-        edges = {"params": [self.edges], "lr_multiplier": factor, "eps": 1e-8 / factor}
-        return [{"params": rest}, edges | {"weight_decay": self.optimizer.weight_decay / factor}]
+        edges = {"params": [self.edges], "lr_multiplier": factor, "eps": 1e-8 / factor, "weight_decay": decay}
+        return [{"params": rest}, edges]
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> dict[str, Tensor]:

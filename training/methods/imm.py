@@ -98,7 +98,8 @@ class IMMConfig:
     regularisation: Regularisation = field(default_factory=Regularisation)
     """Not in the paper: terms for small objects before a static background; off by default."""
     init_std: float | None = 0.01
-    """Standard deviation of the initial weights; None for torch's own initialisation."""
+    """σ of the Gaussian from which the initial weights are drawn, those beyond 2 σ anew, as in the authors' code, so
+    that their own deviation is 0.88 of it; None for torch's own initialisation."""
     optimizer: OptimizerConfig = field(default_factory=_paper_optimizer)
 
     def __post_init__(self) -> None:
@@ -144,7 +145,7 @@ class IMM(Method):
             perceptual_features(config.features, config.weights, config.layers), config.running_mean_rate
         )
         if config.init_std is not None:
-            initialise_normal(self, config.init_std)
+            initialise_normal(self, config.init_std, bound=2)
 
     def detect(self, image: Tensor) -> Detection:
         """See Method.detect."""

@@ -82,7 +82,9 @@ class KeypointGANConfig:
     finetune: tuple[float, float] = (0.0, 0.0)
     """Train η on, weighing (real poses, re-drawn predictions); the authors' code has (0.9, 0.1). Zeros freeze η."""
     init_std: float | None = 0.02
-    """Standard deviation of the initial weights; None for torch's own initialisation."""
+    """Standard deviation of the normal distribution from which the initial weights of convolutions are drawn, as in the
+    authors' code, not truncated; None for torch's own initialisation. Normalisations begin as the identity, where the
+    code draws the weights of batch normalisation around 1."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(lr=2e-4, betas=(0.5, 0.999), clip_norm=1.0)
     )

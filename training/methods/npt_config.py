@@ -77,7 +77,7 @@ class NptConfig:
     near_temperature: float = 0.1
     """Of the softmax that relaxes the maximum of Eq. 3. Not given."""
     power: float = 1.0
-    """p of Eq. 4, 0 < p <= 1. Not given."""
+    """p of Eq. 4, 0 < p <= 1. Not given. The weights `links` and `joints` below are for 1, see there."""
     length_range: tuple[float, float] = (0.1, 1.2)
     """l_min and l_max of Eq. 8. Not given."""
     search: bool = False
