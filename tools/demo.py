@@ -27,11 +27,12 @@ from keypoint_perception.errors import UserError  # noqa: E402
 from keypoint_perception.files import make_folder  # noqa: E402
 from keypoint_perception.model import read_model  # noqa: E402
 from keypoint_perception.ros.domain import free_domain  # noqa: E402
-from tools.demo_report import OUTPUTS, PACKAGE, Heard, write_results  # noqa: E402
+from tools.demo_report import OUTPUTS, PACKAGE, Heard, camera_of, write_results  # noqa: E402
 
 PROFILE = ROOT / "config" / "fastdds.xml"
 IMAGES = "/table/image_raw/compressed"
-BESIDE = {"camera_info": "/table/camera_info", "depth": "/table/depth/image_raw/compressed"}
+BESIDE = {"camera_info": "camera_info", "depth": "depth/image_raw/compressed"}
+"""What the detector takes beside the images, and its topic in the camera's namespace."""
 START_PATIENCE_S = 60.0
 
 
@@ -87,7 +88,8 @@ def _play_and_listen(options: argparse.Namespace, total: int, there: set[str]) -
 
     from keypoint_perception.ros.process import spare_collections
 
-    topics = {"image": options.topic} | {name: topic for name, topic in BESIDE.items() if topic in there}
+    beside = {name: f"{camera_of(options.topic)}/{topic}" for name, topic in BESIDE.items()}
+    topics = {"image": options.topic} | {name: topic for name, topic in beside.items() if topic in there}
     parameters = {"model": options.model, "backend": options.backend, "image_transport": "compressed"}
     if "depth" in topics:
         parameters["depth_transport"] = "compressed"
