@@ -201,11 +201,12 @@ def test_a_bag_is_annotated_again_under_another_prefix(
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     assert _run(bag, first, colour_model_path, "--topic", IMAGES) == 0
-    assert _run(first, second, colour_model_path, "--topic", IMAGES) == 2
-    error = capsys.readouterr().err
-    assert "has /detector/hierarchy, /detector/keypoints" in error and "choose another --prefix" in error
-    assert not second.exists()
-    assert _run(first, second, colour_model_path, "--prefix", "/other") == 0, "our overlay is no second camera"
+    for again in ((), ("--prefix", "detector")):
+        assert _run(first, second, colour_model_path, "--topic", IMAGES, *again) == 2
+        error = capsys.readouterr().err
+        assert "has /detector/hierarchy, /detector/keypoints" in error and "choose another --prefix" in error
+        assert not second.exists()
+    assert _run(first, second, colour_model_path, "--prefix", "other") == 0, "our overlay is no second camera"
     assert len(_messages(second, "/detector/keypoints")) == len(_messages(second, "/other/keypoints")) == FRAMES
 
 
