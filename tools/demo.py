@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # a checkout need not be installed
 
 from keypoint_perception.bags import connections_of, open_bag  # noqa: E402
+from keypoint_perception.command_line import Parser  # noqa: E402
 from keypoint_perception.errors import UserError  # noqa: E402
 from keypoint_perception.files import make_folder  # noqa: E402
 from keypoint_perception.model import read_model  # noqa: E402
@@ -38,15 +39,15 @@ START_PATIENCE_S = 60.0
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(prog="demo", description=__doc__)
     parser.add_argument("--bag", type=Path, default=ROOT / "demo")
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "tabletop_imm.onnx")
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "demo")
     parser.add_argument("--topic", default=IMAGES, help="compressed images in the bag")
-    options = parser.parse_args(argv)
-    _use_own_middleware_settings()
     try:
+        options = parser.parse_args(argv)
+        _use_own_middleware_settings()
         run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -71,10 +71,14 @@ def test_a_camera_is_measured_by_its_own_truth_or_not_at_all(
     assert report.get("joint_error_percent_of_width", 0) < 1
 
 
-@pytest.mark.parametrize("case", ["no model", "text model", "no topic", "empty folder", "truncated bag", "no image"])
+@pytest.mark.parametrize(
+    "case", ["option", "no model", "text model", "no topic", "empty folder", "truncated bag", "no image"]
+)
 def test_bad_input_is_one_line(case: str, bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
     model, more, words = colour_model_path, (), ""
-    if case == "no model":
+    if case == "option":
+        more, words = ("--sofa",), "unrecognized arguments: --sofa; see demo --help"
+    elif case == "no model":
         model, words = tmp_path / "none.onnx", "is not there"
     elif case == "text model":
         model, words = tmp_path / "text.onnx", "not a whole ONNX file"
