@@ -97,13 +97,15 @@ def annotate(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Raises UserError where options are not allowed."""
+    """Raises UserError where options are not allowed; `prefix` then begins with a slash."""
     if options.out.exists():
         raise UserError(f"{options.out} exists: give another name with -o, or remove it")
     if options.out.suffix.lower() in _OTHER_VIDEOS:
         raise UserError(f"-o {options.out}: videos are written as .mp4; any other name is that of a bag's folder")
-    if not all(is_topic_part(part) for part in options.prefix.removeprefix("/").split("/")):
+    parts = options.prefix.removeprefix("/").split("/")
+    if not all(map(is_topic_part, parts)):
         raise UserError(f"--prefix is {options.prefix!r}: give a namespace of letters, digits and _, as /detector")
+    options.prefix = "/" + "/".join(parts)
     if (options.depth is None) != (options.camera_info is None):
         raise UserError("--depth and --camera-info are given together or not at all")
     if not 0 <= options.threshold <= 1:
@@ -180,7 +182,7 @@ def _write_bag(
     """The recording's own messages, and ours beside them, in the order of time."""
     if not reader.is2:
         raise UserError("a ROS 1 bag cannot get ROS 2 topics: convert it with `rosbags-convert` first, or give an .mp4")
-    names = {name: f"{prefix.rstrip('/')}/{name}" for name in TOPICS}
+    names = {name: f"{prefix}/{name}" for name in TOPICS}
     taken = sorted({c.topic for c in reader.connections} & {*names.values()})
     if taken:
         raise UserError(f"the bag has {', '.join(taken)} already: choose another --prefix than {prefix}")
