@@ -142,7 +142,7 @@ def _train(network: Method, loss: SupervisedLoss, frames: Tensor, joints: Tensor
 
 
 def _labels(videos: Sequence[LabelledVideo], count: int) -> tuple[Tensor, Tensor]:
-    """The frames of all videos (F, H, W, 3), and joints (F, count, 2) normalised, NaN where a video has no such joint."""
+    """Frames (F, H, W, 3) of all videos, and joints (F, count, 2), normalised, NaN where a video has no such joint."""
     parts = []
     for video in videos:
         height, width = video.frames.shape[1:3]
