@@ -106,9 +106,7 @@ class RecordedImages:
         try:
             if self._intrinsics is None:
                 raise UserError(self._uncalibrated)
-            if self._intrinsics.size != size:
-                known = "x".join(map(str, self._intrinsics.size))
-                raise UserError(f"camera_info is for {known} pixels, the image has {size[0]}x{size[1]}")
+            self._intrinsics.check_size(size)
             return self._depths.at(header, size, max_delay)
         except UserError as error:
             self.flat += 1

@@ -27,10 +27,9 @@ from keypoint_perception.command_line import Parser  # noqa: E402
 from keypoint_perception.errors import UserError  # noqa: E402
 from keypoint_perception.files import make_folder  # noqa: E402
 from keypoint_perception.model import read_model  # noqa: E402
-from keypoint_perception.ros.domain import free_domain  # noqa: E402
 from tools.demo_report import OUTPUTS, PACKAGE, Heard, camera_of, write_results  # noqa: E402
+from tools.isolation import own_middleware  # noqa: E402
 
-PROFILE = ROOT / "config" / "fastdds.xml"
 IMAGES = "/table/image_raw/compressed"
 BESIDE = {"camera_info": "camera_info", "depth": "depth/image_raw/compressed"}
 """What the detector takes beside the images, and its topic in the camera's namespace."""
@@ -47,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--topic", default=IMAGES, help="compressed images in the bag")
     try:
         options = parser.parse_args(argv)
-        _use_own_middleware_settings()
+        own_middleware(os.environ.get("ROS_LOG_DIR", ROOT / "out" / "log"))
         run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -70,17 +69,6 @@ def run(options: argparse.Namespace) -> None:
     make_folder(options.out)
     heard, played = _play_and_listen(options, total, there)
     write_results(options, model, heard, played)
-
-
-def _use_own_middleware_settings() -> None:
-    """A middleware that holds camera images, and a domain of our own; must precede rclpy."""
-    for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
-        os.environ.setdefault(variable, str(PROFILE))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.setdefault("ROS_DOMAIN_ID", str(free_domain()))
-    os.environ.setdefault("ROS_LOG_DIR", str(ROOT / "out" / "log"))
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 
 def _play_and_listen(options: argparse.Namespace, total: int, there: set[str]) -> tuple[Heard, list[tuple[int, int]]]:

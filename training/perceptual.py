@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from keypoint_perception.errors import UserError
+from keypoint_perception.errors import UserError, first_line
 from training.losses import image_pyramid
 
 FeatureName = Literal["efficientnet_lite0", "vgg19", "vgg16", "pyramid", "pixels"]
@@ -148,8 +148,7 @@ def _read_state(path: Path, name: str) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: give the path of a torchvision {name} .pth") from None
     except Exception as error:  # torch raises many types for files that are not its own
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is no state dict ({first_line}): give a torchvision {name} .pth") from None
+        raise UserError(f"{path} is no state dict ({first_line(error)}): give a torchvision {name} .pth") from None
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__}, not a state dict: give a torchvision {name} .pth")
     return state

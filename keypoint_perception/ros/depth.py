@@ -16,6 +16,8 @@ from keypoint_perception.ros.conversions import stamp_ns
 if TYPE_CHECKING:
     from keypoint_perception.ros.serialised import SerialisedCompressedImage, SerialisedImage
 
+MAX_DELAY_S = 0.02
+"""Seconds, by default, that depth and image may be apart."""
 _KEPT = 8
 _PATIENCE = 3.5
 """Depth that has missed this many of its periods has fallen silent."""

@@ -142,6 +142,21 @@ def test_images_before_a_usable_calibration_are_served_without_3d(
     assert len(lifted) == FRAMES and not lifted[0] and lifted[-1]
 
 
+def test_a_calibration_of_other_images_is_told_with_what_to_do(
+    bag: Path, tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def of_half_the_size(reader: AnyReader, number: int, data: bytes) -> bytes:
+        info = replace(reader.deserialize(data, CAMERA_INFO), width=SIZE[0] // 2, height=SIZE[1] // 2)
+        return bytes(reader.typestore.serialize_cdr(info, CAMERA_INFO))
+
+    given, topic = tmp_path / "half", "/table/camera_info"
+    _copy(bag, given, topic, of_half_the_size)
+    calibrated = ("--depth", "/table/depth/image_raw", "--camera-info", topic)
+    assert _run(given, tmp_path / "annotated", colour_model_path, "--topic", IMAGES, *calibrated) == 0
+    said = "camera_info is for 96x64 pixels, the image has 192x128: give the calibration of these images"
+    assert f"{FRAMES} without 3-D ({said})" in capsys.readouterr().out
+
+
 def test_the_pictures_in_a_bag_are_drawn_on(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
     out = tmp_path / "annotated"
     assert _run(bag, out, colour_model_path, "--topic", IMAGES, "--labels", "--smoothing") == 0

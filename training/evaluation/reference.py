@@ -33,8 +33,6 @@ SIGMA = 0.05
 class TorchBackend(Backend):
     """A method's detector in PyTorch, behind the interface of a compiled model."""
 
-    name = "torch"
-
     def __init__(self, method: Method) -> None:
         self._method = copy.deepcopy(method).eval()
 
