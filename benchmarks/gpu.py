@@ -85,7 +85,7 @@ def prove(path: Path, folder: Path) -> dict:
         "parity_px": round(measured, 4),
         "parity_ok": measured <= TOLERANCE_PX[precision],
         "tensorrt": time_batches(backend, model),
-        reference.name: time_batches(reference, model),
+        "onnxruntime": time_batches(reference, model),
     }
 
 

@@ -20,7 +20,6 @@ sys.path.insert(0, str(ROOT))  # a checkout need not be installed
 import numpy as np  # noqa: E402
 
 from keypoint_perception.bags import header_stamp_ns, with_stamp  # noqa: E402
-from keypoint_perception.ros.domain import free_domain  # noqa: E402
 
 SIZE = (640, 480)
 LAST_CORE = (os.cpu_count() or 1) - 1
@@ -219,14 +218,3 @@ def process(arguments: list[str], core: int | None = None) -> Iterator[subproces
         if node.poll() is None:
             node.send_signal(signal.SIGINT)
         node.communicate(timeout=10)
-
-
-def own_middleware(logs: str) -> None:
-    """A domain of our own, and a middleware that holds camera images; must precede rclpy."""
-    for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
-        os.environ.setdefault(variable, str(ROOT / "config" / "fastdds.xml"))
-    os.environ.setdefault("ROS_DOMAIN_ID", str(free_domain()))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ["ROS_LOG_DIR"] = logs
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

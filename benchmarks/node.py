@@ -24,12 +24,12 @@ from middleware import (
     Bench,
     Run,
     on_cores,
-    own_middleware,
     picture,
     process,
 )  # finds the checkout, too
 
 from keypoint_perception.detector import Detector, shipped_model
+from tools.isolation import own_middleware
 
 RATE_HZ = 30.0
 CAMERAS = ("a", "b", "c", "d")

@@ -35,16 +35,16 @@ from keypoint_perception.command_line import Parser
 from keypoint_perception.detector import DEFAULT_BACKEND, Detector, shipped_model
 from keypoint_perception.drawing import SCORE_THRESHOLD, Style, draw
 from keypoint_perception.errors import UserError
-from keypoint_perception.lifting import Lifted, lift
+from keypoint_perception.lifting import lift
 from keypoint_perception.model import Model
 from keypoint_perception.recorded_images import RecordedImages
 from keypoint_perception.ros.conversions import is_topic_part, stamp_ns
+from keypoint_perception.ros.depth import MAX_DELAY_S
 from keypoint_perception.ros.results import LATCHED, TOPICS, Look, Result, ResultMessages
-from keypoint_perception.smoothing import Follower, OneEuroConfig
+from keypoint_perception.smoothing import MAX_GAP_S, Follower, OneEuroConfig
 from keypoint_perception.video import video_writer
 
 BATCH = 8
-MAX_GAP_S = 0.5
 FOR_THE_EYE = frozenset({"markers", "overlay/compressed"})
 """What a bag gets beside the keypoints and their structure."""
 _OTHER_VIDEOS = {".avi", ".gif", ".m4v", ".mkv", ".mov", ".mpeg", ".mpg", ".webm", ".wmv"}
@@ -97,13 +97,15 @@ def annotate(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Raises UserError where options are not allowed."""
+    """Raises UserError where options are not allowed; `prefix` then begins with a slash."""
     if options.out.exists():
         raise UserError(f"{options.out} exists: give another name with -o, or remove it")
     if options.out.suffix.lower() in _OTHER_VIDEOS:
         raise UserError(f"-o {options.out}: videos are written as .mp4; any other name is that of a bag's folder")
-    if not all(is_topic_part(part) for part in options.prefix.removeprefix("/").split("/")):
+    parts = options.prefix.removeprefix("/").split("/")
+    if not all(map(is_topic_part, parts)):
         raise UserError(f"--prefix is {options.prefix!r}: give a namespace of letters, digits and _, as /detector")
+    options.prefix = "/" + "/".join(parts)
     if (options.depth is None) != (options.camera_info is None):
         raise UserError("--depth and --camera-info are given together or not at all")
     if not 0 <= options.threshold <= 1:
@@ -123,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--depth", help="depth topic, aligned with the images, to lift keypoints to 3-D")
     parser.add_argument("--camera-info", help="calibration topic; needed for --depth")
     parser.add_argument("--rectified", action="store_true", help="images are rectified: P of --camera-info holds")
-    parser.add_argument("--max-depth-delay", type=float, default=0.02, help="seconds that depth and image may be apart")
+    parser.add_argument("--max-depth-delay", type=float, default=MAX_DELAY_S, help="seconds between depth and image")
     parser.add_argument("--prefix", default="/detector", help="namespace of our topics (default: %(default)s)")
     parser.add_argument("--backend", default=DEFAULT_BACKEND, choices=CHOICES, help="(default: %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all)")
@@ -164,9 +166,7 @@ def _results(
             observation, states = follow(seen, taken_ns / 1e9, options.threshold)
             size = observation.image_size
             intrinsics, depth = images.intrinsics(size), images.depth(header, size, options.max_depth_delay)
-            lifted = Lifted.unknown(len(states))
-            if depth is not None and intrinsics is not None:
-                lifted = lift(observation.keypoints, depth, intrinsics)
+            lifted = lift(observation.keypoints, depth, intrinsics)
             tally.images += 1
             tally.score_sum += float(observation.scores.mean())
             yield recorded.received_ns, Result(header, image, observation, states, lifted, intrinsics)
@@ -180,7 +180,7 @@ def _write_bag(
     """The recording's own messages, and ours beside them, in the order of time."""
     if not reader.is2:
         raise UserError("a ROS 1 bag cannot get ROS 2 topics: convert it with `rosbags-convert` first, or give an .mp4")
-    names = {name: f"{prefix.rstrip('/')}/{name}" for name in TOPICS}
+    names = {name: f"{prefix}/{name}" for name in TOPICS}
     taken = sorted({c.topic for c in reader.connections} & {*names.values()})
     if taken:
         raise UserError(f"the bag has {', '.join(taken)} already: choose another --prefix than {prefix}")

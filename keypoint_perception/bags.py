@@ -6,7 +6,7 @@ import os
 import shutil
 import struct
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -55,18 +55,37 @@ def open_bag(path: str | os.PathLike[str]) -> Iterator[AnyReader]:
         raise UserError(f"bag {path} {what}: give its .mcap file, or run `ros2 bag reindex` on it first")
     refuse_empty(path, [f for f in path.iterdir() if f.suffix != ".yaml"] if path.is_dir() else [path])
     try:
-        with AnyReader([path], default_typestore=message_store()) as reader:
+        with _Reader(path) as reader:
             yield reader
     except (UserError, GeneratorExit, KeyboardInterrupt):
         raise
     except Exception as error:  # a damaged file raises whatever its parser stumbles over
         if _is_ours(error):
             raise
-        words = " ".join(str(error).split())
-        raise UserError(
-            f"bag {path} cannot be read ({words or type(error).__name__}): record or copy it again, all of it"
-            + (", or run `mcap recover` on it" if path.suffix == ".mcap" else "")
-        ) from None
+        raise _unreadable(path, error) from None
+
+
+class _Reader(AnyReader):
+    """Says itself that its messages cannot be read: who writes them to another file would take that for the culprit."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__([path], default_typestore=message_store())
+        self._path = path
+
+    def messages(self, *args: Any, **kwargs: Any) -> Generator[tuple[Connection, int, bytes]]:
+        """See AnyReader."""
+        try:
+            yield from super().messages(*args, **kwargs)
+        except Exception as error:
+            raise _unreadable(self._path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    words = " ".join(str(error).split())
+    return UserError(
+        f"bag {path} cannot be read ({words or type(error).__name__}): record or copy it again, all of it"
+        + (", or run `mcap recover` on it" if path.suffix == ".mcap" else "")
+    )
 
 
 def refuse_empty(path: Path, files: Iterable[Path]) -> None:

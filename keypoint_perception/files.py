@@ -11,8 +11,20 @@ from keypoint_perception.errors import UserError
 
 
 @contextmanager
+def reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raises UserError where the file system does not give what the block reads from `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror or error}): look at its disk, or copy it again") from None
+
+
+@contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Raises UserError where the file system does not take what the block writes to `path`."""
+    """Raises UserError where the file system does not take what the block writes to `path`.
+
+    What the block reads meanwhile, `reading` says where it fails.
+    """
     try:
         yield
     except OSError as error:

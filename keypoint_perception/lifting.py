@@ -15,6 +15,8 @@ from keypoint_perception.errors import UserError
 from keypoint_perception.images import to_metres
 
 DISTORTION_MODELS = ("plumb_bob", "rational_polynomial", "equidistant")
+DEPTH_WINDOW = 7
+"""Pixels, by default: the side of the square around a keypoint that its depth is taken from."""
 _MAX_REPROJECTION_ERROR_PX = 0.5
 _MIN_VALID_SHARE = 0.25
 _SURFACE_QUANTILE = 0.25
@@ -89,6 +91,14 @@ class Intrinsics:
             matrix[axis, 2] = (matrix[axis, 2] - (0 if whole else offset) + 0.5) / binning[axis] - 0.5
         return cls((int(width) // binning[0], int(height) // binning[1]), matrix, model, distortion)
 
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Raises UserError where images are of another `size`, (width, height), than this holds for."""
+        if self.size != size:
+            known, given = (f"{width}x{height}" for width, height in (self.size, size))
+            raise UserError(
+                f"camera_info is for {known} pixels, the image has {given}: give the calibration of these images"
+            )
+
     def rays(self, points: np.ndarray) -> np.ndarray:
         """(N, 2) pixels to (N, 3) undistorted rays with z = 1, NaN where the distortion has no inverse."""
         points = np.asarray(points, float).reshape(-1, 2)
@@ -144,15 +154,19 @@ def _distortion(info: Any) -> tuple[str, np.ndarray]:
     return model, coefficients
 
 
-def lift(points: np.ndarray, depth: np.ndarray, intrinsics: Intrinsics, window: int = 7) -> Lifted:
+def lift(
+    points: np.ndarray, depth: np.ndarray | None, intrinsics: Intrinsics | None, window: int = DEPTH_WINDOW
+) -> Lifted:
     """Keypoints (K, 2), pixels, to metres with a depth image (H, W) of the same camera, of which little is looked at.
 
-    depth: integers in millimetres or floats in metres; 0, negative, infinite or NaN is unknown.
-    window: odd, so that a keypoint is in its middle.
+    depth: integers in millimetres or floats in metres; 0, negative, infinite or NaN is unknown. Nothing is known
+    without a depth image or the camera's intrinsics. window: odd, so that a keypoint is in its middle.
     The depth of a keypoint is that of the nearest surface that fills a quarter of the `window` x `window` pixels
     around it, so that a thin limb before a far wall has the limb's depth: the median of what lies near the lower
     quartile. stddev is the spread of that surface. Unknown where less than a quarter of the window is known.
     """
+    if depth is None or intrinsics is None:
+        return Lifted.unknown(len(points))
     points = np.asarray(points, float)
     distance, spread = np.full(len(points), np.nan), np.full(len(points), np.nan)
     height, width = depth.shape

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 EDGE_THRESHOLD = 0.5
 """An adjacency entry at or above this is an edge. Every method scales its adjacency so that this one rule holds."""
@@ -35,6 +36,14 @@ class Observation:
     def edges(self, threshold: float = EDGE_THRESHOLD) -> np.ndarray:
         """The (E, 2) int pairs (i, j), i < j, whose adjacency is at least `threshold`, in lexicographic order."""
         return np.argwhere(np.triu(self.adjacency, k=1) >= threshold)
+
+
+def adjacency_of(edges: ArrayLike, count: int, weights: ArrayLike = True) -> np.ndarray:
+    """The symmetric (K, K) adjacency of `count` points that has `weights`, (E,) or one for all, at its edges (E, 2)."""
+    i, j = np.asarray(edges, int).reshape(-1, 2).T
+    adjacency = np.zeros((count, count), np.asarray(weights).dtype)
+    adjacency[i, j] = adjacency[j, i] = weights
+    return adjacency
 
 
 class Hierarchy(NamedTuple):

@@ -12,9 +12,11 @@ from keypoint_perception.bags import connections_of
 from keypoint_perception.errors import UserError
 from keypoint_perception.images import image_to_rgb
 from keypoint_perception.lifting import Intrinsics
+from keypoint_perception.ros.conversions import stamp_ns
 from keypoint_perception.ros.depth import DepthBuffer
 
-_DEPTH_KEPT = 32
+_ALL_DEPTH_NS = 1_000_000_000
+"""For so long all depth is kept, for images that are recorded later; then only what is nearest to a waiting image."""
 _LOOK_AHEAD = 3
 """Images read beyond a batch, so that depth recorded a little after its image is known when that is served."""
 
@@ -53,7 +55,8 @@ class RecordedImages:
             self._wanted = self._wanted + connections_of(reader, depth)
         if camera_info is not None:
             self._wanted = self._wanted + connections_of(reader, camera_info, ["sensor_msgs/msg/CameraInfo"])
-        self._depths = DepthBuffer(depth or "", _DEPTH_KEPT)
+        self._depths = DepthBuffer(depth or "", kept=None)
+        self._thinned_ns, self._since_thinned = 0, 0
         self._rectified = rectified
         self._intrinsics: Intrinsics | None = None
         self._uncalibrated = "camera_info comes only later"
@@ -80,7 +83,7 @@ class RecordedImages:
             if connection.topic == self.topic:
                 waiting += self._decoded(received, message)
             elif connection.topic == self._depth_topic:
-                self._depths.add(message)
+                self._add_depth(received, message, waiting)
             elif self._intrinsics is None:
                 self._calibrate(message)
             if len(waiting) >= size + _LOOK_AHEAD:
@@ -103,14 +106,20 @@ class RecordedImages:
         try:
             if self._intrinsics is None:
                 raise UserError(self._uncalibrated)
-            if self._intrinsics.size != size:
-                known = "x".join(map(str, self._intrinsics.size))
-                raise UserError(f"camera_info is for {known} pixels, the image has {size[0]}x{size[1]}")
+            self._intrinsics.check_size(size)
             return self._depths.at(header, size, max_delay)
         except UserError as error:
             self.flat += 1
             self.first_flat_fault = self.first_flat_fault or str(error)
             return None
+
+    def _add_depth(self, received: int, message: Any, waiting: list[RecordedImage]) -> None:
+        """Keeps what may belong to an image, of those `waiting` or to come, however much more depth there is."""
+        self._depths.add(message)
+        self._since_thinned += 1
+        if received - self._thinned_ns > _ALL_DEPTH_NS:
+            self._depths.thin([stamp_ns(image.header) for image in waiting], self._since_thinned)
+            self._thinned_ns, self._since_thinned = received, 0
 
     def _calibrate(self, camera_info: Any) -> None:
         try:

@@ -16,6 +16,9 @@ from keypoint_perception.model import ModelInfo
 from keypoint_perception.observation import Observation
 from keypoint_perception.tracking import body_tracker
 
+MAX_GAP_S = 0.5
+"""Seconds without an image, by default, after which the past of keypoints no longer counts."""
+
 
 class State(IntEnum):
     """What is known of a keypoint; the values of keypoint_perception_msgs/Keypoint."""

@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from keypoint_perception.articulation import articulated_tree, distances_to_links
-from keypoint_perception.observation import BELOW_EDGE, EDGE_THRESHOLD, Observation
+from keypoint_perception.observation import BELOW_EDGE, EDGE_THRESHOLD, Observation, adjacency_of
 
 _REMEMBERED = 20
 """So many images at most are remembered, at equal intervals,"""
@@ -108,8 +108,7 @@ class SteadySkeleton:
         """(K, K) the adjacency that the remembered images speak for."""
         points, on_body, adjacency = (np.stack(each) for each in zip(*self._memory, strict=True))
         links = articulated_tree(points, on_body.mean(axis=0))
-        linked = np.zeros(adjacency.shape[1:], bool)
-        linked[links[:, 0], links[:, 1]] = linked[links[:, 1], links[:, 0]] = True
+        linked = adjacency_of(links, len(on_body[0]))
         strength = EDGE_THRESHOLD * adjacency.mean(axis=0)
         return np.where(linked, EDGE_THRESHOLD + strength, np.minimum(strength, BELOW_EDGE)).astype(np.float32)
 

@@ -23,29 +23,30 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # a checkout need not be installed
 
 from keypoint_perception.bags import connections_of, open_bag  # noqa: E402
+from keypoint_perception.command_line import Parser  # noqa: E402
 from keypoint_perception.errors import UserError  # noqa: E402
 from keypoint_perception.files import make_folder  # noqa: E402
 from keypoint_perception.model import read_model  # noqa: E402
-from keypoint_perception.ros.domain import free_domain  # noqa: E402
-from tools.demo_report import OUTPUTS, PACKAGE, Heard, write_results  # noqa: E402
+from tools.demo_report import OUTPUTS, PACKAGE, Heard, camera_of, write_results  # noqa: E402
+from tools.isolation import own_middleware  # noqa: E402
 
-PROFILE = ROOT / "config" / "fastdds.xml"
 IMAGES = "/table/image_raw/compressed"
-BESIDE = {"camera_info": "/table/camera_info", "depth": "/table/depth/image_raw/compressed"}
+BESIDE = {"camera_info": "camera_info", "depth": "depth/image_raw/compressed"}
+"""What the detector takes beside the images, and its topic in the camera's namespace."""
 START_PATIENCE_S = 60.0
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(prog="demo", description=__doc__)
     parser.add_argument("--bag", type=Path, default=ROOT / "demo")
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "tabletop_imm.onnx")
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "demo")
     parser.add_argument("--topic", default=IMAGES, help="compressed images in the bag")
-    options = parser.parse_args(argv)
-    _use_own_middleware_settings()
     try:
+        options = parser.parse_args(argv)
+        own_middleware(os.environ.get("ROS_LOG_DIR", ROOT / "out" / "log"))
         run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -70,24 +71,14 @@ def run(options: argparse.Namespace) -> None:
     write_results(options, model, heard, played)
 
 
-def _use_own_middleware_settings() -> None:
-    """A middleware that holds camera images, and a domain of our own; must precede rclpy."""
-    for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
-        os.environ.setdefault(variable, str(PROFILE))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.setdefault("ROS_DOMAIN_ID", str(free_domain()))
-    os.environ.setdefault("ROS_LOG_DIR", str(ROOT / "out" / "log"))
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-
-
 def _play_and_listen(options: argparse.Namespace, total: int, there: set[str]) -> tuple[Heard, list[tuple[int, int]]]:
     """Runs the detector and the player until the last image has been served. there: the bag's topics."""
     import rclpy
 
     from keypoint_perception.ros.process import spare_collections
 
-    topics = {"image": options.topic} | {name: topic for name, topic in BESIDE.items() if topic in there}
+    beside = {name: f"{camera_of(options.topic)}/{topic}" for name, topic in BESIDE.items()}
+    topics = {"image": options.topic} | {name: topic for name, topic in beside.items() if topic in there}
     parameters = {"model": options.model, "backend": options.backend, "image_transport": "compressed"}
     if "depth" in topics:
         parameters["depth_transport"] = "compressed"

@@ -27,7 +27,6 @@ from keypoint_perception.model import Model
 from keypoint_perception.observation import Observation
 from keypoint_perception.video import video_writer
 
-GROUND_TRUTH = "/table/ground_truth/keypoints"
 OUTPUTS = {"keypoints": "KeypointArray", "skeleton": "SkeletonGraph", "hierarchy": "KeypointHierarchy"}
 PACKAGE = "keypoint_perception_msgs/msg"
 SHEET_COLUMNS, SHEET_ROWS = 4, 3
@@ -52,6 +51,11 @@ def write_results(options: argparse.Namespace, model: Model, heard: Heard, playe
     with written_whole(options.out / "report.json") as file:
         file.write_text(json.dumps(report, indent=2) + "\n")
     _print_table(report, options.out)
+
+
+def camera_of(topic: str) -> str:
+    """The namespace of a camera, `/table`, from the topic of its images, `/table/image_raw/compressed`."""
+    return topic.removesuffix("/compressed").rpartition("/")[0]
 
 
 @dataclass(frozen=True)
@@ -111,10 +115,10 @@ def _report(
 
 
 def _ground_truth(options: argparse.Namespace) -> dict[int, np.ndarray]:
-    """Recorded stamp to the true joints (J, 2), pixels, where the bag has them."""
-    truth = {}
+    """Recorded stamp to the true joints (J, 2), pixels, where the bag has them of that camera."""
+    topic, truth = f"{camera_of(options.topic)}/ground_truth/keypoints", {}
     with open_bag(options.bag) as reader:
-        connections = [c for c in reader.connections if c.topic == GROUND_TRUTH]
+        connections = [c for c in reader.connections if c.topic == topic]
         for connection, _, data in reader.messages(connections) if connections else ():
             message: Any = reader.deserialize(data, connection.msgtype)
             truth[header_stamp_ns(data)] = np.array([(k.u, k.v) for k in message.keypoints])
@@ -126,20 +130,24 @@ def _regression_error(
 ) -> float | None:
     """Mean distance of each true joint from its linear regression on all keypoints, in percent of the image width.
 
-    Fitted on half of the recording, in blocks of a second that alternate with those it is measured on.
+    Fitted on half of the recording, in blocks of a second that alternate with those it is measured on. Of joints that
+    are always in front of the camera; None where there are none, or too few observations.
     """
     recorded = {stamp: original for original, stamp in played}
     pairs = [(o, truth[recorded[o.stamp_ns]]) for o in observed if recorded.get(o.stamp_ns) in truth]
     if len(pairs) < 60:
         return None
     x = np.array([np.append(o.keypoints.ravel() / o.image_size[0] - 0.5, 1) for o, _ in pairs])
-    y = np.array([joints.ravel() / o.image_size[0] for o, joints in pairs])
+    y = np.array([joints / o.image_size[0] for o, joints in pairs])
+    y = y[:, np.isfinite(y).all(axis=(0, 2))].reshape(len(pairs), -1)
+    if y.size == 0:
+        return None
     start = pairs[0][0].stamp_ns
     fit = np.array([(o.stamp_ns - start) // 1_000_000_000 % 2 == 0 for o, _ in pairs])
     ridge = 1e-4 * np.eye(x.shape[1])
     weights = np.linalg.solve(x[fit].T @ x[fit] + ridge, x[fit].T @ y[fit])
-    missed = (x[~fit] @ weights - y[~fit]).reshape((~fit).sum(), -1, 2)
-    return round(float(np.linalg.norm(missed, axis=2).mean()) * 100, 2)
+    missed = (x[~fit] @ weights - y[~fit]).reshape(-1, 2)
+    return round(float(np.linalg.norm(missed, axis=1).mean()) * 100, 2)
 
 
 def _write_bag(path: Path, heard: Heard) -> None:

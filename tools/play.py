@@ -5,7 +5,6 @@ For machines without `ros2 bag play`. Messages of one instant keep a common stam
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -18,7 +17,9 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from keypoint_perception.bags import header_stamp_ns, open_bag, with_stamp
+from keypoint_perception.command_line import Parser
 from keypoint_perception.errors import UserError
+from keypoint_perception.files import written_whole
 from keypoint_perception.ros.messages import message_class
 from keypoint_perception.ros.process import spare_collections
 
@@ -28,30 +29,36 @@ _PATIENCE_S = 30.0
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(prog="play", description=__doc__)
     parser.add_argument("bag", type=Path)
     parser.add_argument("--topics", nargs="+", required=True, help="what to play")
     parser.add_argument("--wait-for", help="a topic of these that must have a subscriber before the start")
     parser.add_argument("--stamps", type=Path, help="a file for the [recorded, played] stamps of the --wait-for topic")
-    options = parser.parse_args(argv)
     try:
+        options = parser.parse_args(argv)
         rclpy.init()
         stamps = play(options.bag, options.topics, options.wait_for)
+        if options.stamps:
+            with written_whole(options.stamps) as file:
+                file.write_text(json.dumps(stamps))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     finally:
         rclpy.try_shutdown()
-    if options.stamps:
-        options.stamps.write_text(json.dumps(stamps))
     return 0
 
 
 def play(bag: Path, topics: list[str], wait_for: str | None) -> list[tuple[int, int]]:
-    """Plays topics of a bag; the (recorded, played) stamps of the topic `wait_for`, in nanoseconds."""
-    node = rclpy.create_node("bag_player")
+    """Plays topics of a bag; the (recorded, played) stamps of the topic `wait_for`, in nanoseconds.
+
+    Raises UserError where there is nothing to play, or nobody to listen.
+    """
     messages = list(_messages(bag, topics))
     classes = {topic: message_class(message_type) for topic, message_type, _, _ in messages}
+    if wait_for is not None and wait_for not in classes:
+        raise UserError(f"--wait-for is {wait_for}: give one of --topics with messages, {', '.join(sorted(classes))}")
+    node = rclpy.create_node("bag_player")
     stamped = {topic for topic, cls in classes.items() if _has_header(cls)}
     publishers = {topic: node.create_publisher(cls, topic, _QOS) for topic, cls in classes.items()}
     if wait_for is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from keypoint_perception.errors import UserError
+from keypoint_perception.errors import UserError, first_line
 from keypoint_perception.files import written_whole
 from training.config import RunConfig, config_from_dict, method_class
 from training.method import Method
@@ -86,5 +86,4 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except UserError:
         raise
     except Exception as error:  # torch and zip raise many types for damaged files
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is no whole checkpoint ({first_line}): train again or use a copy") from None
+        raise UserError(f"{path} is no whole checkpoint ({first_line(error)}): train again or use a copy") from None

@@ -19,8 +19,6 @@ from training.heatmaps import grid, turns_in_pixels
 
 _SCALE = 0.2
 """By how much an object is made larger or smaller, at most."""
-_MISTAKABLE = 0.1
-"""Normalised units: points nearer to one another than about this can be mistaken."""
 _LEAST_SPREAD = 0.05
 """Of points that are all in one place, so that nothing is divided by 0."""
 
@@ -84,7 +82,6 @@ def turned_points_apart(
     degrees: float,
     weight: Tensor | None = None,
     relative: bool = False,
-    contrast: float = 0.0,
 ) -> Tensor:
     """`equivariance_loss` of points (B, K, 2) of images (B, 3, H, W) whose object is turned by up to `degrees`.
 
@@ -94,7 +91,7 @@ def turned_points_apart(
     turns = random_turns(images, degrees, _SCALE)
     with torch.no_grad():
         of_turned = turned(images, object_map, background, turns)
-    return equivariance_loss(points.detach(), locate(of_turned), turns, weight, relative=relative, contrast=contrast)
+    return equivariance_loss(points.detach(), locate(of_turned), turns, weight, relative=relative)
 
 
 def moving_points_apart(
@@ -105,7 +102,6 @@ def moving_points_apart(
     *,
     degrees: float = 180.0,
     relative: bool = False,
-    contrast: float = 0.0,
 ) -> Tensor:
     """`turned_points_apart` of points (B, K, 2) of images (B, 3, H, W) whose `moving` area (B, 1, H, W) is turned.
 
@@ -115,33 +111,18 @@ def moving_points_apart(
     where = points.detach()[:, :, None].to(moving.dtype)
     weight = F.grid_sample(moving, where, align_corners=True)[:, 0, :, 0]
     return turned_points_apart(
-        points,
-        images,
-        moving,
-        background,
-        locate,
-        degrees=degrees,
-        weight=weight,
-        relative=relative,
-        contrast=contrast,
+        points, images, moving, background, locate, degrees=degrees, weight=weight, relative=relative
     )
 
 
 def equivariance_loss(
-    points: Tensor,
-    points_when_turned: Tensor,
-    turns: Tensor,
-    weight: Tensor | None = None,
-    *,
-    relative: bool = False,
-    contrast: float = 0.0,
+    points: Tensor, points_when_turned: Tensor, turns: Tensor, weight: Tensor | None = None, *, relative: bool = False
 ) -> Tensor:
     """Mean ‖A u - u'‖ over the points whose place A u is within the turned image, by their weights (B, K) if given.
 
-    points u (B, K, 2) of the images, points_when_turned u' (B, K, 2) of the turned ones, turns A (B, 2, 2). Where
-    points do not know where they belong, they gain by coming together, until all are in one place. Against that:
-    relative: over √(s s'), the spreads of two or more points;
-    contrast: and so much of the mean of `mistaken`, which is largest where all are in one place.
+    points u (B, K, 2) of the images, points_when_turned u' (B, K, 2) of the turned ones, turns A (B, 2, 2).
+    relative: over √(s s'), the spreads of two or more points; where they do not know where they belong, they gain by
+    coming together otherwise, until all are in one place.
     """
     expected = taken_by(turns, points)
     counts = (expected.abs() <= 1).all(dim=-1).to(points.dtype)
@@ -150,19 +131,7 @@ def equivariance_loss(
     apart = ((expected - points_when_turned).square().sum(dim=-1) + 1e-8).sqrt()
     if relative and points.shape[1] > 1:
         apart = apart / (spread(expected, counts) * spread(points_when_turned, counts)).sqrt()[:, None]
-    if contrast:
-        apart = apart + contrast * mistaken(expected, points_when_turned)
     return (apart * counts).sum() / counts.sum().clamp_min(1)
-
-
-def mistaken(expected: Tensor, points: Tensor) -> Tensor:
-    """(B, K): -log of the share that point k has of all points (B, K, 2) where it is expected, (B, K, 2) as well.
-
-    Point j has exp(-‖expected_k - point_j‖² / 2τ²) there, with τ = 0.1: 0 where every other point is far away, log K
-    where all points are in one place.
-    """
-    squared = (expected[:, :, None] - points[:, None]).square().sum(dim=-1)
-    return -torch.log_softmax(-squared / (2 * _MISTAKABLE**2), dim=2).diagonal(dim1=1, dim2=2)
 
 
 def spread(points: Tensor, counts: Tensor) -> Tensor:

@@ -125,7 +125,6 @@ def _groups(members: list[tuple[int, ...]]) -> tuple[Group, ...]:
 
 def describe(checkpoint: Checkpoint, data: Any, name: str, method: Method, found: Skeleton) -> ModelInfo:
     """The model's description."""
-    about = {key: value for key, value in checkpoint.about.items() if key != "data_description"}  # of older runs
     config = checkpoint.config
     adjacency = None if found.adjacency is None else tuple(map(tuple, found.adjacency.tolist()))
     count = len(found.parent)
@@ -143,7 +142,7 @@ def describe(checkpoint: Checkpoint, data: Any, name: str, method: Method, found
         either_end=method.either_end,
         roi=data.viewport_roi,
         training={
-            **about,
+            **checkpoint.about,
             "steps": checkpoint.step,
             "seed": config.loop.seed,
             "graph": found.origin,

@@ -19,7 +19,7 @@ import lightning_fabric
 from lightning_fabric.strategies import DDPStrategy
 
 from keypoint_perception.command_line import Parser
-from keypoint_perception.errors import UserError
+from keypoint_perception.errors import UserError, first_line
 from keypoint_perception.files import make_folder, written_whole
 from training.checkpoint import CHECKPOINT_NAME, read_checkpoint
 from training.config import RunConfig, config_parser, method_class, parse_config
@@ -48,9 +48,7 @@ def make_fabric(config: RunConfig) -> lightning_fabric.Fabric:
             strategy=DDPStrategy(find_unused_parameters=True) if several else "auto",
         )
     except (RuntimeError, ValueError) as error:  # Lightning's own refusals, e.g. no GPU
-        raise UserError(
-            f"cannot train on {loop.devices} {loop.accelerator} device(s): {str(error).splitlines()[0]}"
-        ) from None
+        raise UserError(f"cannot train on {loop.devices} {loop.accelerator} device(s): {first_line(error)}") from None
 
 
 def train(

@@ -15,6 +15,8 @@ SoftmaxName = Literal["mean", "sum", "joint"]
 over the whole map."""
 GaussianName = Literal["plain", "halved"]
 """exp(-d² / σ²), or exp(-d² / 2σ²)."""
+MODE_RADIUS = 2
+"""Cells to each side of a map's highest one that `around_mode` looks at."""
 
 
 def axis(length: int, like: Tensor) -> Tensor:
@@ -114,13 +116,13 @@ def heatmap_targets(keypoints: Tensor, height: int, width: int, sigma: float) ->
     return maps / maps.sum(dim=-1, keepdim=True).clamp_min(1e-6)
 
 
-def around_mode(probability: Tensor, radius: int = 2) -> Tensor:
-    """(B, P, H, W) maps to (B, P, 2): the mean position within `radius` cells of each map's highest cell."""
+def around_mode(probability: Tensor) -> Tensor:
+    """(B, P, H, W) maps to (B, P, 2): the mean position within `MODE_RADIUS` cells of each map's highest cell."""
     height, width = probability.shape[-2:]
     mode = probability.flatten(2).argmax(dim=-1)
     x, y = torch.arange(width, device=mode.device), torch.arange(height, device=mode.device)
-    close_x = (x - (mode % width)[..., None]).abs() <= radius  # (B, P, W)
-    close_y = (y - (mode // width)[..., None]).abs() <= radius
+    close_x = (x - (mode % width)[..., None]).abs() <= MODE_RADIUS  # (B, P, W)
+    close_y = (y - (mode // width)[..., None]).abs() <= MODE_RADIUS
     window = probability * (close_y[..., :, None] & close_x[..., None, :])
     return expected_position(window / window.sum(dim=(2, 3), keepdim=True).clamp_min(1e-12))
 

@@ -87,7 +87,7 @@ def part_groups(cost: np.ndarray) -> list[tuple[int, ...]]:
     return _by_label(labels)
 
 
-def spectral_groups(adjacency: np.ndarray, seed: int = 0) -> list[tuple[int, ...]]:
+def spectral_groups(adjacency: np.ndarray) -> list[tuple[int, ...]]:
     """Clusters of a weighted graph (K, K) by its normalised Laplacian; their number from the largest eigengap.
 
     Unconnected parts are always apart. At most `MOST_GROUPS`, or as many as there are unconnected parts.
@@ -104,7 +104,7 @@ def spectral_groups(adjacency: np.ndarray, seed: int = 0) -> list[tuple[int, ...
     if clusters == parts:
         return _by_label(labels)
     rows = vectors[:, :clusters] / np.maximum(np.linalg.norm(vectors[:, :clusters], axis=1, keepdims=True), 1e-12)
-    return _by_label(kmeans2(rows, clusters, minit="++", seed=seed)[1])
+    return _by_label(kmeans2(rows, clusters, minit="++", seed=0)[1])
 
 
 def _variation(recordings: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

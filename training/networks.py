@@ -35,14 +35,14 @@ def conv_block(
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(x))), with a 1x1 projection of x where the channels or the size change, then ReLU."""
+    """x + conv(relu(conv(x))), then ReLU; convolutions have batch norm, and x a 1x1 projection where shapes differ."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, norm: NormName = "batch") -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            conv_block(in_channels, out_channels, stride=stride, norm=norm),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=norm == "none"),
-            normalisation(norm, out_channels),
+            conv_block(in_channels, out_channels, stride=stride),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
         )
         self.shortcut: nn.Module = nn.Identity()
         if in_channels != out_channels or stride != 1:
@@ -82,22 +82,20 @@ class Encoder(nn.Module):
         """(B, C_in, H, W) to (B, channels, H / 2^halvings, W / 2^halvings), rounded up."""
         return self.blocks(image)
 
+    def scales(self) -> nn.ModuleList:
+        """Its blocks of two convolutions, finest first, for a module that looks at what comes out of each."""
+        return nn.ModuleList(self.blocks[i : i + 2] for i in range(0, len(self.blocks), 2))
+
 
 class Decoder(nn.Module):
     """Blocks of two 3x3 convolutions; before each but the first the size doubles bilinearly and the channels halve.
 
-    `width` channels in the first block, never fewer than `least_width`; a last convolution without non-linearity
-    (IMM section 4.1).
+    `width` channels in the first block, never fewer than `least_width`; a last convolution to RGB without
+    non-linearity (IMM section 4.1).
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        doublings: int,
-        out_channels: int = 3,
-        least_width: int = 32,
-        norm: NormName = "batch",
+        self, in_channels: int, width: int, doublings: int, least_width: int = 32, norm: NormName = "batch"
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList()
@@ -106,10 +104,10 @@ class Decoder(nn.Module):
             out = max(width // 2**index, least_width)
             self.blocks.append(nn.Sequential(conv_block(channels, out, norm=norm), conv_block(out, out, norm=norm)))
             channels = out
-        self.last = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.last = nn.Conv2d(channels, 3, 3, padding=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, C_in, H, W) to (B, C_out, H · 2^doublings, W · 2^doublings)."""
+        """(B, C_in, H, W) to (B, 3, H · 2^doublings, W · 2^doublings)."""
         for index, block in enumerate(self.blocks):
             features = block(upsample(features) if index else features)
         return self.last(features)
@@ -161,9 +159,9 @@ def _double(in_channels: int, out_channels: int, norm: NormName) -> nn.Sequentia
     return nn.Sequential(first, second)
 
 
-def upsample(features: Tensor, factor: int = 2) -> Tensor:
-    """Bilinear, so that pixel areas (not centres) coincide."""
-    return F.interpolate(features, scale_factor=factor, mode="bilinear", align_corners=False)
+def upsample(features: Tensor) -> Tensor:
+    """To twice the size, bilinear, so that pixel areas (not centres) coincide."""
+    return F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def initialise_normal(module: nn.Module, std: float, bound: float | None = None) -> None:

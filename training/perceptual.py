@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from keypoint_perception.errors import UserError
+from keypoint_perception.errors import UserError, first_line
 from training.losses import image_pyramid
 
 FeatureName = Literal["efficientnet_lite0", "vgg19", "vgg16", "pyramid", "pixels"]
@@ -23,8 +23,8 @@ PYRAMID_LEVELS = 5
 VGG_CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 VGG_LAYERS = ("conv1_2", "conv2_2", "conv3_2", "conv4_2", "conv5_2")
 """IMM section 3.2; beside the image itself."""
-LITE0_STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112))
-"""Blocks, kernel, stride, expansion, channels of EfficientNet-Lite0's stages up to a 16th of the image size."""
+LITE0_STAGES = ((1, 1, 1), (2, 2, 6), (2, 2, 6), (3, 2, 6), (3, 1, 6))
+"""Blocks, stride and expansion of EfficientNet-Lite0's stages up to a 16th of the image size."""
 BATCH_NORM_EPSILON = 1e-3
 """EfficientNet's, not torch's."""
 
@@ -148,8 +148,7 @@ def _read_state(path: Path, name: str) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: give the path of a torchvision {name} .pth") from None
     except Exception as error:  # torch raises many types for files that are not its own
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is no state dict ({first_line}): give a torchvision {name} .pth") from None
+        raise UserError(f"{path} is no state dict ({first_line(error)}): give a torchvision {name} .pth") from None
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__}, not a state dict: give a torchvision {name} .pth")
     return state
@@ -204,7 +203,7 @@ class _Lite0(nn.Module):
         self.stem = _SameConv(state, "_conv_stem", "_bn0", stride=2)
         self.stages = nn.ModuleList()
         index = 0
-        for blocks, _, stride, expansion, _ in LITE0_STAGES:
+        for blocks, stride, expansion in LITE0_STAGES:
             stage = [
                 _InvertedResidual(state, index + b, stride if b == 0 else 1, expansion > 1, residual=b > 0)
                 for b in range(blocks)

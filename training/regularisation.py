@@ -18,6 +18,9 @@ from training.equivariance import moving_points_apart
 from training.heatmaps import from_mean
 from training.method import Batch
 
+_TOUCHING = 1e-4
+"""Normalised units: nearer points push one another less, or nothing could say in which direction."""
+
 
 @dataclass(frozen=True)
 class Regularisation:
@@ -26,9 +29,9 @@ class Regularisation:
     concentration: float = 0.0
     """Of the heatmaps' mean variance, in normalised units; keeps points on what they see."""
     separation: float = 0.0
-    """Of Σ_j≠k exp(-‖u_j - u_k‖² / 2 separation_distance²), the mean over points k."""
+    """Of Σ_j≠k exp(-‖u_j - u_k‖ / separation_distance), the mean over points k."""
     separation_distance: float = 0.1
-    """Normalised units. Both terms are those of Zhang et al., CVPR 2018."""
+    """Normalised units. Both terms are of Zhang et al., CVPR 2018, who square the distance: see `crowding`."""
     foreground: float = 0.0
     """Of each heatmap's share that lies on pixels that do not change between image and reference."""
     equivariance: float = 0.0
@@ -37,14 +40,10 @@ class Regularisation:
     """Degrees up to which `equivariance` turns it, either way; few for what looks the same from several sides."""
     relative: bool = False
     """Whether `equivariance` counts distances in units of the points' spread, so that it cannot draw them together."""
-    contrast: float = 0.0
-    """Of how likely a point would be mistaken for another where `equivariance` expects it, beside its distance."""
 
     def __post_init__(self) -> None:
         """Raises UserError that names the first bad value."""
-        bounds.at_least(
-            "regularisation", self, concentration=0, separation=0, foreground=0, equivariance=0, turn=0, contrast=0
-        )
+        bounds.at_least("regularisation", self, concentration=0, separation=0, foreground=0, equivariance=0, turn=0)
         bounds.above_zero("regularisation", self, "separation_distance")
 
     @property
@@ -83,9 +82,7 @@ class Regularisation:
         if not self.equivariance:
             return {}
         assert moving is not None, "what `motion` gives"
-        apart = moving_points_apart(
-            keypoints, images, moving, locate, degrees=self.turn, relative=self.relative, contrast=self.contrast
-        )
+        apart = moving_points_apart(keypoints, images, moving, locate, degrees=self.turn, relative=self.relative)
         return {"equivariance": self.equivariance * apart}
 
 
@@ -116,6 +113,11 @@ def axis_variance(probability: Tensor) -> Tensor:
 
 
 def crowding(keypoints: Tensor, distance: float) -> Tensor:
-    """Mean over points k of Σ_j≠k exp(-‖u_j - u_k‖² / 2 distance²): keypoints (B, K, 2) to a scalar."""
-    squared = (keypoints[:, :, None] - keypoints[:, None]).square().sum(dim=-1)
-    return torch.exp(-squared / (2 * distance**2)).sum(dim=-1).mean() - 1
+    """Mean over points k of Σ_j≠k exp(-‖u_j - u_k‖ / distance): keypoints (B, K, 2) to a scalar.
+
+    A Gaussian of the distance pushes the less the nearer two points are, so that points which have met stay together;
+    this pushes the most then.
+    """
+    apart = ((keypoints[:, :, None] - keypoints[:, None]).square().sum(dim=-1) + _TOUCHING**2).sqrt()
+    pairs = torch.exp(-apart / distance).triu(diagonal=1).sum(dim=(1, 2))
+    return 2 * pairs.mean() / keypoints.shape[1]

@@ -31,8 +31,6 @@ in pixels of the input; for int8 the median counts."""
 class Backend(ABC):
     """A compiled model, ready to run. Not shared between threads."""
 
-    name: str
-
     @abstractmethod
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Runs a batch: images (N, H, W, 3) uint8 RGB at the model's input size, C-contiguous, N >= 1.
@@ -68,12 +66,12 @@ def open_backend(
     return importlib.import_module(BACKENDS[name]).create(model, threads)
 
 
-def trial_ms(backend: Backend, model: Model, runs: int = TRIAL_RUNS) -> float:
+def trial_ms(backend: Backend, model: Model) -> float:
     """Median milliseconds of one single-image inference, after warming up."""
     width, height = model.info.input_size
     image = np.zeros((1, height, width, 3), np.uint8)
     seconds = []
-    for _ in range(runs + 3):
+    for _ in range(TRIAL_RUNS + 3):
         start = time.perf_counter()
         backend.run(image)
         seconds.append(time.perf_counter() - start)

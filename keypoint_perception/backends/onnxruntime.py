@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from keypoint_perception.backends import Backend, BackendUnavailable
-from keypoint_perception.errors import UserError
+from keypoint_perception.errors import UserError, first_line
 from keypoint_perception.model import Model
 
 
 class OnnxRuntimeBackend(Backend):
     """One inference session."""
-
-    name = "onnxruntime"
 
     def __init__(self, model: Model, threads: int) -> None:
         try:
@@ -30,8 +28,9 @@ class OnnxRuntimeBackend(Backend):
         try:
             self._session = onnxruntime.InferenceSession(model.data, options, providers=providers)
         except Exception as error:  # its exceptions share no public base class
-            first_line = str(error).partition("\n")[0] or type(error).__name__
-            raise UserError(f"ONNX Runtime cannot load {model.path} ({first_line}): export the model again") from None
+            raise UserError(
+                f"ONNX Runtime cannot load {model.path} ({first_line(error)}): export the model again"
+            ) from None
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._version = onnxruntime.__version__
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from keypoint_perception.backends import Backend, BackendUnavailable
-from keypoint_perception.errors import UserError
+from keypoint_perception.errors import UserError, first_line
 from keypoint_perception.model import Model
 
 
 class OpenVinoBackend(Backend):
     """One compiled model and its inference request."""
-
-    name = "openvino"
 
     def __init__(self, model: Model, threads: int) -> None:
         try:
@@ -29,8 +27,9 @@ class OpenVinoBackend(Backend):
             core = openvino.Core()
             compiled = core.compile_model(core.read_model(model.data), "CPU", settings)
         except RuntimeError as error:
-            first_line = str(error).partition("\n")[0] or type(error).__name__
-            raise UserError(f"OpenVINO cannot compile {model.path} ({first_line}): use backend onnxruntime") from None
+            raise UserError(
+                f"OpenVINO cannot compile {model.path} ({first_line(error)}): use backend onnxruntime"
+            ) from None
         self._request = compiled.create_infer_request()
         self._outputs = [port.get_any_name() for port in compiled.outputs]
         self._version = openvino.__version__.split("-")[0]

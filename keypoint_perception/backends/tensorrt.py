@@ -78,8 +78,6 @@ class Buffer:
 class TensorRtBackend(Backend):
     """A deserialised engine with its buffers."""
 
-    name = "tensorrt"
-
     def __init__(self, model: Model) -> None:
         self._cuda = Cuda()
         flavour, trt = import_flavour()

@@ -50,10 +50,5 @@ class Calibration:
         """The intrinsics of images of `image_size`. Raises UserError that says why they are not known."""
         if self._intrinsics is None:
             self._intrinsics = Intrinsics.from_camera_info(self.message, rectified=self._rectified)
-        width, height = self._intrinsics.size
-        if (width, height) != image_size:
-            raise UserError(
-                f"camera_info is for {width}x{height} pixels, the image has {image_size[0]}x{image_size[1]}: "
-                "publish the calibration of these images"
-            )
+        self._intrinsics.check_size(image_size)
         return self._intrinsics

@@ -12,7 +12,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.images import image_to_rgb
-from keypoint_perception.lifting import Lifted, lift
+from keypoint_perception.lifting import lift
 from keypoint_perception.model import Model, ModelInfo
 from keypoint_perception.observation import Observation
 from keypoint_perception.ros.conversions import stamp_ns
@@ -98,9 +98,7 @@ class Camera:
         size = observation.image_size
         intrinsics = self.input.intrinsics_of(size)
         depth = self.input.depth_of(frame.header, size, settings.max_depth_delay)
-        lifted = Lifted.unknown(len(states))
-        if depth is not None and intrinsics is not None:
-            lifted = lift(observation.keypoints, depth, intrinsics, settings.depth_window)
+        lifted = lift(observation.keypoints, depth, intrinsics, settings.depth_window)
         return Result(frame.header, frame.image, observation, states, lifted, intrinsics)
 
     def publish(self, result: Result, model: Model, look: Look, settings: Settings) -> None:

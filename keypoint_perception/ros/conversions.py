@@ -16,6 +16,7 @@ from keypoint_perception.model import Model
 from keypoint_perception.observation import EDGE_THRESHOLD, Observation
 
 PACKAGE = "keypoint_perception_msgs/msg"
+_JPEG_QUALITY = 85
 _MAX_JPEG_SIDE = 65_500
 """OpenCV's limit."""
 
@@ -83,14 +84,14 @@ def rgb_image(messages: Messages, header: Any, image: np.ndarray) -> Any:
     )
 
 
-def jpeg_image(messages: Messages, header: Any, image: np.ndarray, quality: int = 85) -> Any:
+def jpeg_image(messages: Messages, header: Any, image: np.ndarray) -> Any:
     """A sensor_msgs CompressedImage, jpeg, of a picture (H, W, 3) uint8 RGB. Raises UserError where it is too large."""
     height, width = image.shape[:2]
     if max(width, height) > _MAX_JPEG_SIDE:
         raise UserError(
             f"{width} x {height} pixels are too many for a jpeg: at most {_MAX_JPEG_SIDE} a side, give smaller images"
         )
-    _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     return messages.make(
         "sensor_msgs/msg/CompressedImage",
         header=header,

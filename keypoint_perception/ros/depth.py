@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +16,21 @@ from keypoint_perception.ros.conversions import stamp_ns
 if TYPE_CHECKING:
     from keypoint_perception.ros.serialised import SerialisedCompressedImage, SerialisedImage
 
+MAX_DELAY_S = 0.02
+"""Seconds, by default, that depth and image may be apart."""
 _KEPT = 8
 _PATIENCE = 3.5
 """Depth that has missed this many of its periods has fallen silent."""
 
 
 class DepthBuffer:
-    """The last few depth images."""
+    """The last depth images."""
 
-    def __init__(self, topic: str, kept: int = _KEPT) -> None:
-        """topic: where they come from, for messages about what is missing. kept: the number of images."""
+    def __init__(self, topic: str, kept: int | None = _KEPT) -> None:
+        """topic: where they come from, for messages about what is missing.
+
+        kept: the number of images; None for all until `thin`.
+        """
         self._topic = topic
         self._kept: deque[SerialisedImage | SerialisedCompressedImage | Any] = deque(maxlen=kept)
 
@@ -37,6 +43,14 @@ class DepthBuffer:
         if self._kept and stamp_ns(message.header) < stamp_ns(self._kept[-1].header):
             self._kept.clear()
         self._kept.append(message)
+
+    def thin(self, instants: Iterable[int], newest: int) -> None:
+        """Keeps the `newest` newest images, and of the others only the nearest to each of `instants`, nanoseconds."""
+        older = len(self._kept) - newest
+        wanted = {id(self._nearest(instant)) for instant in instants} if older > 0 else set()
+        kept = [depth for index, depth in enumerate(self._kept) if index >= older or id(depth) in wanted]
+        self._kept.clear()
+        self._kept.extend(kept)
 
     def is_due(self, instant: int) -> bool:
         """Whether by the pace of the depth so far, one is due for the image of `instant`, nanoseconds.
@@ -58,7 +72,7 @@ class DepthBuffer:
         if not self._kept:
             raise UserError(f"nothing on {self._topic} yet")
         instant = stamp_ns(header)
-        nearest = min(self._kept, key=lambda depth: abs(stamp_ns(depth.header) - instant))
+        nearest = self._nearest(instant)
         apart = abs(stamp_ns(nearest.header) - instant) / 1e9
         if apart > max_delay:
             raise UserError(
@@ -76,3 +90,7 @@ class DepthBuffer:
                 "give depth aligned with the image"
             )
         return depth
+
+    def _nearest(self, instant: int) -> SerialisedImage | SerialisedCompressedImage | Any:
+        """The image nearest to `instant`, nanoseconds; there must be one."""
+        return min(self._kept, key=lambda depth: abs(stamp_ns(depth.header) - instant))

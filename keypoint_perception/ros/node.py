@@ -178,7 +178,7 @@ class DetectorNode(LifecycleNode):
             changes["threshold"] = request.threshold
         try:
             if not 0 <= changes.get("threshold", 0) <= 1:
-                raise UserError(f"threshold is {request.threshold}: give 0 to 1, or NaN to keep the present one")
+                raise UserError(f"threshold is {request.threshold}: give 0 to 1, or none to keep the present one")
             if self._host.detector is None:
                 response.message = self._load_and_start(changes)
             else:

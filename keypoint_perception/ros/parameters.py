@@ -15,8 +15,10 @@ from keypoint_perception.backends import CHOICES
 from keypoint_perception.detector import DEFAULT_BACKEND, shipped_model
 from keypoint_perception.drawing import SCORE_THRESHOLD
 from keypoint_perception.errors import UserError
+from keypoint_perception.lifting import DEPTH_WINDOW
 from keypoint_perception.ros.conversions import is_topic_part
-from keypoint_perception.smoothing import OneEuroConfig
+from keypoint_perception.ros.depth import MAX_DELAY_S
+from keypoint_perception.smoothing import MAX_GAP_S, OneEuroConfig
 
 TRANSPORTS = ("raw", "compressed")
 DEPTH_TRANSPORTS = ("none", *TRANSPORTS)
@@ -102,12 +104,16 @@ class Settings:
     smoothing_min_cutoff: float = _parameter(_EURO.min_cutoff, "Hz; lower is smoother at rest.", low=0.01, high=100.0)
     smoothing_beta: float = _parameter(_EURO.beta, "Higher follows fast motion with less delay.", low=0.0, high=100.0)
     max_gap: float = _parameter(
-        0.5, "Seconds without an image after which smoothing and states start afresh.", low=0.01, high=60.0
+        MAX_GAP_S, "Seconds without an image after which smoothing and states start afresh.", low=0.01, high=60.0
     )
     depth_window: int = _parameter(
-        7, "Side of the square of depth pixels around a keypoint, which is in its middle: odd.", low=1, high=101, step=2
+        DEPTH_WINDOW,
+        "Side of the square of depth pixels around a keypoint, which is in its middle: odd.",
+        low=1,
+        high=101,
+        step=2,
     )
-    max_depth_delay: float = _parameter(0.02, "Seconds that depth and image may be apart.", low=0.0, high=10.0)
+    max_depth_delay: float = _parameter(MAX_DELAY_S, "Seconds that depth and image may be apart.", low=0.0, high=10.0)
     depth_wait: float = _parameter(0.01, "Seconds that an image waits for its depth.", low=0.0, high=1.0)
     stereo: tuple[str, ...] = _parameter(
         (), "Two of the cameras, left and right, that see the same: keypoints are triangulated.", fixed=True

@@ -8,6 +8,7 @@ import numpy as np
 
 WINDOW = 300
 """Images that the rates and percentiles are taken over."""
+_RATE_OVER_S = 3.0
 _LONGEST_LATENCY_S = 60.0
 """Beyond this, stamps are of another clock, such as a recording's."""
 
@@ -34,12 +35,12 @@ class Statistics:
         if 0 <= latency < _LONGEST_LATENCY_S:
             self._latencies.append(latency)
 
-    def rate(self, now: float, horizon: float = 3.0) -> float:
-        """Images a second over the last `horizon` seconds."""
-        recent = [at for at in self._published_at if now - at < horizon]
+    def rate(self, now: float) -> float:
+        """Images a second over the last seconds."""
+        recent = [at for at in self._published_at if now - at < _RATE_OVER_S]
         if len(recent) == WINDOW:  # there were more than are remembered
-            horizon = max(now - recent[0], 1e-9)
-        return len(recent) / horizon
+            return len(recent) / max(now - recent[0], 1e-9)
+        return len(recent) / _RATE_OVER_S
 
     def latency_ms(self) -> dict[str, float]:
         """Median, 99th percentile and maximum from stamp to publication, NaN where stamps are of another clock."""

@@ -6,9 +6,10 @@ import errno
 import os
 import sqlite3
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import cv2
 import lz4.frame
@@ -312,14 +313,37 @@ def test_what_is_skipped_is_printed(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "skipped 1 of 6" in capsys.readouterr().err
 
 
-def test_a_disk_without_room_to_unpack_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
+def test_a_disk_without_room_to_unpack_a_file(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
     bag = BAGS["mcap, file zstd"](tmp_path, messages(2))
-    monkeypatch.setattr("training.data.bags.shutil.copyfileobj", full)
-    with pytest.raises(UserError, match=r"mcap.zstd cannot be unpacked into .*No space left.*TMPDIR"):
-        built(bag)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"mcap.zstd cannot be unpacked into .*too large.*TMPDIR"):
+            built(bag)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("kind", ["mcap", "mcap, file zstd"])
+def test_a_disk_that_does_not_give_a_recording_is_not_taken_for_the_stores(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> Iterator[Any]:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+        yield
+
+    bag = BAGS[kind](tmp_path, messages(2))
+    if kind == "mcap":
+        (source,) = open_source(bag)
+        source.topics()
+        for name in ("indexed_messages", "salvage"):
+            monkeypatch.setattr(f"training.data.bags.{name}", failing)
+    else:
+        monkeypatch.setattr("training.data.bags.zstd.ZstdFile.read", lambda *_: next(failing()))
+        (source,) = open_source(bag)
+    with pytest.raises(UserError, match=r"cannot read .*mcap.*Input/output error.*: look at its disk"):
+        build_store(source, View(TOPIC, SIZE, None), progress=False)
 
 
 @pytest.mark.parametrize("column", ["name", "type"])

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.data.warps import MARGIN, RAMP, Spline, SplineConfig, WarpConfig, border_mask, pixel_grid, warped_pair
+from training.data.warps import MARGIN, RAMP, Spline, SplineConfig, WarpConfig, border_mask, warped_pair
+from training.heatmaps import grid
 
 STILL = SplineConfig(translation=0.0, warp_all=0.0, warp_half=0.0)
 
@@ -34,7 +35,7 @@ def test_a_spline_is_its_formula() -> None:
     spline = Spline(SplineConfig(rotation_degrees=10.0, scale=0.1, warp_half=0.01), 1, (64, 96), generator())
     point = torch.tensor([0.3, -0.7])
     expected = spline.affine[0] @ point + spline.translation[0, :, 0]
-    for weight, centre in zip(spline.weights[0], pixel_grid(10, 10), strict=True):
+    for weight, centre in zip(spline.weights[0], grid(10, 10, point).view(-1, 2), strict=True):
         r = (point - centre).norm()
         expected = expected + weight * r**2 * (r**2).log()
     torch.testing.assert_close(spline(point.view(1, 1, 2))[0, 0], expected, atol=5e-4, rtol=0)
@@ -42,7 +43,7 @@ def test_a_spline_is_its_formula() -> None:
 
 def test_a_spline_at_all_pixels_is_the_spline_at_each() -> None:
     spline = Spline(SplineConfig(rotation_degrees=30.0, scale=0.2, warp_half=0.05), 3, (20, 30), generator())
-    expected = spline(pixel_grid(20, 30).expand(3, -1, -1))
+    expected = spline(grid(20, 30, spline.affine).view(-1, 2).expand(3, -1, -1))
     torch.testing.assert_close(spline.of_pixels(), expected, atol=1e-5, rtol=0)
 
 

@@ -49,10 +49,36 @@ def test_a_recording_becomes_a_report_a_bag_and_pictures(bag: Path, tmp_path: Pa
     assert cv2.imread(str(out / "overlay.png")).shape[1] > 1000
 
 
-@pytest.mark.parametrize("case", ["no model", "text model", "no topic", "empty folder", "truncated bag", "no image"])
+@pytest.mark.parametrize("has_truth", [True, False])
+def test_a_camera_is_measured_by_its_own_truth_or_not_at_all(
+    tmp_path: Path, colour_model_path: Path, has_truth: bool
+) -> None:
+    """Beside the demo's usual camera, whose truth is of other pictures."""
+    images, bag, out = "/wrist/image_raw/compressed", tmp_path / "both", tmp_path / "out"
+    table = write_spots_bag(tmp_path / "table", frames=FRAMES, size=(96, 64))
+    wrist = write_spots_bag(tmp_path / "wrist", frames=FRAMES, topic="/wrist")
+    with write_bag(bag) as writer:
+        for part in (table, wrist):
+            with open_bag(part) as reader:
+                wanted = [c for c in reader.connections if part == table or has_truth or c.topic == images]
+                new = {c.id: writer.add_connection(c.topic, c.msgtype, typestore=reader.typestore) for c in wanted}
+                for connection, at, data in reader.messages(wanted):
+                    writer.write(new[connection.id], at, data)
+    ran = _demo(bag, colour_model_path, out, "--topic", images)
+    assert ran.returncode == 0, ran.stderr
+    report = json.loads((out / "report.json").read_text())
+    assert ("joint_error_percent_of_width" in report) == ("joint error" in ran.stdout) == has_truth
+    assert report.get("joint_error_percent_of_width", 0) < 1
+
+
+@pytest.mark.parametrize(
+    "case", ["option", "no model", "text model", "no topic", "empty folder", "truncated bag", "no image"]
+)
 def test_bad_input_is_one_line(case: str, bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
     model, more, words = colour_model_path, (), ""
-    if case == "no model":
+    if case == "option":
+        more, words = ("--sofa",), "unrecognized arguments: --sofa; see demo --help"
+    elif case == "no model":
         model, words = tmp_path / "none.onnx", "is not there"
     elif case == "text model":
         model, words = tmp_path / "text.onnx", "not a whole ONNX file"

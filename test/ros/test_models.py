@@ -13,7 +13,7 @@ from harness import LATCHED, Bench, NodeProcess, image_message
 from keypoint_perception.detector import Detector
 from keypoint_perception.errors import UserError
 from keypoint_perception.ros.loading import ModelHost, Request
-from keypoint_perception_msgs.msg import KeypointArray, KeypointHierarchy
+from keypoint_perception_msgs.msg import Keypoint, KeypointArray, KeypointHierarchy
 from keypoint_perception_msgs.srv import LoadModel
 
 PICTURE = spots_image((96, 64), {"red": (20, 20), "green": (60, 40)})
@@ -64,6 +64,25 @@ def test_from_no_model_to_one_swapped_and_none_lost(bench: Bench, tmp_path: Path
     assert status == 0
 
 
+@pytest.mark.parametrize("more", [{}, {"threshold": np.nan}, {"threshold": -3.0}])
+def test_a_request_without_a_threshold_keeps_the_present_one(
+    bench: Bench, tmp_path: Path, more: dict[str, float]
+) -> None:
+    models = [write_colour_model(tmp_path / f"{name}.onnx", name=name).path for name in ("first", "second")]
+    node = NodeProcess({"model": models[0], "threshold": 0.4})
+    try:
+        bench.listen("/detector/keypoints", KeypointArray)
+        states = []
+        for wanted in models:
+            accepted = _load(bench, str(wanted), **more)
+            assert accepted.success, accepted.message
+            found = bench.ask("/image", image_message(PICTURE), "/detector/keypoints")
+            states.append([keypoint.state == Keypoint.OBSERVED for keypoint in found.keypoints])
+        assert states == [[True, True, False]] * 2, "there is no blue"
+    finally:
+        node.stop()
+
+
 def test_before_it_is_configured_a_node_notes_a_model_that_is_there_and_no_other(bench: Bench, tmp_path: Path) -> None:
     model = write_colour_model(tmp_path / "there.onnx").path
     node = NodeProcess({"model": tmp_path / "none.onnx", "autostart": False})
@@ -92,9 +111,7 @@ def test_no_image_is_lost_while_models_are_swapped(bench: Bench, tmp_path: Path)
         for index in range(60):
             publisher.publish(image_message(PICTURE, stamp=100 + index / 30))
             if index % 20 == 5:
-                futures.append(
-                    client.call_async(LoadModel.Request(path=str(models[(index // 20 + 1) % 2]), threshold=np.nan))
-                )
+                futures.append(client.call_async(LoadModel.Request(path=str(models[(index // 20 + 1) % 2]))))
             bench.spin(1 / 30)
         bench.until(lambda: len(heard) == 60 and all(f.done() for f in futures), lambda: f"{len(heard)} of 60 came")
         assert all(future.result().success for future in futures)
@@ -141,5 +158,5 @@ def test_a_second_node_of_one_name_is_told(bench: Bench, colour_model_path: Path
             node.stop()
 
 
-def _load(bench: Bench, path: str, threshold: float = np.nan) -> LoadModel.Response:
-    return bench.call(LoadModel, "/detector/load_model", LoadModel.Request(path=os.fspath(path), threshold=threshold))
+def _load(bench: Bench, path: str, **more: float) -> LoadModel.Response:
+    return bench.call(LoadModel, "/detector/load_model", LoadModel.Request(path=os.fspath(path), **more))

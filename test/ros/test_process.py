@@ -40,7 +40,7 @@ def test_it_ends_while_a_model_is_loaded(bench: Bench, colour_model_path: Path) 
         node.wait_for("active")
         client = bench.node.create_client(LoadModel, "/detector/load_model")
         bench.until(client.service_is_ready, "no service")
-        client.call_async(LoadModel.Request(path=str(colour_model_path), threshold=-1.0))
+        client.call_async(LoadModel.Request(path=str(colour_model_path)))
         bench.spin(0.01)
     finally:
         status, _ = node.stop(signal.SIGTERM)

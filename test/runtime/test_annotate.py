@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
+import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +142,21 @@ def test_images_before_a_usable_calibration_are_served_without_3d(
     assert len(lifted) == FRAMES and not lifted[0] and lifted[-1]
 
 
+def test_a_calibration_of_other_images_is_told_with_what_to_do(
+    bag: Path, tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def of_half_the_size(reader: AnyReader, number: int, data: bytes) -> bytes:
+        info = replace(reader.deserialize(data, CAMERA_INFO), width=SIZE[0] // 2, height=SIZE[1] // 2)
+        return bytes(reader.typestore.serialize_cdr(info, CAMERA_INFO))
+
+    given, topic = tmp_path / "half", "/table/camera_info"
+    _copy(bag, given, topic, of_half_the_size)
+    calibrated = ("--depth", "/table/depth/image_raw", "--camera-info", topic)
+    assert _run(given, tmp_path / "annotated", colour_model_path, "--topic", IMAGES, *calibrated) == 0
+    said = "camera_info is for 96x64 pixels, the image has 192x128: give the calibration of these images"
+    assert f"{FRAMES} without 3-D ({said})" in capsys.readouterr().out
+
+
 def test_the_pictures_in_a_bag_are_drawn_on(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
     out = tmp_path / "annotated"
     assert _run(bag, out, colour_model_path, "--topic", IMAGES, "--labels", "--smoothing") == 0
@@ -201,11 +219,12 @@ def test_a_bag_is_annotated_again_under_another_prefix(
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     assert _run(bag, first, colour_model_path, "--topic", IMAGES) == 0
-    assert _run(first, second, colour_model_path, "--topic", IMAGES) == 2
-    error = capsys.readouterr().err
-    assert "has /detector/hierarchy, /detector/keypoints" in error and "choose another --prefix" in error
-    assert not second.exists()
-    assert _run(first, second, colour_model_path, "--prefix", "/other") == 0, "our overlay is no second camera"
+    for again in ((), ("--prefix", "detector")):
+        assert _run(first, second, colour_model_path, "--topic", IMAGES, *again) == 2
+        error = capsys.readouterr().err
+        assert "has /detector/hierarchy, /detector/keypoints" in error and "choose another --prefix" in error
+        assert not second.exists()
+    assert _run(first, second, colour_model_path, "--prefix", "other") == 0, "our overlay is no second camera"
     assert len(_messages(second, "/detector/keypoints")) == len(_messages(second, "/other/keypoints")) == FRAMES
 
 
@@ -217,6 +236,29 @@ def test_a_bag_that_cannot_be_written_is_not_blamed_on_the_one_that_is_read(bag:
     ):
         for _ in range(2):
             new.add_connection(IMAGES, IMAGE_TYPES[1], typestore=reader.typestore)
+
+
+@pytest.mark.parametrize("out", ["copy", "copy.mp4"])
+def test_a_bag_that_its_disk_does_not_give_is_not_blamed_on_the_one_that_is_written(
+    out: str,
+    bag: Path,
+    tmp_path: Path,
+    colour_model_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = AnyReader.messages
+
+    def cut_short(reader: AnyReader, *args: Any, **kwargs: Any) -> Iterator[tuple]:
+        yield from itertools.islice(whole(reader, *args, **kwargs), 15)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(AnyReader, "messages", cut_short)
+    assert _run(bag, tmp_path / out, colour_model_path, "--topic", IMAGES) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: bag {bag} cannot be read ([Errno 5] Input/output error)")
+    assert error.count("\n") == 1
+    assert not any(tmp_path.iterdir())
 
 
 def test_stamps_stay_those_of_the_images(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:

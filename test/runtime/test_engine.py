@@ -121,6 +121,5 @@ def test_the_command_refuses_a_text_file(tmp_path):
 def test_without_a_gpu_the_backend_says_so_and_auto_goes_on(model):
     lines = []
     backend = open_backend("auto", model, log=lines.append)
-    assert backend.name in ("onnxruntime", "openvino", "tensorrt")
-    if backend.name != "tensorrt":
+    if not backend.describe().startswith("tensorrt"):
         assert any(line.startswith("backend auto: not tensorrt: ") for line in lines)

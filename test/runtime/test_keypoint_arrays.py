@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from types import SimpleNamespace
 from typing import Any
 
@@ -70,6 +71,16 @@ def test_nothing_of_an_image_stays_for_the_next() -> None:
 
 def test_a_frame_that_changes_with_every_image_costs_no_memory() -> None:
     arrays, seen = KeypointArrays(MODEL), _seen()
-    for index in range(100):
-        arrays.serialise(_header(f"frame{index}"), *seen, Lifted.unknown(COUNT))
-    assert len(arrays._layouts) < 20
+
+    def grown(images: range) -> int:
+        before, _ = tracemalloc.get_traced_memory()
+        for index in images:
+            arrays.serialise(_header(f"frame{index:05}"), *seen, Lifted.unknown(COUNT))
+        return tracemalloc.get_traced_memory()[0] - before
+
+    tracemalloc.start()
+    try:
+        first, later = grown(range(8)), grown(range(8, 208))
+    finally:
+        tracemalloc.stop()
+    assert later < 2 * first

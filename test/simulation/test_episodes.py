@@ -5,14 +5,8 @@ import numpy as np
 import pytest
 
 from keypoint_perception.errors import UserError
-from training.simulation.episodes import (
-    Episode,
-    episode_paths,
-    read_episode,
-    read_settings,
-    simulate,
-    write_episode,
-)
+from training.simulation.episode import Episode, read_episode, write_episode
+from training.simulation.episodes import episode_paths, read_settings, simulate
 
 
 def random_episode() -> Episode:
@@ -126,7 +120,9 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
         ({"split": "dev"}, "train"),
         ({"episodes": 0}, "from 1"),
         ({"workers": 0}, "from 1"),
-        ({"size": 4}, "16"),
+        ({"size": 4}, "4x4: width and height are from 16"),
+        ({"size": 2049}, "to 2048"),  # rendered twice as large
+        ({"size": (64, 4097), "bag": True}, "64x4097: .* to 4096"),
         ({"seed": -1}, "from 0"),
         ({"variant": "spider9"}, "spider8"),
         ({"scene": "spiders0shot", "variant": "spider4"}, "spider3"),

@@ -1,4 +1,5 @@
 import numpy as np
+from segmented import segmentation
 
 from training.simulation.kitchen import FRONT_CAMERA, SIDE_CAMERA, Kitchen, KitchenConfig, simulate_kitchen
 from training.simulation.recording import CameraStream
@@ -34,10 +35,10 @@ def test_every_thing_has_a_handle_joined_to_its_own_nodes_only():
 
 
 def test_handles_are_where_the_camera_sees_them():
-    with Kitchen(KitchenConfig(size=(160, 120))) as kitchen:
+    with Kitchen(KitchenConfig(size=(160, 120))) as kitchen, segmentation(kitchen) as bodies_seen:
         for _ in range(5):
             kitchen.act(0.7)
-            bodies, visible = kitchen.segmentation(FRONT_CAMERA), kitchen.visible(FRONT_CAMERA)
+            bodies, visible = bodies_seen(FRONT_CAMERA), kitchen.visible(FRONT_CAMERA)
             for node, (u, v), seen in zip(kitchen.nodes, kitchen.project(FRONT_CAMERA)[0], visible, strict=True):
                 if node.name.endswith("handle") and seen:
                     column, row = round(float(u)), round(float(v))

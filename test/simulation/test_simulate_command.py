@@ -5,7 +5,8 @@ import pytest
 from keypoint_perception.bags import message_store
 from training.__main__ import main
 from training.prior import read_poses
-from training.simulation.episodes import episode_paths, read_episode
+from training.simulation.episode import read_episode
+from training.simulation.episodes import episode_paths
 from training.simulation.poses import sample_poses
 
 

@@ -5,15 +5,7 @@ import math
 import pytest
 import torch
 
-from training.equivariance import (
-    equivariance_loss,
-    mistaken,
-    moving_points_apart,
-    painted_over,
-    random_turns,
-    spread,
-    turned,
-)
+from training.equivariance import equivariance_loss, moving_points_apart, painted_over, random_turns, spread, turned
 
 QUARTER = torch.tensor([[[0.0, -1.0], [1.0, 0.0]]])
 """Takes what is on the right to the bottom, as y points down."""
@@ -86,28 +78,6 @@ def test_points_that_do_not_turn_along_gain_nothing_by_coming_together():
     assert alone[1] < 0.8 * alone[0]
     relative = [equivariance_loss(points, size * found, stays, relative=True).item() for size in (1.0, 0.3)]
     assert relative[1] > 1.2 * relative[0]
-
-
-def test_points_are_mistaken_as_far_as_others_are_as_near():
-    """Two points √2 τ apart: each has a share of 1 / (1 + exp(-1)) where it belongs."""
-    points = torch.tensor([[[0.0, 0.0], [0.1 * math.sqrt(2), 0.0]]])
-    at_home = math.log(1 + math.exp(-1))
-    torch.testing.assert_close(mistaken(points, points), torch.full((1, 2), at_home))
-    torch.testing.assert_close(mistaken(points, points.flip(1)), torch.full((1, 2), 1 + at_home))
-    in_one_place = torch.zeros(1, 6, 2)
-    torch.testing.assert_close(mistaken(in_one_place, in_one_place), torch.full((1, 6), math.log(6)))
-    apart = torch.tensor([[[-0.8, 0.0], [0.8, 0.0], [0.0, 0.8]]])
-    assert mistaken(apart, apart).abs().max() < 1e-6
-    stays = torch.eye(2).expand(1, 2, 2)
-    loss = equivariance_loss(points, points.flip(1), stays, contrast=0.5).item()
-    assert loss == pytest.approx(0.1 * math.sqrt(2) + 0.5 * (1 + at_home), abs=1e-3)
-
-
-def test_contrast_moves_points_apart_that_have_come_together():
-    points = torch.tensor([[[-0.1, 0.0], [0.1, 0.0]]])
-    found = (0.1 * points).requires_grad_()
-    mistaken(points, found).sum().backward()
-    assert found.grad[0, 0, 0] > 0 > found.grad[0, 1, 0]  # descent goes against it, to the left and to the right
 
 
 def test_holes_are_filled_from_around_them():

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from keypoint_perception.errors import UserError
-from training.methods.keypoint_pyramids import KeypointPyramids, hierarchy, spring_energy, transported
+from training.methods.keypoint_pyramids import KeypointPyramids, hierarchy, spring_energy
 from training.methods.keypoint_pyramids_config import KeypointPyramidsConfig
-from training.methods.transporter import one_map
+from training.methods.transporter import one_map, transport
 
 SMALL = KeypointPyramidsConfig(
     keypoints=(2, 4), coarsest_stride=4, width=8, pyramid_width=12, transport_channels=(8, 4), decoder_width=16,
@@ -32,7 +32,7 @@ def test_transported_features_follow_equation_2(mask: str) -> None:
     generator = torch.Generator().manual_seed(1)
     reference, target = torch.rand(2, 1, 2, 3, 4, generator=generator)
     reference_map, target_map = torch.rand(2, 1, 1, 3, 4, generator=generator)
-    found = transported(reference, reference_map, target, target_map, mask)
+    found = transport(reference, reference_map, target, target_map, mask)
     for c, y, x in np.ndindex(2, 3, 4):
         there, here = reference_map[0, 0, y, x], target_map[0, 0, y, x]
         pasted = 1 - (1 - there) * (1 - here) if mask == "both" else here

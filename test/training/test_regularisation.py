@@ -15,11 +15,22 @@ def test_terms_against_values_by_hand() -> None:
     probability = torch.tensor([0.5, 0.0, 0.5])  # at -1, 0, 1
     assert axis_variance(probability).item() == pytest.approx(1)
     points = torch.tensor([[[0.0, 0.0], [0.1, 0.0], [1.0, 1.0]]])
-    assert crowding(points, 0.1).item() == pytest.approx(2 * math.exp(-0.5) / 3, abs=1e-4)
+    assert crowding(points, 0.1).item() == pytest.approx(2 * math.exp(-1) / 3, abs=1e-4)
     area = torch.zeros(1, 1, 2, 2)
     area[..., 0, 1] = 1
     x, y = torch.tensor([[[0.25, 0.75]]]), torch.tensor([[[0.4, 0.6]]])
     assert share_within(area, x, y).item() == pytest.approx(0.75 * 0.4)
+
+
+def test_points_that_have_met_are_pushed_apart_the_most() -> None:
+    pushes = []
+    for apart in (0.002, 0.05, 0.2, 0.0):
+        points = torch.tensor([[[0.0, 0.0], [apart, 0.0]]], requires_grad=True)
+        crowding(points, 0.1).backward()
+        assert points.grad is not None
+        pushes.append(points.grad[0, 0, 0].item())  # descent moves the first point to the left of the second
+    assert pushes[0] > pushes[1] > pushes[2] > pushes[3] == 0  # one place: no direction, and no NaN
+    assert pushes[0] == pytest.approx(math.exp(-0.02) / 0.1, rel=0.01)
 
 
 def test_motion_is_where_the_images_differ() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +15,13 @@ from rosbags.typesys.store import Typestore
 
 from keypoint_perception.bags import IMAGE_TYPES, refuse_empty
 from keypoint_perception.errors import UserError
+from keypoint_perception.files import reading
 from keypoint_perception.images import encoding_of, image_to_rgb
 from training.data.indexed import indexed_messages, open_reader
 from training.data.salvage import Buffer, Damage, RawMessage, salvage, zstd
 from training.data.sources import Item, Source, Topic, natural
 
+_BLOCK = 1 << 16
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
@@ -51,7 +52,7 @@ class Bag(Source):
     def _topics(self) -> list[Topic]:
         counts: dict[tuple[str, str], int] = {}
         for part in self._parts:
-            with _plain_file(part) as file:
+            with _plain_file(part) as file, reading(part):
                 for name, type_name, count in _contents(file):
                     counts[name, type_name] = counts.get((name, type_name), 0) + count
         return [Topic(*key, count, key[1] in IMAGE_TYPES) for key, count in sorted(counts.items())]
@@ -77,7 +78,7 @@ class Bag(Source):
         for name in self._missing:
             yield Damage(name, "is named in metadata.yaml and is not there")
         for part in self._parts:
-            with _plain_file(part) as file:
+            with _plain_file(part) as file, reading(part):
                 for found in _messages(file, topic):
                     yield found._replace(where=f"{part.name}, {found.where}") if isinstance(found, Damage) else found
 
@@ -126,9 +127,10 @@ def _plain_file(path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder, path.stem)
-        with zstd.open(path, "rb") as packed, plain.open("wb") as unpacked:
+        with plain.open("wb") as unpacked:
             try:
-                shutil.copyfileobj(packed, unpacked)
+                for block in _blocks(path):
+                    unpacked.write(block)
             except (zstd.ZstdError, EOFError) as error:  # cut off; what was unpacked may be of use
                 if not unpacked.tell():
                     raise UserError(f"{path} is not zstd data ({error}): copy the recording again") from None
@@ -138,6 +140,12 @@ def _plain_file(path: Path) -> Iterator[Path]:
                     "space, or unpack it with `zstd -d`"
                 ) from None
         yield plain
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """What a zstd file holds, block by block."""
+    with reading(path), zstd.open(path, "rb") as packed:
+        yield from iter(partial(packed.read, _BLOCK), b"")
 
 
 def _contents(file: Path) -> list[tuple[str, str, int]]:

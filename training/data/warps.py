@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.heatmaps import turns_in_pixels
+from training.heatmaps import grid, turns_in_pixels
 
 GRID = 10
 """Centres of a spline, a side."""
@@ -104,24 +104,19 @@ class Spline:
         return (linear + self.translation + bend).transpose(1, 2)
 
     def of_pixels(self) -> Tensor:
-        """The spline at the `pixel_grid` of its size, (B, H · W, 2), faster."""
+        """The spline at all pixels of its size, row by row, (B, H · W, 2), faster."""
         bend = F.interpolate(self._bend, self.size, mode="bilinear", align_corners=True).flatten(2)
-        linear = (self.affine.view(-1, 2) @ pixel_grid(*self.size).T).view_as(bend)
+        cells = grid(*self.size, self.affine).view(-1, 2)
+        linear = (self.affine.view(-1, 2) @ cells.T).view_as(bend)
         return (linear + self.translation + bend).transpose(1, 2)
 
 
 @lru_cache(maxsize=1)
 def _bend_of_lattice() -> Tensor:
     """(LATTICE², GRID²): U of each centre at each lattice point."""
-    squared = torch.cdist(pixel_grid(LATTICE, LATTICE), pixel_grid(GRID, GRID)) ** 2
+    lattice, centres = (grid(side, side, torch.empty(0)).view(-1, 2) for side in (LATTICE, GRID))
+    squared = torch.cdist(lattice, centres) ** 2
     return torch.special.xlogy(squared, squared)
-
-
-@lru_cache(maxsize=8)
-def pixel_grid(height: int, width: int) -> Tensor:
-    """(H · W, 2) normalised coordinates of an image's pixels, row by row."""
-    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
-    return torch.stack((x, y), dim=-1).view(-1, 2)
 
 
 @lru_cache(maxsize=8)

@@ -11,8 +11,9 @@ from keypoint_perception.bags import IMAGE_TYPES, open_bag
 from keypoint_perception.errors import UserError
 from keypoint_perception.images import image_to_depth, image_to_rgb
 from keypoint_perception.lifting import Intrinsics
+from keypoint_perception.observation import adjacency_of
 from keypoint_perception.smoothing import State
-from training.evaluation.videos import Depth, LabelledVideo, adjacency_of
+from training.evaluation.videos import Depth, LabelledVideo
 from training.simulation.bag import TRUE_KEYPOINTS, TRUE_SKELETON
 
 Stamp = tuple[int, int]

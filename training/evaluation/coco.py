@@ -13,7 +13,8 @@ import numpy as np
 from keypoint_perception.errors import UserError
 from keypoint_perception.geometry import rescale_pixels, resize
 from keypoint_perception.images import image_file_to_rgb
-from training.evaluation.videos import LabelledVideo, adjacency_of, check_split
+from keypoint_perception.observation import adjacency_of
+from training.evaluation.videos import LabelledVideo, check_split
 
 FIT_SPLITS, MEASURE_SPLITS = ("train",), ("test", "val")
 """What `split` of an image may be."""

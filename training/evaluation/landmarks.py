@@ -152,9 +152,9 @@ def correct_share(
     return mean_of_known(np.where(np.isnan(distance), np.nan, distance < threshold))
 
 
-def mean_pose_error(train: np.ndarray, test: np.ndarray, normaliser: np.ndarray | float = 1.0) -> float:
+def mean_pose_error(train: np.ndarray, test: np.ndarray) -> float:
     """The error of always answering the mean training pose: the row that any detector must beat."""
-    return mean_error(np.broadcast_to(mean_pose(train), test.shape), test, normaliser)
+    return mean_error(np.broadcast_to(mean_pose(train), test.shape), test)
 
 
 def direct_error(predicted: np.ndarray, joints: np.ndarray, mirror: np.ndarray | None = None) -> float:

@@ -23,6 +23,8 @@ from training.methods.imm import IMM, IMMConfig
 from training.networks import UNet
 from training.precision import processor_has_bf16
 
+BATCH_SIZE = 32
+LEARNING_RATE = 2e-3
 CALIBRATION_STEPS = 12
 SIGMA = 0.05
 """Of the heatmaps that are learned with labels."""
@@ -30,8 +32,6 @@ SIGMA = 0.05
 
 class TorchBackend(Backend):
     """A method's detector in PyTorch, behind the interface of a compiled model."""
-
-    name = "torch"
 
     def __init__(self, method: Method) -> None:
         self._method = copy.deepcopy(method).eval()
@@ -98,36 +98,37 @@ def squared_distance(network: Method, images: Tensor, joints: Tensor) -> Tensor:
 def train_for(
     make: Callable[[], Method], loss: SupervisedLoss, videos: Sequence[LabelledVideo], seconds: float, seed: int
 ) -> Method:
-    """`train_supervised` of a fresh network for about so many seconds, as a few first steps measure them."""
+    """`train_supervised` of a fresh network for about so many seconds, as a few steps measure them.
+
+    A process' first steps are slower, and so do not count.
+    """
+    labels = _labels(videos, make().keypoint_count)
+    _train(make(), loss, *labels, CALIBRATION_STEPS, seed)
     start = time.monotonic()
-    train_supervised(make(), loss, videos, steps=CALIBRATION_STEPS, seed=seed)
+    _train(make(), loss, *labels, CALIBRATION_STEPS, seed)
     step_seconds = (time.monotonic() - start) / CALIBRATION_STEPS
-    return train_supervised(make(), loss, videos, steps=max(1, int(seconds / step_seconds)), seed=seed)
+    return _train(make(), loss, *labels, max(1, int(seconds / step_seconds)), seed)
 
 
 def train_supervised(
-    network: Method,
-    loss: SupervisedLoss,
-    videos: Sequence[LabelledVideo],
-    *,
-    steps: int,
-    seed: int,
-    batch_size: int = 32,
-    lr: float = 2e-3,
+    network: Method, loss: SupervisedLoss, videos: Sequence[LabelledVideo], *, steps: int, seed: int
 ) -> Method:
     """Trains a network to put keypoint n on joint n; limbs that look alike are numbered by `told_apart`.
 
     videos: all of one frame size, the input; each joint counts where it is annotated. The network has at least as many
     keypoints as there are joints. Returns the network, in evaluation mode.
     """
-    frames = torch.from_numpy(np.concatenate([video.frames for video in videos]))
-    joints = _padded_joints(videos, network.keypoint_count)
-    optimizer = torch.optim.Adam(network.parameters(), lr)
+    return _train(network, loss, *_labels(videos, network.keypoint_count), steps, seed)
+
+
+def _train(network: Method, loss: SupervisedLoss, frames: Tensor, joints: Tensor, steps: int, seed: int) -> Method:
+    """On frames (F, H, W, 3) uint8 with joints (F, K, 2)."""
+    optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = torch.Generator().manual_seed(seed)
     network.train()
     for _ in range(steps):
-        rows = torch.randint(len(frames), (batch_size,), generator=generator)
+        rows = torch.randint(len(frames), (BATCH_SIZE,), generator=generator)
         images = _to_tensor(frames[rows].numpy())  # channels_last, as the frames are
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=processor_has_bf16()):
@@ -138,15 +139,16 @@ def train_supervised(
     return network.eval()
 
 
-def _padded_joints(videos: Sequence[LabelledVideo], count: int) -> Tensor:
-    """(frames of all videos, count, 2) normalised, NaN where a video has no such joint."""
+def _labels(videos: Sequence[LabelledVideo], count: int) -> tuple[Tensor, Tensor]:
+    """Frames (F, H, W, 3) of all videos, and joints (F, count, 2), normalised, NaN where a video has no such joint."""
     parts = []
     for video in videos:
         height, width = video.frames.shape[1:3]
         padded = np.full((len(video.joints), count, 2), np.nan, np.float32)
         padded[:, : video.joints.shape[1]] = told_apart(video, pixels_to_normalised(video.joints, (width, height)))
         parts.append(padded)
-    return torch.from_numpy(np.concatenate(parts))
+    frames = np.concatenate([video.frames for video in videos])
+    return torch.from_numpy(frames), torch.from_numpy(np.concatenate(parts))
 
 
 def _to_tensor(images: np.ndarray) -> Tensor:

@@ -48,13 +48,6 @@ class LabelledVideo(NamedTuple):
     """None where there is none."""
 
 
-def adjacency_of(edges: np.ndarray, count: int) -> np.ndarray:
-    """Edges (E, 2) between `count` joints to a symmetric (N, N) bool."""
-    adjacency = np.zeros((count, count), bool)
-    adjacency[edges[:, 0], edges[:, 1]] = adjacency[edges[:, 1], edges[:, 0]] = True
-    return adjacency
-
-
 def check_split(chosen: Iterable[bool], kind: str, those: str, hint: str) -> None:
     """Raises UserError where all or none are `chosen` to be fitted on: nothing is left to measure on, or to fit.
 

@@ -23,8 +23,7 @@ class FeaturePyramid(nn.Module):
     def __init__(self, config: KeypointPyramidsConfig) -> None:
         super().__init__()
         halvings = int(math.log2(config.coarsest_stride)) + config.context
-        blocks = Encoder(3, config.width, halvings, config.norm, config.early_stride).blocks
-        self.scales = nn.ModuleList(blocks[i : i + 2] for i in range(0, len(blocks), 2))  # two convolutions a scale
+        self.scales = Encoder(3, config.width, halvings, config.norm, config.early_stride).scales()
         levels = len(config.keypoints)
         channels = [config.width * 2**i for i in range(len(self.scales))][-(levels + config.context) :]
         self.lateral = nn.ModuleList(nn.Conv2d(c, config.pyramid_width, 1) for c in reversed(channels))

@@ -32,13 +32,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from keypoint_perception.observation import adjacency_of
 from training import bounds
 from training.heatmaps import concentration, expected_position, gaussian_maps, map_extent, spatial_softmax
 from training.losses import difference
 from training.method import Batch, Detection, Method
 from training.methods.feature_pyramid import FeaturePyramid
 from training.methods.keypoint_pyramids_config import KeypointPyramidsConfig, Redraw
-from training.methods.transporter import one_map
+from training.methods.transporter import one_map, transport
 from training.networks import Decoder, Encoder, conv_block
 
 
@@ -53,12 +54,6 @@ class Level(NamedTuple):
     """(B, N_l, W_l) marginal of the heatmaps over their rows."""
     row: Tensor
     """(B, N_l, H_l)."""
-
-
-def transported(reference: Tensor, reference_map: Tensor, target: Tensor, target_map: Tensor, mask: str) -> Tensor:
-    """Φ'_l of Eq. 2: features (B, C_l, H, W), one map a frame (B, 1, H, W), to (B, C_l, H, W)."""
-    keep = (1 - reference_map) * (1 - target_map)
-    return reference * keep + target * (1 - keep if mask == "both" else target_map)
 
 
 def spring_energy(levels: list[Tensor]) -> Tensor:
@@ -101,9 +96,8 @@ class KeypointPyramids(Method):
         self._build_detector()
         self._build_decoders()
         parent, level = hierarchy(config.keypoints)
-        adjacency = torch.zeros(self.keypoint_count, self.keypoint_count)
-        children = torch.arange(self.keypoint_count)[parent >= 0]
-        adjacency[children, parent[children]] = adjacency[parent[children], children] = 1
+        links = [(child, above) for child, above in enumerate(parent.tolist()) if above >= 0]
+        adjacency = torch.from_numpy(adjacency_of(links, self.keypoint_count)).float()
         strides = [config.coarsest_stride >> index for index in range(len(config.keypoints))]
         self.widths = [input_size[0] // stride for stride in strides]
         map_extents = torch.stack([map_extent(input_size, stride) for stride in strides])
@@ -197,7 +191,7 @@ class KeypointPyramids(Method):
     def _joined(
         self, redraw: Redraw, encoder: nn.Module, here: Tensor, points: Tensor, there: Tensor, there_points: Tensor
     ) -> Tensor:
-        """What a decoder redraws the target from: `here`, its points, and the reference `there`; see `Redraw`."""
+        """What a decoder redraws the target from, Eq. 2: `here`, its points, and the reference `there`."""
         if redraw == "points":
             return self._with_maps(points, encoder(there))
         with self._detached():
@@ -205,7 +199,7 @@ class KeypointPyramids(Method):
             there_map = self._one_map(there_points, there_features)
         features = encoder(here)
         here_map = self._one_map(points, features)
-        return transported(there_features, there_map, features, here_map, self.config.transport_mask)
+        return transport(there_features, there_map, features, here_map, self.config.transport_mask)
 
     def _with_maps(self, keypoints: Tensor, features: Tensor) -> Tensor:
         """(B, N, 2) and (B, C, H, W) to (B, N + C, H, W)."""

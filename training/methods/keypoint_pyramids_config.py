@@ -9,7 +9,7 @@ from typing import Literal
 from keypoint_perception.errors import UserError
 from training import bounds
 from training.method import OptimizerConfig
-from training.methods.transporter import CombineName
+from training.methods.transporter import CombineName, PasteName
 from training.networks import NormName
 from training.regularisation import Regularisation
 
@@ -49,7 +49,7 @@ class KeypointPyramidsConfig:
     """How the maps of a level become the one map of Eq. 2."""
     conditioned: bool = True
     """Keypoint encoders see the points of the level above; False is the paper's ablation Unconditioned."""
-    transport_mask: Literal["both", "target"] = "both"
+    transport_mask: PasteName = "both"
     """Where features of x are pasted: under the points of both images (Eq. 2), or of x alone (the Transporter)."""
     detach_reference: bool = True
     """No gradient through the reference's pyramid and points (not given)."""

@@ -48,6 +48,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from keypoint_perception.errors import UserError
+from keypoint_perception.observation import adjacency_of
 from training.heatmaps import gaussian_maps, map_extent, root, segment_distance
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, linked_keypoints
@@ -127,9 +128,7 @@ class KeypointGAN(Method):
         self.pool = SkeletonPool(config.pool, height, width)
         features = perceptual_features(config.features, config.weights, config.layers)
         self.perceptual = PerceptualLoss(features, config.running_mean_rate, reduction="mean")
-        adjacency = torch.zeros(config.keypoints, config.keypoints)
-        for first, second in config.edges or ():
-            adjacency[first, second] = adjacency[second, first] = 1
+        adjacency = torch.from_numpy(adjacency_of(config.edges or (), config.keypoints)).float()
         self.register_buffer("adjacency", adjacency, persistent=False)
         self.register_buffer("map_extent", map_extent(input_size, config.skeleton_stride), persistent=False)
         if config.init_std is not None:

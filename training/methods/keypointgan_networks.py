@@ -21,7 +21,7 @@ class Downsampling(nn.Module):
     ) -> None:
         super().__init__()
         encoder = Encoder(in_channels, width, halvings, norm, early_stride)
-        self.blocks = nn.ModuleList(encoder.blocks[i : i + 2] for i in range(0, len(encoder.blocks), 2))
+        self.blocks = encoder.scales()
         self.widths = [width * 2**index for index in range(len(self.blocks))]
         self.channels = out_channels or encoder.channels
         """Channels of the output; the encoder's where `out_channels` is None."""

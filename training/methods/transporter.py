@@ -41,6 +41,8 @@ from training.regularisation import Regularisation
 
 CombineName = Literal["union", "sum", "max"]
 """How the maps of K points become one."""
+PasteName = Literal["target", "both"]
+"""Where features of the target are pasted: under its own points, or under those of both frames."""
 
 
 def _paper_optimizer() -> OptimizerConfig:
@@ -102,9 +104,15 @@ def one_map(maps: Tensor, combine: CombineName = "union") -> Tensor:
     return 1 - (1 - maps).prod(dim=1, keepdim=True)
 
 
-def transport(source: Tensor, source_map: Tensor, target: Tensor, target_map: Tensor) -> Tensor:
-    """(1 - H_s) (1 - H_t) Φ_s + H_t Φ_t: features (B, C, H, W), maps (B, 1, H, W), to (B, C, H, W)."""
-    return (1 - source_map) * (1 - target_map) * source + target_map * target
+def transport(
+    source: Tensor, source_map: Tensor, target: Tensor, target_map: Tensor, paste: PasteName = "target"
+) -> Tensor:
+    """k Φ_s + H_t Φ_t with k = (1 - H_s) (1 - H_t); with `both` 1 - k in place of H_t.
+
+    Features (B, C, H, W) and maps (B, 1, H, W) to (B, C, H, W).
+    """
+    keep = (1 - source_map) * (1 - target_map)
+    return keep * source + (target_map if paste == "target" else 1 - keep) * target
 
 
 class Transporter(Method):

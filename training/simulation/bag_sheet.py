@@ -12,7 +12,7 @@ from rosbags.rosbag2 import Reader
 from keypoint_perception.bags import message_store
 from keypoint_perception.drawing import Style, contact_sheet, draw, palette, write_png
 from keypoint_perception.images import image_to_rgb
-from keypoint_perception.observation import Observation
+from keypoint_perception.observation import Observation, adjacency_of
 from keypoint_perception.smoothing import State
 from training.simulation.bag import TRUE_KEYPOINTS, TRUE_SKELETON
 
@@ -50,12 +50,11 @@ def _row(reader: Reader, store: Any, camera: str) -> list[np.ndarray]:
 def _tile(image: Any, truth: Any, skeleton: Any) -> np.ndarray:
     keypoints = np.array([(keypoint.u, keypoint.v) for keypoint in truth.keypoints], np.float32)
     seen = np.array([keypoint.state == State.OBSERVED for keypoint in truth.keypoints])
-    adjacency = np.zeros((len(seen), len(seen)), np.float32)
-    adjacency[skeleton.edge_source, skeleton.edge_target] = skeleton.edge_weight
+    edges = np.column_stack((skeleton.edge_source, skeleton.edge_target))
     observation = Observation(
         keypoints,
         np.where(seen, 1, _HIDDEN_SCORE).astype(np.float32),
-        np.maximum(adjacency, adjacency.T),
+        adjacency_of(edges, len(seen), skeleton.edge_weight),
         (truth.image_width, truth.image_height),
     )
     return draw(image_to_rgb(image), observation, Style(palette(len(seen))))

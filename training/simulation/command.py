@@ -78,7 +78,9 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _make_episodes(arguments: argparse.Namespace) -> None:
-    settings = Settings(arguments.scene, arguments.split, arguments.seed, arguments.size, arguments.variant)
+    settings = Settings(
+        arguments.scene, arguments.split, arguments.seed, arguments.size, arguments.variant, arguments.bag
+    )
     if arguments.poses is not None:
         return _make_poses(arguments)
     with _progress("episode") as progress:
@@ -91,11 +93,11 @@ def _make_episodes(arguments: argparse.Namespace) -> None:
             settings.split,
             arguments.workers,
             variant=settings.variant,
-            bag=arguments.bag,
+            bag=settings.bag,
             progress=progress,
         )
     print(f"{arguments.output}: {arguments.episodes} episodes of {', '.join(_objects(settings))}")
-    if not arguments.bag:
+    if not settings.bag:
         write_sheet(arguments.output / SHEET_FILE, episode_paths(arguments.output))
         print(f"{arguments.output / SHEET_FILE}: look at it")
 

@@ -26,27 +26,13 @@ from keypoint_perception.errors import UserError
 from keypoint_perception.files import written_whole
 from training.simulation import cartpoles, spiders, swimmers, whcm
 from training.simulation.articulated import SUPERSAMPLING, Actor, Variant
-from training.simulation.episode import Episode, read_episode, write_episode
-
-__all__ = [
-    "SCENES",
-    "SPLITS",
-    "Episode",
-    "Settings",
-    "episode_paths",
-    "generator",
-    "read_episode",
-    "read_settings",
-    "simulate",
-    "variants",
-    "write_episode",
-]
+from training.simulation.episode import write_episode
+from training.simulation.scene import check_setting
 
 SPLITS = ("train", "test")
 SETTINGS_FILE = "scene.json"
 _REVISION = 1
 """To be raised when the same settings give other episodes than before."""
-_MIN_SIZE, _MAX_SIZE = 16, 2048
 
 Builders = dict[str, Callable[[], Variant]]
 
@@ -96,10 +82,12 @@ class Settings:
         if self.split not in SPLITS:
             raise UserError(f"no split {self.split!r}: allowed are {', '.join(SPLITS)}")
         variants(self.scene, self.split, self.variant)
-        if self.seed < 0:
-            raise UserError(f"seed {self.seed}: give a number from 0")
-        if len(self.size) != 2 or not all(_MIN_SIZE <= side <= _MAX_SIZE for side in self.size):
-            raise UserError(f"size {self.size}: width and height are from {_MIN_SIZE} to {_MAX_SIZE} pixels")
+        check_setting(self.seed, self.size, self.supersampling)
+
+    @property
+    def supersampling(self) -> int:
+        """How many times larger than `size` pictures are rendered."""
+        return 1 if self.bag else SUPERSAMPLING
 
 
 def variants(scene: str, split: str = "train", variant: str = "") -> Builders:
@@ -213,8 +201,7 @@ class _Factory:
         rng = generator(self._settings, "episode", number)
         name = list(self._builders)[rng.integers(len(self._builders))]
         if name not in self._actors:
-            supersampling = 1 if self._settings.bag else SUPERSAMPLING
-            self._actors[name] = Actor(self._builders[name](), self._settings.size, supersampling)
+            self._actors[name] = Actor(self._builders[name](), self._settings.size, self._settings.supersampling)
         actor, path = self._actors[name], _path(self._folder, number, self._settings.bag)
         if self._settings.bag:
             actor.record(path, rng)

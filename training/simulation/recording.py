@@ -167,12 +167,12 @@ class _Recorder:
             self._bag.send_image(topic, header, "32FC1", depth, stamp)
 
     def _camera_info(self, stream: CameraStream, header: Any, stamp: int) -> None:
-        view = self._world.camera(stream.camera)
-        projection = np.hstack([view.K, np.zeros((3, 1))])
+        view = self._world.camera(stream.camera).intrinsics
+        projection = np.hstack([view.matrix, np.zeros((3, 1))])
         self._bag.send(
             f"{stream.topic}/camera_info", "sensor_msgs/msg/CameraInfo", stamp,
             header=header, height=view.size[1], width=view.size[0], distortion_model="plumb_bob", d=np.zeros(5),
-            k=view.K.ravel(), r=np.eye(3).ravel(), p=projection.ravel(),
+            k=view.matrix.ravel(), r=np.eye(3).ravel(), p=projection.ravel(),
         )  # fmt: skip
 
     # -------------------------------------------------------------------------------------------------------- truth

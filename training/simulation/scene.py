@@ -7,7 +7,7 @@ joins, and hands both to `World`, which moves, renders and measures. Rendering i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 
 from keypoint_perception.errors import UserError
+from keypoint_perception.lifting import Intrinsics
+from keypoint_perception.observation import adjacency_of
 
 # Both are read when MuJoCo and Mesa are loaded. Software rendering by one thread: processes share the cores better.
 os.environ.setdefault("MUJOCO_GL", "egl")
@@ -54,12 +56,9 @@ class Node(NamedTuple):
 
 @dataclass(frozen=True)
 class CameraModel:
-    """A pinhole camera without distortion. Pixel (0, 0) is the centre of the top-left pixel."""
+    """A pinhole camera without distortion in its present pose. Pixel (0, 0) is the centre of the top-left pixel."""
 
-    K: np.ndarray
-    """(3, 3) float64 intrinsics in pixels."""
-    size: tuple[int, int]
-    """(width, height) in pixels."""
+    intrinsics: Intrinsics
     rotation: np.ndarray
     """(3, 3) float64, from the world to the camera's optical frame (x right, y down, z forward)."""
     translation: np.ndarray
@@ -68,11 +67,6 @@ class CameraModel:
     def to_optical(self, points: np.ndarray) -> np.ndarray:
         """World points (N, 3) to the optical frame, metres."""
         return points @ self.rotation.T + self.translation
-
-    def to_pixels(self, points: np.ndarray) -> np.ndarray:
-        """Optical points (N, 3) to pixels (N, 2); NaN behind the camera."""
-        z = np.where(points[:, 2:] > 0, points[:, 2:], np.nan)
-        return points[:, :2] / z * self.K[[0, 1], [0, 1]] + self.K[:2, 2]
 
 
 class Picture(NamedTuple):
@@ -84,12 +78,17 @@ class Picture(NamedTuple):
     """Distance along the optical axis: (H, W) float32 metres, NaN where nothing is hit."""
 
 
-def check_setting(seed: int, size: tuple[int, int]) -> None:
-    """Raises UserError for a negative seed and for pictures (width, height) too small or too large to render."""
+def check_setting(seed: int, size: tuple[int, int], supersampling: int = 1) -> None:
+    """Raises UserError for a negative seed and for pictures (width, height) too small or too large to render.
+
+    `supersampling` is how many times larger than `size` they are rendered.
+    """
     if seed < 0:
         raise UserError(f"seed {seed}: give a number from 0")
-    if not all(_MIN_SIDE <= side <= _MAX_SIDE for side in size):
-        raise UserError(f"pictures of {size[0]}x{size[1]}: width and height are from {_MIN_SIDE} to {_MAX_SIDE} pixels")
+    most = _MAX_SIDE // supersampling
+    if len(size) != 2 or not all(_MIN_SIDE <= side <= most for side in size):
+        given = "x".join(map(str, size))
+        raise UserError(f"pictures of {given}: width and height are from {_MIN_SIDE} to {most} pixels")
 
 
 def minimum_jerk(phase: float) -> float:
@@ -109,7 +108,7 @@ class World:
         self,
         model: Any,
         nodes: Sequence[Node],
-        edges: Iterable[tuple[int, int]],
+        edges: Sequence[tuple[int, int]],
         size: tuple[int, int],
         *,
         shadows: bool = False,
@@ -120,9 +119,7 @@ class World:
         self.data = mujoco.MjData(model)
         self.nodes = tuple(nodes)
         self.names = tuple(node.name for node in self.nodes)
-        self.adjacency = np.zeros((len(self.nodes), len(self.nodes)), dtype=bool)
-        for i, j in edges:
-            self.adjacency[i, j] = self.adjacency[j, i] = True
+        self.adjacency = adjacency_of(edges, len(self.nodes))
         self.size = size
         self._bodies = np.array([node.body for node in self.nodes])
         self._offsets = np.array([node.offset for node in self.nodes], dtype=np.float64)
@@ -176,7 +173,7 @@ class World:
 
     def render(self, camera: str) -> np.ndarray:
         """Colour: (H, W, 3) uint8 RGB."""
-        self._for_colour()
+        self._renderer.disable_depth_rendering()
         return self._draw(camera, shadows=self._shadows)
 
     def depth(self, camera: str) -> np.ndarray:
@@ -202,15 +199,8 @@ class World:
         """`render_with_depth`, without shadows, of what never moves."""
         return self._picture(camera, mujoco.mjtCatBit.mjCAT_STATIC)
 
-    def segmentation(self, camera: str) -> np.ndarray:
-        """Which body each pixel shows: (H, W) int32 body ids, 0 for what is fixed to the world, -1 for nothing."""
-        self._renderer.enable_segmentation_rendering()
-        ids, kinds = np.moveaxis(self._draw(camera), -1, 0)
-        is_geom = kinds == int(mujoco.mjtObj.mjOBJ_GEOM)
-        return np.where(is_geom, self.model.geom_bodyid[np.where(is_geom, ids, 0)], -1).astype(np.int32)
-
     def _picture(self, camera: str, parts: Any, shadows: bool = False) -> Picture:
-        self._for_colour()
+        self._renderer.disable_depth_rendering()
         colour = self._draw(camera, parts, shadows)
         reversed_z = np.empty(colour.shape[:2], np.float32)
         corner = mujoco.MjrRect(0, 0, *self.size)
@@ -218,10 +208,6 @@ class World:
         near, far = (plane * self.model.stat.extent for plane in (self.model.vis.map.znear, self.model.vis.map.zfar))
         metres = near * far / (near + np.flipud(reversed_z) * np.float32(far - near))
         return Picture(colour, np.where(metres < 0.999 * far, metres, np.float32(np.nan)))
-
-    def _for_colour(self) -> None:
-        self._renderer.disable_depth_rendering()
-        self._renderer.disable_segmentation_rendering()
 
     def _draw(self, camera: str, parts: Any = mujoco.mjtCatBit.mjCAT_ALL, shadows: bool = False) -> np.ndarray:
         """What the renderer is set to, of all there is or of `parts` of it, mjtCatBit; the sky is no moving part."""
@@ -240,9 +226,9 @@ class World:
         index = self.model.camera(name).id
         width, height = self.size
         focal = 0.5 * height / np.tan(np.deg2rad(self.model.cam_fovy[index]) / 2)
-        intrinsics = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+        matrix = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
         rotation = (self.data.cam_xmat[index].reshape(3, 3) @ _TO_OPTICAL).T
-        return CameraModel(intrinsics, self.size, rotation, -rotation @ self.data.cam_xpos[index])
+        return CameraModel(Intrinsics(self.size, matrix), rotation, -rotation @ self.data.cam_xpos[index])
 
     def is_moving(self, camera: str) -> bool:
         """Whether a camera can change its pose: it is on a body, or follows one."""
@@ -260,7 +246,7 @@ class World:
         """The nodes as a camera sees them: pixels (J, 2) float32 and optical frame (J, 3) float32 metres."""
         view = self.camera(camera)
         points = view.to_optical(self.positions())
-        return view.to_pixels(points).astype(np.float32), points.astype(np.float32)
+        return view.intrinsics.project(points).astype(np.float32), points.astype(np.float32)
 
     def visible(
         self,

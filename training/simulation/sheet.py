@@ -13,22 +13,22 @@ from keypoint_perception.geometry import rescale_pixels
 from keypoint_perception.observation import Observation
 from training.simulation.episode import Episode, read_episode
 
-_COLUMNS = 7
+_ROWS, _COLUMNS = 12, 7
 _TILE = 256
 """Width of a picture, pixels; it is drawn on at this size, so that lines are thin against limbs."""
 _HIDDEN_SCORE = 0.2
 
 
-def write_sheet(path: str | os.PathLike[str], episodes: Sequence[str | os.PathLike[str]], rows: int = 12) -> None:
-    """Writes a PNG with one row an episode: of each object one, then of each a second, up to `rows`."""
+def write_sheet(path: str | os.PathLike[str], episodes: Sequence[str | os.PathLike[str]]) -> None:
+    """Writes a PNG with one row an episode: of each object one, then of each a second, up to `_ROWS`."""
     seen: dict[str, int] = {}
     chosen: list[tuple[int, str, Episode]] = []
-    for file in episodes[: 8 * rows]:
+    for file in episodes[: 8 * _ROWS]:
         episode = read_episode(file)
         turn = seen[episode.variant] = seen.get(episode.variant, -1) + 1
         chosen.append((turn, episode.variant, episode))
     chosen.sort(key=lambda entry: entry[:2])
-    tiles = [tile for _, _, episode in chosen[:rows] for tile in _row(episode)]
+    tiles = [tile for _, _, episode in chosen[:_ROWS] for tile in _row(episode)]
     write_png(path, contact_sheet(tiles, _COLUMNS, _TILE))
 
 

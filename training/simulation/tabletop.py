@@ -165,7 +165,7 @@ class Tabletop(World):
 
     def _is_seen(self, posed: Any) -> bool:
         view = self.camera(TABLE_CAMERA)
-        pixels = view.to_pixels(view.to_optical(self.positions(posed))) / view.size
+        pixels = view.intrinsics.project(view.to_optical(self.positions(posed))) / self.size
         return bool(((pixels > _BORDER) & (pixels < 1 - _BORDER)).all())
 
     def _pose(self, posture: np.ndarray) -> Any:
