@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -46,7 +47,8 @@ class DetectorNode(LifecycleNode):
             hint = ": write 1.0 for 1" if "expecting type 'DOUBLE'" in str(error) else ""
             raise UserError(f"parameters: {error}{hint}") from None
         self._state = "unconfigured"
-        self._faults = Faults(self.get_logger())
+        self.faults = Faults(self.get_logger())
+        """Of the node as a whole."""
         self._rig: Rig | None = None
         self._starting: Timer | None = None
         self._restoring = False
@@ -59,6 +61,7 @@ class DetectorNode(LifecycleNode):
         # In a group of its own: a request waits for the loader, and images must not wait with it.
         group = MutuallyExclusiveCallbackGroup()
         self.create_service(LoadModel, "~/load_model", self._load_model, callback_group=group)
+        self._guard_transitions()
         if self._settings.autostart:
             self._starting = self.create_timer(_RETRY_PERIOD_S, self._start, clock=steady)
             self._start()
@@ -89,17 +92,36 @@ class DetectorNode(LifecycleNode):
         """Back to the start, from where it can be configured again."""
         return self._transition(self._clean_up, "unconfigured")
 
+    def _guard_transitions(self) -> None:
+        """Has a request for a transition that is not possible refused, where rclpy would raise and not answer."""
+        (service,) = (service for service in self.services if service.srv_type is ChangeState)
+        change_state = service.callback
+
+        def guarded(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+            wanted = request.transition.label or request.transition.id
+            possible: dict[int | str, str] = {}
+            for number, label, *_ in self._state_machine.available_transitions:  # rclpy has no public way to them
+                possible |= {number: f"{label} ({number})", label: f"{label} ({number})"}
+            if wanted in possible:
+                return change_state(request, response)
+            allowed = ", ".join(dict.fromkeys(possible.values())) or "none, start a new node"
+            self.get_logger().warning(f"transition {wanted} refused: the node is {self._state}, allowed are {allowed}")
+            response.success = False
+            return response
+
+        service.callback = guarded
+
     def _transition(self, action: Callable[[], None], state: str) -> TransitionCallbackReturn:
         """rclpy swallows what a transition raises: it is said here, and the transition fails."""
         try:
             action()
         except UserError as error:
-            self._faults.error("transition", str(error))
+            self.faults.error("transition", str(error))
             return _FAILURE
         except Exception as error:
-            self._faults.error("transition", f"{state} failed: {type(error).__name__}: {error}")
+            self.faults.error("transition", f"{state} failed: {type(error).__name__}: {error}")
             return _FAILURE
-        self._faults.clear("transition")
+        self.faults.clear("transition")
         self._state = state
         return _SUCCESS
 
@@ -107,7 +129,7 @@ class DetectorNode(LifecycleNode):
         topics = camera_topics(self, self._settings)  # refused before anything is loaded or opened
         try:
             self._host.open(self._request(self._settings))
-            self._rig = Rig(self, self._settings, topics, self._host, self._faults)
+            self._rig = Rig(self, self._settings, topics, self._host, self.faults)
         except Exception:
             self._clean_up()
             raise
@@ -197,7 +219,7 @@ class DetectorNode(LifecycleNode):
             return "noted: configure the node"
         self._start()
         if self._host.detector is None or self._state != "active":
-            raise UserError(self._faults.worst()[1])
+            raise UserError(self.faults.worst()[1])
         return f"started with {self._host.detector.model.id}"
 
     def _swap(self, changes: dict[str, Any]) -> Future:
@@ -207,10 +229,10 @@ class DetectorNode(LifecycleNode):
     def _note_swap(self, changes: dict[str, Any], error: UserError | None) -> None:
         """Between two images: the new model serves, or the old one goes on."""
         if error is None:
-            self._faults.clear("swap")
+            self.faults.clear("swap")
             self._change(changes)
         else:
-            self._faults.warn("swap", f"the model stays: {error}")
+            self.faults.warn("swap", f"the model stays: {error}")
             self._change({name: getattr(self._settings, name) for name in changes})
 
     def _change(self, changes: dict[str, Any]) -> None:
@@ -227,15 +249,16 @@ class DetectorNode(LifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         now, name = time.monotonic(), self.get_fully_qualified_name().lstrip("/")
-        check_name(self, self._faults)
+        check_name(self, self.faults)
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
-        message.status.append(model_status(name, self._state, self._host.detector, self._host.busy, self._faults))
+        message.status.append(model_status(name, self._state, self._host.detector, self._host.busy, self.faults))
         for camera in self._rig.cameras if self._rig is not None else ():
             if self._state == "active":
                 camera.input.check_publishers()
             message.status.append(camera_status(name, camera.name, camera.statistics, camera.faults, now))
         self._diagnostics.publish(message)
+        self.faults.clear("callback")  # it passed, and is told by now
 
 
 def main(args: Sequence[str] | None = None) -> int:
