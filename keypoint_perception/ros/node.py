@@ -52,6 +52,8 @@ class DetectorNode(LifecycleNode):
         self._rig: Rig | None = None
         self._starting: Timer | None = None
         self._restoring = False
+        self._asked = False
+        """Whether somebody outside asked for the transition that is under way."""
         self._host = ModelHost(self, self._note_swap)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
         # Where there is simulated time it may stand still, and then these are needed most.
@@ -103,7 +105,11 @@ class DetectorNode(LifecycleNode):
             for number, label, *_ in self._state_machine.available_transitions:  # rclpy has no public way to them
                 possible |= {number: f"{label} ({number})", label: f"{label} ({number})"}
             if wanted in possible:
-                return change_state(request, response)
+                self._asked = True
+                try:
+                    return change_state(request, response)
+                finally:
+                    self._asked = False
             allowed = ", ".join(dict.fromkeys(possible.values())) or "none, start a new node"
             self.get_logger().warning(f"transition {wanted} refused: the node is {self._state}, allowed are {allowed}")
             response.success = False
@@ -116,10 +122,11 @@ class DetectorNode(LifecycleNode):
         try:
             action()
         except UserError as error:
-            self.faults.error("transition", str(error))
+            self.faults.error("transition", str(error), answers=self._asked)
             return _FAILURE
         except Exception as error:
-            self.faults.error("transition", f"{state} failed: {type(error).__name__}: {error}")
+            text = f"{state} failed: {type(error).__name__}: {error}"
+            self.faults.error("transition", text, answers=self._asked)
             return _FAILURE
         self.faults.clear("transition")
         self._state = state
@@ -232,7 +239,7 @@ class DetectorNode(LifecycleNode):
             self.faults.clear("swap")
             self._change(changes)
         else:
-            self.faults.warn("swap", f"the model stays: {error}")
+            self.faults.warn("swap", f"the model stays: {error}", answers=True)
             self._change({name: getattr(self._settings, name) for name in changes})
 
     def _change(self, changes: dict[str, Any]) -> None:
