@@ -26,13 +26,13 @@ class Faults:
         self._active: dict[str, tuple[bytes, str]] = {}
         self._logged: dict[str, float] = {}
 
-    def warn(self, cause: str, text: str) -> None:
-        """Something works less well than it should."""
-        self._report(cause, text, DiagnosticStatus.WARN)
+    def warn(self, cause: str, text: str, *, answers: bool = False) -> None:
+        """Something works less well than it should. answers: see `error`."""
+        self._report(cause, text, DiagnosticStatus.WARN, answers)
 
-    def error(self, cause: str, text: str) -> None:
-        """Something does not work."""
-        self._report(cause, text, DiagnosticStatus.ERROR)
+    def error(self, cause: str, text: str, *, answers: bool = False) -> None:
+        """Something does not work. answers: whether somebody asked for it just now, who is told each time."""
+        self._report(cause, text, DiagnosticStatus.ERROR, answers)
 
     def clear(self, cause: str) -> None:
         """It is over."""
@@ -65,10 +65,10 @@ class Faults:
         ordered = sorted(self._active.values(), key=lambda fault: fault[0], reverse=True)
         return ordered[0][0], "; ".join(text for _, text in ordered)
 
-    def _report(self, cause: str, text: str, level: bytes) -> None:
+    def _report(self, cause: str, text: str, level: bytes, answers: bool) -> None:
         self._active[cause] = (level, text)
         now, words = time.monotonic(), re.sub(r"[-\d.]+", "#", text)
-        if now - self._logged.get(words, -math.inf) >= REPEAT_AFTER_S:
+        if answers or now - self._logged.get(words, -math.inf) >= REPEAT_AFTER_S:
             if len(self._logged) >= _MOST_REMEMBERED:
                 self._logged.clear()
             self._logged[words] = now

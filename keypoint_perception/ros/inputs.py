@@ -29,6 +29,7 @@ from keypoint_perception.ros.calibration import Calibration
 from keypoint_perception.ros.conversions import stamp_ns
 from keypoint_perception.ros.depth import DepthBuffer
 from keypoint_perception.ros.faults import Faults
+from keypoint_perception.ros.overwritten import Overwritten
 from keypoint_perception.ros.serialised import (
     SerialisedCompressedImage,
     SerialisedImage,
@@ -108,6 +109,7 @@ class CameraInput:
         self.pending: Pending | None = None
         self.calibration = Calibration(self._full_name("camera_info"), topics.rectified)
         self._depths = DepthBuffer(self._full_name("depth"))
+        self._overwritten = Overwritten(self._image_publishers)
         self._arrived: dict[str, float] = {}
         """When the last message of each subscription came, or it was made; seconds of the steady clock."""
         self.overtaken = False
@@ -127,6 +129,8 @@ class CameraInput:
 
     def close(self) -> None:
         """Unsubscribes and forgets."""
+        self._count_overwritten()
+        self._overwritten = Overwritten(self._image_publishers)
         for subscription in self._subscriptions.values():
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
@@ -144,7 +148,7 @@ class CameraInput:
                     taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
                 if taken is None:
                     break
-                self._take(name, taken[0])
+                self._take(name, *taken)
 
     def take(self) -> Pending:
         """The pending image, which is then no longer pending."""
@@ -194,7 +198,11 @@ class CameraInput:
         self._faults.error("image", f"image on {self.image_topic} dropped: {error}")
 
     def check_publishers(self) -> None:
-        """Looks for a cause where nothing has come for a while, and whether incompatible publishers are gone."""
+        """Looks for a cause where nothing has come for a while, and whether incompatible publishers are gone.
+
+        Counts, too, which images of theirs were superseded before they were taken.
+        """
+        self._count_overwritten()
         for name, subscription in self._subscriptions.items():
             if self._faults.has(f"qos {name}") and not self._is_incompatible(name, subscription):
                 self._faults.clear(f"qos {name}")
@@ -221,16 +229,18 @@ class CameraInput:
         )
 
     def _subscribe(self, name: str, message_type: Any) -> None:
-        def receive(serialised: bytes) -> None:
-            self._take(name, serialised)
+        def receive(serialised: bytes, info: dict[str, Any]) -> None:
+            self._take(name, serialised, info)
             self._on_news()
 
+        has_info = hasattr(Subscription, "CallbackType")  # Humble gives none, and numbers no messages
+        callback: Any = receive if has_info else lambda serialised: receive(serialised, {})
         profile = _ALL_DEPTH if name == "depth" else NEWEST_ONLY
         self._arrived[name] = time.monotonic()
         self._subscriptions[name] = self._node.create_subscription(
             message_type,
             f"{self._topics.prefix}{name}",
-            receive,
+            callback,
             copy(profile),  # rclpy writes what overrides a profile into it
             raw=True,
             event_callbacks=SubscriptionEventCallbacks(
@@ -241,7 +251,10 @@ class CameraInput:
             qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),
         )
 
-    def _take(self, name: str, serialised: bytes) -> None:
+    def _take(self, name: str, serialised: bytes, info: dict[str, Any]) -> None:
+        """info: what the middleware says of the message."""
+        if name == "image":
+            self._overwritten.note(info.get("publication_sequence_number"))
         self._arrived[name] = time.monotonic()
         self._faults.clear(f"silence {name}")
         self._takers[name](serialised)
@@ -280,6 +293,16 @@ class CameraInput:
 
     def _note_lost(self, event: Any) -> None:
         self._statistics.dropped["lost"] += event.total_count_change
+        self._overwritten.note_lost(event.total_count_change)
+
+    def _count_overwritten(self) -> None:
+        count = self._overwritten.count()
+        self._statistics.received += count
+        self._statistics.dropped["superseded"] += count
+
+    def _image_publishers(self) -> frozenset[bytes]:
+        publishers = self._node.get_publishers_info_by_topic(self.image_topic)
+        return frozenset(bytes(publisher.endpoint_gid) for publisher in publishers)
 
     def _full_name(self, name: str) -> str:
         return self._node.resolve_topic_name(f"{self._topics.prefix}{name}")

@@ -32,14 +32,27 @@ class Request:
             raise UserError(f"model {self.path} is not there: give the .onnx file of an exported model")
 
 
+@dataclass
+class _Load:
+    """A model that is being loaded."""
+
+    changes: dict[str, Any]
+    """The parameters that it comes with."""
+    answer: Future
+    given_up: bool = False
+
+
 class ModelHost:
     """Holds the running detector and swaps it between two images."""
 
     def __init__(self, node: Node, on_swap: Callable[[dict[str, Any], UserError | None], None]) -> None:
-        """on_swap: called in the executor's thread after a swap, or one that failed, with its `changes`."""
+        """on_swap: called in the executor's thread after a swap, or one that failed, with its `changes`.
+
+        Where the model was given up meanwhile there are none.
+        """
         self._log, self._on_swap = node.get_logger().info, on_swap
         self.detector: Detector | None = None
-        self._loading: tuple[dict[str, Any], Future] | None = None
+        self._under_way: _Load | None = None
         self._outcome: Detector | UserError | None = None
         # The thread says that it is done; what follows from that is done between two callbacks of the node.
         self._loaded = node.create_guard_condition(self._finish)
@@ -47,7 +60,12 @@ class ModelHost:
     @property
     def busy(self) -> bool:
         """Whether a model is being loaded beside the running one."""
-        return self._loading is not None
+        return self._under_way is not None
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """The changes of parameters that come with the model that is being loaded, empty where there is none."""
+        return self._under_way.changes if self._under_way is not None else {}
 
     def open(self, request: Request) -> None:
         """Loads a model while nothing runs. Raises UserError that says what is wrong."""
@@ -55,8 +73,10 @@ class ModelHost:
         self._log(self.describe())
 
     def close(self) -> None:
-        """Gives the model back."""
+        """Gives the model back, and gives up the one that is being loaded."""
         self._serve(None)
+        if self._under_way is not None:
+            self._under_way.changes, self._under_way.given_up = {}, True
 
     def describe(self) -> str:
         """The running model and its engine, in words."""
@@ -73,7 +93,7 @@ class ModelHost:
         if self.busy:
             raise UserError("a model is being loaded: wait until it is there")
         answer = Future()
-        self._loading = (changes, answer)
+        self._under_way = _Load(changes, answer)
         # A daemon: a shutdown does not wait for an engine to be built.
         threading.Thread(target=self._run, args=(request,), name="model loader", daemon=True).start()
         return answer
@@ -104,20 +124,20 @@ class ModelHost:
             self._loaded.trigger()
 
     def _finish(self) -> None:
-        loading, outcome = self._loading, self._outcome
-        if loading is None or outcome is None:
+        load, outcome = self._under_way, self._outcome
+        if load is None or outcome is None:
             return
-        self._loading = self._outcome = None
-        changes, answer = loading
-        if isinstance(outcome, Detector) and self.detector is None:
-            outcome.close()
+        self._under_way = self._outcome = None
+        if load.given_up:
+            if isinstance(outcome, Detector):
+                outcome.close()
             outcome = UserError("the node was cleaned up meanwhile")
         if isinstance(outcome, UserError):
-            self._on_swap(changes, outcome)
-            answer.set_exception(outcome)
-            answer.exception()  # told by on_swap: nobody need fetch it
+            self._on_swap(load.changes, outcome)
+            load.answer.set_exception(outcome)
+            load.answer.exception()  # told by on_swap: nobody need fetch it
         else:
             self._serve(outcome)
             self._log(self.describe())
-            self._on_swap(changes, None)
-            answer.set_result(self.describe())
+            self._on_swap(load.changes, None)
+            load.answer.set_result(self.describe())

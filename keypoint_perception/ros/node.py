@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import SetParametersResult
+from lifecycle_msgs.srv import ChangeState
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
-from rclpy.task import Future
 from rclpy.timer import Timer
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.ros.diagnostics import camera_status, check_name, model_status
 from keypoint_perception.ros.faults import Faults
-from keypoint_perception.ros.loading import ModelHost, Request
-from keypoint_perception.ros.parameters import RELOADING, Settings, changes_of, declare
+from keypoint_perception.ros.parameters import declare
 from keypoint_perception.ros.process import run_node
 from keypoint_perception.ros.rig import Rig, camera_topics
+from keypoint_perception.ros.tuning import Tuning
 from keypoint_perception_msgs.srv import LoadModel
 
 _RETRY_PERIOD_S = 2.0
@@ -41,25 +38,28 @@ class DetectorNode(LifecycleNode):
         """
         super().__init__("detector", **options)
         try:
-            self._settings = declare(self)
+            settings = declare(self)
         except ParameterException as error:
             hint = ": write 1.0 for 1" if "expecting type 'DOUBLE'" in str(error) else ""
             raise UserError(f"parameters: {error}{hint}") from None
         self._state = "unconfigured"
-        self._faults = Faults(self.get_logger())
+        self.faults = Faults(self.get_logger())
+        """Of the node as a whole."""
         self._rig: Rig | None = None
         self._starting: Timer | None = None
-        self._restoring = False
-        self._host = ModelHost(self, self._note_swap)
+        self._asked = False
+        """Whether somebody outside asked for the transition that is under way."""
+        self._tuning = Tuning(self, settings, self.faults, self._apply)
+        self._host = self._tuning.host
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
         # Where there is simulated time it may stand still, and then these are needed most.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(self._settings.diagnostics_period, self._publish_diagnostics, clock=steady)
-        self.add_on_set_parameters_callback(self._set_parameters)
+        self.create_timer(settings.diagnostics_period, self._publish_diagnostics, clock=steady)
         # In a group of its own: a request waits for the loader, and images must not wait with it.
         group = MutuallyExclusiveCallbackGroup()
         self.create_service(LoadModel, "~/load_model", self._load_model, callback_group=group)
-        if self._settings.autostart:
+        self._guard_transitions()
+        if settings.autostart:
             self._starting = self.create_timer(_RETRY_PERIOD_S, self._start, clock=steady)
             self._start()
 
@@ -89,25 +89,50 @@ class DetectorNode(LifecycleNode):
         """Back to the start, from where it can be configured again."""
         return self._transition(self._clean_up, "unconfigured")
 
+    def _guard_transitions(self) -> None:
+        """Has a request for a transition that is not possible refused, where rclpy would raise and not answer."""
+        (service,) = (service for service in self.services if service.srv_type is ChangeState)
+        change_state = service.callback
+
+        def guarded(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+            wanted = request.transition.label or request.transition.id
+            possible: dict[int | str, str] = {}
+            for number, label, *_ in self._state_machine.available_transitions:  # rclpy has no public way to them
+                possible |= {number: f"{label} ({number})", label: f"{label} ({number})"}
+            if wanted in possible:
+                self._asked = True
+                try:
+                    return change_state(request, response)
+                finally:
+                    self._asked = False
+            allowed = ", ".join(dict.fromkeys(possible.values())) or "none, start a new node"
+            self.get_logger().warning(f"transition {wanted} refused: the node is {self._state}, allowed are {allowed}")
+            response.success = False
+            return response
+
+        service.callback = guarded
+
     def _transition(self, action: Callable[[], None], state: str) -> TransitionCallbackReturn:
         """rclpy swallows what a transition raises: it is said here, and the transition fails."""
         try:
             action()
         except UserError as error:
-            self._faults.error("transition", str(error))
+            self.faults.error("transition", str(error), answers=self._asked)
             return _FAILURE
         except Exception as error:
-            self._faults.error("transition", f"{state} failed: {type(error).__name__}: {error}")
+            text = f"{state} failed: {type(error).__name__}: {error}"
+            self.faults.error("transition", text, answers=self._asked)
             return _FAILURE
-        self._faults.clear("transition")
+        self.faults.clear("transition")
         self._state = state
         return _SUCCESS
 
     def _configure(self) -> None:
-        topics = camera_topics(self, self._settings)  # refused before anything is loaded or opened
+        settings = self._tuning.settings
+        topics = camera_topics(self, settings)  # refused before anything is loaded or opened
         try:
-            self._host.open(self._request(self._settings))
-            self._rig = Rig(self, self._settings, topics, self._host, self._faults)
+            self._tuning.open()
+            self._rig = Rig(self, settings, topics, self._host, self.faults)
         except Exception:
             self._clean_up()
             raise
@@ -135,7 +160,7 @@ class DetectorNode(LifecycleNode):
         if self._rig is not None:
             self._rig.close()
             self._rig = None
-        self._host.close()
+        self._tuning.close()
 
     def _start(self) -> None:
         """Configures and activates once; while that fails, such as for want of a model, it is tried again."""
@@ -144,33 +169,11 @@ class DetectorNode(LifecycleNode):
         if self._state == "inactive":
             self.trigger_activate()
 
-    # Parameters and models
+    # Models
 
-    def _set_parameters(self, parameters: Sequence[Parameter]) -> SetParametersResult:
-        """Refuses what is not allowed; applies the rest at once, but for a model, which is loaded first."""
-        if self._restoring:
-            return SetParametersResult(successful=True)
-        changes = changes_of(parameters)
-        try:
-            wanted = self._settings.with_changes(changes, configured=self._host.detector is not None)
-            running = self._host.detector is not None
-            reloading = {
-                name: value
-                for name, value in changes.items()
-                if running and name in RELOADING and value != getattr(self._settings, name)
-            }
-            if reloading:
-                self._swap(reloading)
-        except UserError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        kept = {name: getattr(self._settings, name) for name in reloading}
-        self._apply(replace(wanted, **kept))
-        return SetParametersResult(successful=True)
-
-    def _apply(self, settings: Settings) -> None:
-        self._settings = settings
+    def _apply(self) -> None:
         if self._rig is not None:
-            self._rig.apply(settings)
+            self._rig.apply(self._tuning.settings)
 
     async def _load_model(self, request: LoadModel.Request, response: LoadModel.Response) -> LoadModel.Response:
         changes: dict[str, Any] = {"model": request.path}
@@ -182,7 +185,7 @@ class DetectorNode(LifecycleNode):
             if self._host.detector is None:
                 response.message = self._load_and_start(changes)
             else:
-                response.message = await self._swap(changes)
+                response.message = await self._tuning.swap(changes)
             response.success = True
         except UserError as error:
             response.message = str(error)
@@ -191,51 +194,30 @@ class DetectorNode(LifecycleNode):
 
     def _load_and_start(self, changes: dict[str, Any]) -> str:
         """For want of a model the node has not started: with this one it may."""
-        self._request(self._settings.with_changes(changes, configured=False)).check()
-        self._change(changes)
+        if self._state == "finalized":
+            raise UserError("the node is finalized and serves no more: start a new one")
+        self._tuning.note(changes)
         if self._starting is None:
             return "noted: configure the node"
         self._start()
         if self._host.detector is None or self._state != "active":
-            raise UserError(self._faults.worst()[1])
+            raise UserError(self.faults.worst()[1])
         return f"started with {self._host.detector.model.id}"
-
-    def _swap(self, changes: dict[str, Any]) -> Future:
-        """Loads a model beside the running one. The future's result is a sentence, or a UserError is raised."""
-        return self._host.begin(self._request(self._settings.with_changes(changes, configured=True)), changes)
-
-    def _note_swap(self, changes: dict[str, Any], error: UserError | None) -> None:
-        """Between two images: the new model serves, or the old one goes on."""
-        if error is None:
-            self._faults.clear("swap")
-            self._change(changes)
-        else:
-            self._faults.warn("swap", f"the model stays: {error}")
-            self._change({name: getattr(self._settings, name) for name in changes})
-
-    def _change(self, changes: dict[str, Any]) -> None:
-        """Makes settings and parameters agree on changes that have been checked."""
-        self._apply(replace(self._settings, **changes))
-        self._restoring = True
-        self.set_parameters([Parameter(name, value=value) for name, value in changes.items()])
-        self._restoring = False
-
-    def _request(self, settings: Settings) -> Request:
-        return Request(settings.model_path, settings.backend, settings.threads, len(settings.cameras))
 
     # Diagnostics
 
     def _publish_diagnostics(self) -> None:
         now, name = time.monotonic(), self.get_fully_qualified_name().lstrip("/")
-        check_name(self, self._faults)
+        check_name(self, self.faults)
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
-        message.status.append(model_status(name, self._state, self._host.detector, self._host.busy, self._faults))
+        message.status.append(model_status(name, self._state, self._host.detector, self._host.busy, self.faults))
         for camera in self._rig.cameras if self._rig is not None else ():
             if self._state == "active":
                 camera.input.check_publishers()
             message.status.append(camera_status(name, camera.name, camera.statistics, camera.faults, now))
         self._diagnostics.publish(message)
+        self.faults.clear("callback")  # it passed, and is told by now
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -7,20 +7,33 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
+from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.heap import keep_freed_memory
+from keypoint_perception.ros.faults import Faults
 
 _GRACE_S = 0.8
 _LARGEST_IMAGE = 16 << 20
 """Bytes of an image whose memory is used for the next."""
+
+
+class ProcessNode(Protocol):
+    """An rclpy node that keeps its faults."""
+
+    faults: Faults
+
+    def get_logger(self) -> Any:
+        """As rclpy's."""
+
+    def destroy_node(self) -> None:
+        """As rclpy's."""
 
 
 class _Stop:
@@ -50,7 +63,7 @@ class _Stop:
             os._exit(0)  # an engine is being built, and nothing that matters is open
 
 
-def run_node(create: Callable[[], Node], args: Sequence[str] | None = None) -> int:
+def run_node(create: Callable[[], ProcessNode], args: Sequence[str] | None = None) -> int:
     """Runs one node until it is told to end; the exit status: 0, or 2 where it could not be started as asked.
 
     create: makes the node, may raise UserError. args: command line, None for the process' own.
@@ -66,7 +79,7 @@ def run_node(create: Callable[[], Node], args: Sequence[str] | None = None) -> i
     return status
 
 
-def _run(create: Callable[[], Node], args: Sequence[str] | None, stop: _Stop) -> int:
+def _run(create: Callable[[], ProcessNode], args: Sequence[str] | None, stop: _Stop) -> int:
     try:
         rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # arguments that rcl cannot parse
@@ -79,7 +92,9 @@ def _run(create: Callable[[], Node], args: Sequence[str] | None, stop: _Stop) ->
         executor.add_node(node)
         spare_collections()
         while not stop.asked.is_set():
-            executor.spin_once()
+            _serve_one(executor, node)
+        return 0
+    except (ShutdownException, ExternalShutdownException):
         return 0
     except UserError as error:
         return _refuse(str(error))
@@ -88,6 +103,17 @@ def _run(create: Callable[[], Node], args: Sequence[str] | None, stop: _Stop) ->
             node.destroy_node()
         rclpy.try_shutdown()
         stop.done.set()
+
+
+def _serve_one(executor: SingleThreadedExecutor, node: ProcessNode) -> None:
+    """Waits for one callback and runs it. What it raises is told, and ends nothing: the others are still needed."""
+    task, _, _ = executor.wait_for_ready_callbacks()
+    task()
+    error = task.exception()
+    if error is not None:
+        text = f"{type(error).__name__}: {error}".partition("\n")[0]
+        node.faults.error("callback", f"a callback failed, --log-level debug says where: {text}")
+        node.get_logger().debug("".join(traceback.format_exception(error)))
 
 
 def spare_collections() -> None:

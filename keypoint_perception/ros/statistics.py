@@ -18,9 +18,10 @@ class Statistics:
 
     def __init__(self) -> None:
         self.received = 0
+        """Published or dropped, but for those that were lost on the way."""
         self.published = 0
         self.dropped: Counter[str] = Counter()
-        """By cause: old, superseded, unreadable, failed (the inference), lost."""
+        """By cause: old, superseded (a newer one came first), unreadable, failed (the inference), lost (on the way)."""
         self._published_at: deque[float] = deque(maxlen=WINDOW)
         self._latencies: deque[float] = deque(maxlen=WINDOW)
         self._scores: deque[float] = deque(maxlen=WINDOW)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from colour_model import spots_image
-from harness import Bench, NodeProcess, image_message, wait_until
+from diagnostic_msgs.msg import DiagnosticArray
+from harness import Bench, LoggedProcess, NodeProcess, image_message, wait_until
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
@@ -73,6 +75,70 @@ def test_the_life_cycle_can_be_driven_from_outside(bench: Bench, colour_model_pa
         bench.ask("/image", image_message(PICTURE), "/detector/keypoints")
     finally:
         node.stop()
+
+
+def test_a_transition_that_is_not_possible_is_refused_and_told(bench: Bench, colour_model_path: Path) -> None:
+    """Given by its number alone, as nav2's manager does, or by its label."""
+    node = NodeProcess({"model": colour_model_path})
+    try:
+        node.wait_for("active, waiting")
+        wrong = [Transition(id=number) for number in (3, 1, 99, 0, 5)] + [Transition(label="activate")]
+        for number, transition in enumerate(wrong, 1):
+            assert not bench.call(
+                ChangeState, "/detector/change_state", ChangeState.Request(transition=transition)
+            ).success
+            assert _state(bench) == State.PRIMARY_STATE_ACTIVE
+            told = (
+                f"{transition.label or transition.id} refused: the node is active, allowed are deactivate (4), shutdown"
+            )
+            assert told in node.log and node.log.count("refused") == number, node.log
+        bench.listen("/detector/keypoints", KeypointArray)
+        bench.ask("/image", image_message(PICTURE), "/detector/keypoints")
+        for transition, possible in ((Transition(label="shutdown"), True), (Transition(id=1), False)):
+            request = ChangeState.Request(transition=transition)
+            assert bench.call(ChangeState, "/detector/change_state", request).success == possible
+        assert "the node is finalized, allowed are none" in node.log
+    finally:
+        status, _ = node.stop()
+    assert status == 0 and "Traceback" not in node.log
+
+
+BROKEN_NODE = """
+from keypoint_perception.ros.node import DetectorNode
+from keypoint_perception.ros.process import run_node
+
+class Broken(DetectorNode):
+    def __init__(self):
+        super().__init__()
+        self.create_timer(0.1, self.fail)
+
+    def fail(self):
+        raise ERROR
+
+raise SystemExit(run_node(Broken))
+"""
+
+
+def test_a_callback_that_fails_is_told_once_and_the_others_go_on(bench: Bench, colour_model_path: Path) -> None:
+    node = _broken_node('ValueError("some bug\\nand more of it")', colour_model_path)
+    try:
+        bench.listen("/diagnostics", DiagnosticArray)
+        bench.listen("/detector/keypoints", KeypointArray)
+        for _ in range(3):
+            bench.ask("/image", image_message(PICTURE), "/detector/keypoints")
+        told = "a callback failed, --log-level debug says where: ValueError: some bug"
+        heard = bench.heard["/diagnostics"]
+        bench.until(lambda: any(told in s.message for m in heard for s in m.status), "no diagnostic tells of it")
+        assert node.log.count(told) == 1 and "and more" not in node.log, node.log
+    finally:
+        status, _ = node.stop()
+    assert status == 0
+
+
+def test_a_callback_may_end_the_process(colour_model_path: Path) -> None:
+    node = _broken_node("SystemExit(3)", colour_model_path)
+    wait_until(lambda: not node.alive, lambda: "it runs")
+    assert node.stop()[0] == 3
 
 
 def test_a_configuration_that_fails_leaves_nothing_open(bench: Bench, colour_model_path: Path) -> None:
@@ -141,6 +207,12 @@ def test_in_a_namespace_with_topics_remapped(bench: Bench, colour_model_path: Pa
         assert "/robot/eyes/skeleton" in dict(bench.node.get_topic_names_and_types())
     finally:
         node.stop()
+
+
+def _broken_node(error: str, model: Path) -> LoggedProcess:
+    """A node of which a timer raises an error, given as Python."""
+    script = BROKEN_NODE.replace("ERROR", error)
+    return LoggedProcess([sys.executable, "-c", script, "--ros-args", "-p", f"model:={model}"])
 
 
 def _set_cameras(bench: Bench, *names: str) -> None:
