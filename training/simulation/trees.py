@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.prior import rooted
+from training.prior import parents_of_tree
 
 _ALIKE = {"spider": r"hip\d", "walker": r"(left|right)_knee"}
 """Objects with limbs that only their place tells apart, and the names of the limbs' first joints."""
@@ -38,7 +38,7 @@ class Tree:
     @classmethod
     def of(cls, names: Sequence[str], adjacency: np.ndarray) -> Tree:
         """The tree of a symmetric adjacency (J, J) bool, seen from joint 0."""
-        return cls(tuple(names), rooted(np.argwhere(np.triu(adjacency)), len(names)))
+        return cls(tuple(names), parents_of_tree(np.argwhere(np.triu(adjacency)), len(names)))
 
     def children(self, joint: int) -> list[int]:
         """The joints behind one, those with more joints behind them first."""
