@@ -25,7 +25,7 @@ from training.checkpoint import CHECKPOINT_NAME, read_checkpoint
 from training.config import RunConfig, config_parser, method_class, parse_config
 from training.data import load_data
 from training.methods import METHODS
-from training.precision import AutocastAlone, settled
+from training.precision import AutocastAlone, resolve_precision
 from training.prior import read_poses
 from training.trainer import Trainer
 
@@ -36,7 +36,7 @@ MODEL_NAME = "model.onnx"
 def make_fabric(config: RunConfig) -> lightning_fabric.Fabric:
     """Devices, precision and processes. Raises UserError where this machine has not what is asked for."""
     loop = config.loop
-    assert loop.precision != "auto", "training.precision.settled chooses first"
+    assert loop.precision != "auto", "training.precision.resolve_precision chooses first"
     several = loop.devices * loop.num_nodes > 1
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
@@ -146,8 +146,8 @@ def main(argv: list[str]) -> int:
     if not config.data.sources:
         raise UserError("no recordings given: add --data BAG [BAG …] (and --topic T for bags)")
     prior = read_poses(config.data.prior) if config.data.prior else None
-    config = replace(config, options=method_class(config.name).completed(config.options, prior))
-    config = settled(config, resumed)
+    config = replace(config, options=method_class(config.name).fill_from_prior(config.options, prior))
+    config = resolve_precision(config, resumed)
     fabric = make_fabric(config)
     fabric.launch()
     if fabric.is_global_zero:

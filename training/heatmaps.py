@@ -127,7 +127,7 @@ def around_mode(probability: Tensor) -> Tensor:
     return expected_position(window / window.sum(dim=(2, 3), keepdim=True).clamp_min(1e-12))
 
 
-def points_to_segments(points: Tensor, start: Tensor, end: Tensor) -> Tensor:
+def squared_distance_to_segments(points: Tensor, start: Tensor, end: Tensor) -> Tensor:
     """Squared distance of points to the segments start-end, all (..., 2) and broadcast against each other: (...).
 
     d² = ‖p - (s + t (e - s))‖² with t = clamp((p - s)·(e - s) / ‖e - s‖², 0, 1). A segment of length 0 is a point;
@@ -155,10 +155,10 @@ def turns_in_pixels(angle: Tensor, scale: Tensor, height: int, width: int) -> Te
     return torch.stack((cos, -sin / aspect, sin * aspect, cos), dim=-1).view(-1, 2, 2)
 
 
-def segment_distance(start: Tensor, end: Tensor, height: int, width: int) -> Tensor:
+def squared_distance_maps(start: Tensor, end: Tensor, height: int, width: int) -> Tensor:
     """Squared distance of every cell to the segments start-end: two (..., 2) to (..., height, width), in `half_widths`.
 
-    `points_to_segments` of the cells with x and y taken apart, which needs a third of the time.
+    `squared_distance_to_segments` of the cells with x and y taken apart, which needs a third of the time.
     """
     x = axis(width, start) - start[..., 0, None]  # (..., W)
     y = (axis(height, start) - start[..., 1, None]) * ((height - 1) / (width - 1))  # (..., H)

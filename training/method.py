@@ -112,7 +112,7 @@ class Method(nn.Module, ABC):
     """K."""
 
     @classmethod
-    def completed(cls, options: Any, prior: Poses | None) -> Any:
+    def fill_from_prior(cls, options: Any, prior: Poses | None) -> Any:
         """The method's options with what they leave open filled in from the unpaired poses that are given, if any."""
         return options
 

@@ -41,7 +41,7 @@ def has_bf16(accelerator: str) -> bool:
     return processor_has_bf16()
 
 
-def settled(config: RunConfig, before: RunConfig | None = None) -> RunConfig:
+def resolve_precision(config: RunConfig, before: RunConfig | None = None) -> RunConfig:
     """The config with `precision: auto` replaced by what this machine is fast at; of a resumed run by what it had.
 
     Prints a warning where the config asks for bf16 and the machine has to emulate it.

@@ -69,7 +69,7 @@ def read_poses(path: str | os.PathLike[str]) -> Poses:
     return Poses(keypoints, None if edges is None else _checked(edges, joints, path), names, scene, variant)
 
 
-def rooted(edges: np.ndarray, joints: int) -> tuple[int, ...]:
+def parents_of_tree(edges: np.ndarray, joints: int) -> tuple[int, ...]:
     """The joint above each of `joints` joints in the tree of edges (E, 2) whose root is joint 0. Raises UserError."""
     above = {0: -1}
     reached = [0]

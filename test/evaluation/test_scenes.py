@@ -105,5 +105,6 @@ def test_bags_are_named_one_by_one_since_pictures_lie_beside_them(tmp_path):
 def test_every_method_can_be_built_for_every_scene(scene, method):
     config = parse_config(method, replace(SCENES[scene], topic="").fit_options(method))
     poses = Poses(np.zeros((1, 3, 2), np.float32), np.array([[0, 1], [1, 2]]))
-    completed = method_class(method).completed(config.options, poses if method_class(method).uses_prior else None)
-    assert build_method(replace(config, options=completed)).keypoint_count > 0
+    kind = method_class(method)
+    options = kind.fill_from_prior(config.options, poses if kind.uses_prior else None)
+    assert build_method(replace(config, options=options)).keypoint_count > 0

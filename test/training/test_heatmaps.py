@@ -14,10 +14,10 @@ from training.heatmaps import (
     half_widths,
     heatmap_targets,
     map_extent,
-    points_to_segments,
     root,
-    segment_distance,
     spatial_softmax,
+    squared_distance_maps,
+    squared_distance_to_segments,
 )
 from training.networks import upsample
 
@@ -72,13 +72,13 @@ def test_concentration_is_one_for_one_cell_and_small_for_a_flat_map():
     assert concentration(flat, flat, 0.1).item() < 0.05
 
 
-def test_segment_distance_beside_beyond_and_for_a_point():
+def test_squared_distance_maps_beside_beyond_and_for_a_point():
     start, end = torch.tensor([-0.5, 0.0]), torch.tensor([0.5, 0.0])
-    squared = segment_distance(start, end, 3, 5)  # cells at x -1, -0.5, 0, 0.5, 1 and y -0.5, 0, 0.5
+    squared = squared_distance_maps(start, end, 3, 5)  # cells at x -1, -0.5, 0, 0.5, 1 and y -0.5, 0, 0.5
     assert squared[1].tolist() == pytest.approx([0.25, 0, 0, 0, 0.25])
     assert squared[0].tolist() == pytest.approx([0.5, 0.25, 0.25, 0.25, 0.5])
     point = torch.zeros(2, requires_grad=True)
-    segment_distance(point, point, 3, 3).sum().backward()
+    squared_distance_maps(point, point, 3, 3).sum().backward()
     assert torch.isfinite(point.grad).all()
 
 
@@ -116,14 +116,14 @@ def test_strided_convolutions_look_left_and_above_of_their_cells(stages, doublin
 def test_distances_of_cells_to_a_segment_are_those_of_points(height, width):
     start, end = torch.tensor([[-0.5, 0.2], [0.3, 0.3]]), torch.tensor([[0.7, -0.4], [0.3, 0.3]])
     cells, a, b = (half_widths(points, height, width) for points in (grid(height, width, start), start, end))
-    wanted = points_to_segments(cells, a[:, None, None], b[:, None, None])
-    torch.testing.assert_close(segment_distance(start, end, height, width), wanted)
+    wanted = squared_distance_to_segments(cells, a[:, None, None], b[:, None, None])
+    torch.testing.assert_close(squared_distance_maps(start, end, height, width), wanted)
 
 
 def test_distances_in_an_oblong_image_are_those_in_pixels():
     """From a cell of a 9 x 5 image, 3 cells across or down are as far."""
     point = torch.tensor([-0.25, -0.5])  # column 3, row 1
-    squared = segment_distance(point, point, 5, 9)
+    squared = squared_distance_maps(point, point, 5, 9)
     assert squared[1, 6].item() == squared[4, 3].item() == pytest.approx((3 / 4) ** 2)
     points = torch.tensor([[0.2, -0.6]])
     assert torch.equal(half_widths(points, 7, 7), points)

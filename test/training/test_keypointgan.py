@@ -294,23 +294,23 @@ def test_poses_of_another_body_are_refused() -> None:
 
 def test_keypoints_and_edges_are_the_prior_poses_where_the_config_says_nothing() -> None:
     prior = Poses(np.zeros((2, 3, 2), np.float32), np.array([[0, 1], [1, 2]]))
-    filled = KeypointGAN.completed(KeypointGANConfig(width=8), prior)
+    filled = KeypointGAN.fill_from_prior(KeypointGANConfig(width=8), prior)
     assert (filled.keypoints, filled.edges, filled.width) == (3, ((0, 1), (1, 2)), 8)
     named = replace(prior, names=("hip", "knee", "foot"))
-    assert KeypointGAN.completed(KeypointGANConfig(), named).names == named.names
-    assert KeypointGAN.completed(KeypointGANConfig(keypoints=2, edges=()), named).names == ()  # of other joints
+    assert KeypointGAN.fill_from_prior(KeypointGANConfig(), named).names == named.names
+    assert KeypointGAN.fill_from_prior(KeypointGANConfig(keypoints=2, edges=()), named).names == ()  # of other joints
     assert KeypointGAN(replace(SMALL, names=named.names), SIZE).keypoint_names == named.names
     with pytest.raises(UserError, match="names has 2 entries: give 3 of them"):
         KeypointGANConfig(keypoints=3, names=("hip", "knee"))
     blobs = KeypointGANConfig(keypoints=3, edges=())
-    assert KeypointGAN.completed(blobs, replace(prior, edges=None)) == blobs
+    assert KeypointGAN.fill_from_prior(blobs, replace(prior, edges=None)) == blobs
 
 
 def test_missing_poses_and_missing_edges_are_told() -> None:
     with pytest.raises(UserError, match=r"--data\.prior"):
-        KeypointGAN.completed(KeypointGANConfig(), None)
+        KeypointGAN.fill_from_prior(KeypointGANConfig(), None)
     with pytest.raises(UserError, match=r"no `edges`.*--method\.edges"):
-        KeypointGAN.completed(KeypointGANConfig(), Poses(np.zeros((2, 3, 2), np.float32)))
+        KeypointGAN.fill_from_prior(KeypointGANConfig(), Poses(np.zeros((2, 3, 2), np.float32)))
     with pytest.raises(UserError, match="keypoints is not set"):
         KeypointGAN(KeypointGANConfig(), (128, 128))
 

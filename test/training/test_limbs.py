@@ -12,7 +12,7 @@ from training.methods.limb_matching import best_order, joint_costs
 from training.methods.limb_numbering import Numbering, redness
 from training.methods.limbs import Limbs, LimbsConfig, tree
 from training.onnx_graph import detect_frames, parity, to_onnx
-from training.prior import Poses, rooted
+from training.prior import Poses, parents_of_tree
 
 CHAIN = LimbsConfig(links=(1, 3), width=8, drawn=8)
 SPIDER = LimbsConfig(limbs=(2, 4), links=(3, 3), hip=0.5, width=8, drawn=8)
@@ -139,10 +139,10 @@ def test_bad_values_are_refused(key, value):
 
 
 def test_the_prior_s_edges_become_a_tree_from_the_first_joint():
-    assert rooted(np.array([[1, 2], [0, 1], [1, 3]]), 4) == (-1, 0, 1, 1)
+    assert parents_of_tree(np.array([[1, 2], [0, 1], [1, 3]]), 4) == (-1, 0, 1, 1)
     for edges in ([[0, 1]], [[0, 1], [1, 2], [0, 2]], [[0, 1], [0, 1]]):
         with pytest.raises(UserError, match="one tree"):
-            rooted(np.array(edges), 3)
+            parents_of_tree(np.array(edges), 3)
 
 
 def test_a_pose_gives_a_figure_of_its_shape_without_what_it_lacks():
@@ -314,7 +314,7 @@ def test_legs_are_found_however_many_there_are():
 def test_poses_of_a_file_are_what_is_learned():
     names = ("hip", "knee", "foot")
     prior = Poses(np.zeros((1, 3, 2), np.float32), np.array([[0, 1], [1, 2]]), names)
-    config = Limbs.completed(LimbsConfig(drawn=4, width=4), prior)
+    config = Limbs.fill_from_prior(LimbsConfig(drawn=4, width=4), prior)
     method = Limbs(config, (32, 32))
     assert method.keypoint_names == names
     with pytest.raises(UserError, match="names has 3 entries"):
@@ -326,18 +326,18 @@ def test_poses_of_a_file_are_what_is_learned():
     joints = np.stack([figure.joints for figure in figures])
     assert np.isfinite(joints[:, :2]).all() and np.isnan(joints[:, 2]).all()
     with pytest.raises(UserError, match="no `edges`"):
-        Limbs.completed(LimbsConfig(), Poses(np.zeros((1, 3, 2), np.float32)))
+        Limbs.fill_from_prior(LimbsConfig(), Poses(np.zeros((1, 3, 2), np.float32)))
 
 
 def test_a_tree_without_poses_of_its_joints_and_poses_without_a_link_are_refused():
     with pytest.raises(UserError, match=r"above has 3 joints and the poses of --data\.prior are not given"):
-        Limbs.completed(LimbsConfig(above=(-1, 0, 1)), None)
+        Limbs.fill_from_prior(LimbsConfig(above=(-1, 0, 1)), None)
     poses = Poses(np.zeros((1, 2, 2), np.float32), np.array([[0, 1]]))
     with pytest.raises(UserError, match=r"above has 3 joints and the poses of --data\.prior 2"):
-        Limbs.completed(LimbsConfig(above=(-1, 0, 1)), poses)
-    assert Limbs.completed(LimbsConfig(above=(-1, 0)), poses).above == (-1, 0)
+        Limbs.fill_from_prior(LimbsConfig(above=(-1, 0, 1)), poses)
+    assert Limbs.fill_from_prior(LimbsConfig(above=(-1, 0)), poses).above == (-1, 0)
     with pytest.raises(UserError, match="less than two joints"):
-        Limbs.completed(LimbsConfig(), Poses(np.zeros((1, 1, 2), np.float32), np.zeros((0, 2), int)))
+        Limbs.fill_from_prior(LimbsConfig(), Poses(np.zeros((1, 1, 2), np.float32), np.zeros((0, 2), int)))
 
 
 @pytest.mark.parametrize("numbering", ["place", "colour"])

@@ -13,7 +13,7 @@ import training.precision
 from training.checkpoint import CHECKPOINT_NAME, Checkpoint, write_checkpoint
 from training.config import RunConfig
 from training.fit import make_fabric
-from training.precision import processor_has_bf16, settled
+from training.precision import processor_has_bf16, resolve_precision
 
 
 def config_of(precision: str) -> RunConfig:
@@ -37,7 +37,7 @@ def test_a_processor_has_bf16_where_it_has_instructions_for_it(capabilities: dic
 @pytest.mark.parametrize(("native", "chosen"), [(True, "bf16"), (False, "fp32")])
 def test_auto_is_what_the_machine_is_fast_at(monkeypatch, native: bool, chosen: str) -> None:
     monkeypatch.setattr(training.precision, "has_bf16", lambda accelerator: native)
-    config = settled(config_of("auto"))
+    config = resolve_precision(config_of("auto"))
     assert config.loop.precision == chosen
     assert replace(config, loop=replace(config.loop, precision="auto")) == config_of("auto")  # nothing else changes
     assert make_fabric(config)
@@ -46,7 +46,7 @@ def test_auto_is_what_the_machine_is_fast_at(monkeypatch, native: bool, chosen: 
 @pytest.mark.parametrize("before", ["bf16", "fp32"])
 def test_auto_keeps_what_a_resumed_run_had(monkeypatch, before: str) -> None:
     monkeypatch.setattr(training.precision, "has_bf16", lambda accelerator: before == "fp32")
-    resumed = settled(config_of("auto"), config_of(before))
+    resumed = resolve_precision(config_of("auto"), config_of(before))
     assert resumed.loop.precision == before
     assert not resumed.differences(config_of(before))
 
@@ -54,8 +54,8 @@ def test_auto_keeps_what_a_resumed_run_had(monkeypatch, before: str) -> None:
 def test_emulated_bf16_is_warned_about_with_the_remedy(monkeypatch, capsys) -> None:
     for native in (True, False):
         monkeypatch.setattr(training.precision, "has_bf16", lambda accelerator, native=native: native)
-        assert settled(config_of("bf16")) == config_of("bf16")
-        assert settled(config_of("fp32")) == config_of("fp32")
+        assert resolve_precision(config_of("bf16")) == config_of("bf16")
+        assert resolve_precision(config_of("fp32")) == config_of("fp32")
         assert ("--precision auto" in capsys.readouterr().err) is not native
 
 

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -25,6 +26,19 @@ SAMPLES = 8
 TILE_WIDTH = 240
 GAP_PERIODS = 3.0
 """A gap is where no image came for this many periods."""
+
+
+class Timing(NamedTuple):
+    """How the images of a topic follow one another."""
+
+    seconds: float
+    rate: float
+    """Images a second."""
+    gaps: int
+    longest_gap: float
+    """Seconds between two images that are farthest apart."""
+    not_advancing: int
+    """Stamps that are not later than the one before."""
 
 
 @dataclass
@@ -68,15 +82,15 @@ class TopicReport:
         steps = np.diff(np.array(self.stamps, np.int64)) / 1e9
         return np.delete(steps, [start - 1 for start in self.new_recording if 0 < start <= len(steps)])
 
-    def timing(self) -> tuple[float, float, int, float, int]:
-        """(seconds, images a second, gaps, longest gap in seconds, stamps that go back)."""
+    def timing(self) -> Timing:
+        """Where no stamp advances, all else is 0."""
         steps = self.steps()
-        forward = steps[steps > 0]
+        forward, not_advancing = steps[steps > 0], int((steps <= 0).sum())
         if not len(forward):
-            return 0.0, 0.0, 0, 0.0, int((steps <= 0).sum())
+            return Timing(0.0, 0.0, 0, 0.0, not_advancing)
         period = float(np.median(forward))
         gaps = int((forward > GAP_PERIODS * period).sum())
-        return float(forward.sum()), 1 / period, gaps, float(forward.max()), int((steps <= 0).sum())
+        return Timing(float(forward.sum()), 1 / period, gaps, float(forward.max()), not_advancing)
 
     def verdict(self) -> str:
         """Whether it can be trained on, and why not."""
@@ -90,9 +104,9 @@ class TopicReport:
             notes.append(f"{unreadable} of {unreadable + len(self.samples)} looked at cannot be read")
         if len(self.sizes) > 1:
             notes.append("its size changes")
-        back = self.timing()[4]
-        if back:
-            notes.append(f"{back} stamps do not advance")
+        not_advancing = self.timing().not_advancing
+        if not_advancing:
+            notes.append(f"{not_advancing} stamps do not advance")
         return "yes" + (f", but {', '.join(notes)}" if notes else "")
 
 
@@ -115,7 +129,7 @@ def describe(source: Source, reports: list[TopicReport]) -> str:
     """A table of a source's topics, images first, and below it the damage that was found."""
     rows = [("topic", "type", "encoding", "size", "messages", "seconds", "rate", "gaps (longest)", "can be trained on")]
     for report in reports:
-        seconds, rate, gaps, longest, _ = report.timing()
+        timing = report.timing()
         rows.append(
             (
                 report.topic.name or "-",
@@ -123,9 +137,9 @@ def describe(source: Source, reports: list[TopicReport]) -> str:
                 ", ".join(report.encodings) or "-",
                 ", ".join(f"{width}x{height}" for width, height in report.sizes) or "-",
                 str(len(report.stamps)),
-                f"{seconds:.2f}",
-                f"{rate:.2f} Hz",
-                f"{gaps} ({longest:.2f} s)",
+                f"{timing.seconds:.2f}",
+                f"{timing.rate:.2f} Hz",
+                f"{timing.gaps} ({timing.longest_gap:.2f} s)",
                 report.verdict(),
             )
         )

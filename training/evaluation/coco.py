@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,21 @@ _FARTHEST_PX = 100_000
 """A label farther out is none."""
 
 
+class _Labels(NamedTuple):
+    """What a file says of T images, in the order of their names."""
+
+    kind: str
+    """What the joints are of."""
+    names: tuple[str, ...]
+    """(N,) of the joints."""
+    adjacency: np.ndarray
+    """(N, N) bool."""
+    values: np.ndarray
+    """(T, N, 3) float64, COCO's x, y and visibility."""
+    images: list[dict[str, Any]]
+    """(T,) COCO's images."""
+
+
 def read_coco(path: Path, fit_on: frozenset[str] | None = None) -> LabelledVideo:
     """All annotations of one file, whole images of one object each, in the order of the file names.
 
@@ -30,6 +45,27 @@ def read_coco(path: Path, fit_on: frozenset[str] | None = None) -> LabelledVideo
     ("train", or "test" or "val") where every image has one, else nobody.
     Raises UserError where it is no such file, an image is missing, or a label makes no sense.
     """
+    labels = _parsed(path)
+    joints, labelled = _joints(path, labels)
+    pictures = [_read_image(path.parent / image["file_name"]) for image in labels.images]
+    _check_upright(path, labels.images, pictures)
+    frames, joints = _one_size(pictures, joints)
+    return LabelledVideo(
+        name=path.stem,
+        variant=labels.kind,
+        frames=frames,
+        joints=joints,
+        visible=labelled,
+        adjacency=labels.adjacency,
+        mask=None,
+        ordered=False,
+        names=labels.names,
+        fit=_fit(path, labels.images, fit_on),
+    )
+
+
+def _parsed(path: Path) -> _Labels:
+    """Raises UserError where it is no such file, names no joints or annotations, or has several of one image."""
     try:
         content = json.loads(path.read_text())
         images = {image["id"]: image for image in content["images"]}
@@ -49,28 +85,7 @@ def read_coco(path: Path, fit_on: frozenset[str] | None = None) -> LabelledVideo
     twice = [image["file_name"] for image, other in pairwise(used) if image["id"] == other["id"]]
     if twice:
         raise UserError(f"{path} has several annotations of {twice[0]}: give one object an image")
-    joints, labelled = _joints(path, names, values, used)
-    pictures = [_read_image(path.parent / image["file_name"]) for image in used]
-    for image, picture in zip(used, pictures, strict=True):
-        height, width = picture.shape[:2]
-        if height != width and (image.get("width"), image.get("height")) == (height, width):
-            raise UserError(
-                f"{path}: {image['file_name']} has {width} x {height} pixels and is turned for show by its EXIF, after "
-                "which it was labelled: save it upright"
-            )
-    frames, joints = _one_size(pictures, joints)
-    return LabelledVideo(
-        name=path.stem,
-        variant=str(category.get("name", path.stem)),
-        frames=frames,
-        joints=joints,
-        visible=labelled,
-        adjacency=adjacency,
-        mask=None,
-        ordered=False,
-        names=names,
-        fit=_fit(path, used, fit_on),
-    )
+    return _Labels(str(category.get("name", path.stem)), names, adjacency, values, used)
 
 
 def _category(path: Path, categories: list[Any], annotations: list[Any]) -> Any:
@@ -98,20 +113,29 @@ def _adjacency(path: Path, skeleton: list[Any], count: int) -> np.ndarray:
     return adjacency_of(links.astype(int) - 1, count)
 
 
-def _joints(
-    path: Path, names: tuple[str, ...], values: np.ndarray, images: list[dict[str, Any]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """(T, N, 2) pixels, NaN where there is no label, and (T, N) whether there is, of COCO's x, y and visibility."""
-    labelled = values[..., 2] > 0
-    joints = np.where(labelled[..., None], values[..., :2], np.nan)
+def _joints(path: Path, labels: _Labels) -> tuple[np.ndarray, np.ndarray]:
+    """(T, N, 2) pixels, NaN where there is no label, and (T, N) whether there is."""
+    labelled = labels.values[..., 2] > 0
+    joints = np.where(labelled[..., None], labels.values[..., :2], np.nan)
     nowhere = labelled & ~(np.abs(joints) <= _FARTHEST_PX).all(axis=-1)
     if nowhere.any():
         frame, joint = np.argwhere(nowhere)[0]
         raise UserError(
-            f"{path} has {names[joint]} of {images[frame]['file_name']} at {joints[frame, joint].tolist()}: give "
-            f"pixels, at most {_FARTHEST_PX} from 0, or visibility 0"
+            f"{path} has {labels.names[joint]} of {labels.images[frame]['file_name']} at "
+            f"{joints[frame, joint].tolist()}: give pixels, at most {_FARTHEST_PX} from 0, or visibility 0"
         )
     return joints, labelled
+
+
+def _check_upright(path: Path, images: list[dict[str, Any]], pictures: list[np.ndarray]) -> None:
+    """Raises UserError where a picture (H, W, 3) is as high as the labels' image is wide: those are of it turned."""
+    for image, picture in zip(images, pictures, strict=True):
+        height, width = picture.shape[:2]
+        if height != width and (image.get("width"), image.get("height")) == (height, width):
+            raise UserError(
+                f"{path}: {image['file_name']} has {width} x {height} pixels and is turned for show by its EXIF, after "
+                "which it was labelled: save it upright"
+            )
 
 
 def _one_size(frames: list[np.ndarray], joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -128,5 +128,5 @@ def predict_whole(backend: Backend, video: LabelledVideo) -> PredictedVideo:
     height, width = video.frames.shape[1:3]
     viewport = Viewport.of((width, height), (width, height))
     points = outputs["keypoints"]
-    no_edge, unlinked = np.zeros(2 * (points.shape[1],)), np.zeros(points.shape[:2], bool)
-    return PredictedVideo.of(video, points, unlinked, no_edge, viewport)
+    frames, count = points.shape[:2]
+    return PredictedVideo.of(video, points, np.zeros((frames, count), bool), np.zeros((count, count)), viewport)

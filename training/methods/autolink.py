@@ -51,9 +51,9 @@ from training.heatmaps import (
     grid,
     half_widths,
     map_extent,
-    points_to_segments,
-    segment_distance,
     spatial_softmax,
+    squared_distance_maps,
+    squared_distance_to_segments,
 )
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, OptimizerConfig, linked_keypoints, symmetric
@@ -173,15 +173,15 @@ def edge_map(keypoints: Tensor, weights: Tensor, pairs: Tensor, height: int, wid
         highest = keypoints.new_full((len(keypoints), height, width), -torch.inf)
         winner = torch.zeros_like(highest, dtype=torch.long)
         for edge, (i, j) in enumerate(pairs.T.tolist()):
-            distance = segment_distance(keypoints[:, i], keypoints[:, j], height, width)
-            height_here = weights[edge].log() - distance / thickness
+            squared = squared_distance_maps(keypoints[:, i], keypoints[:, j], height, width)
+            height_here = weights[edge].log() - squared / thickness
             winner.masked_fill_(height_here > highest, edge)
             highest = torch.maximum(highest, height_here)
     cells = half_widths(grid(height, width, keypoints), height, width)
     keypoints = half_widths(keypoints, height, width)
     ends = (keypoints.gather(1, pairs[side][winner].flatten(1)[..., None].expand(-1, -1, 2)) for side in (0, 1))
     start, end = (point.view(-1, height, width, 2) for point in ends)
-    drawn = weights[winner] * torch.exp(-points_to_segments(cells, start, end) / thickness)
+    drawn = weights[winner] * torch.exp(-squared_distance_to_segments(cells, start, end) / thickness)
     return drawn[:, None]
 
 

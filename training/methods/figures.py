@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 NEAR = 60
 """Pixels whose three differences in grey levels sum up to less are alike."""
 
+ROOM = 1.9
+"""Side of the square in the middle of an image that a random figure stays in, where it fits, in [-1, 1] units."""
+
 ABSENT = 1e-4
 """A link of a pose that is not longer than this, in [-1, 1] units, is not there."""
 
@@ -52,8 +55,8 @@ def random_figure(config: LimbsConfig, above: np.ndarray, rng: np.random.Generat
         first = 1 + limb * config.links[1]
         joints[first : first + links] = np.cumsum(steps, axis=0)
     low, high = np.nanmin(joints, axis=0), np.nanmax(joints, axis=0)
-    room = np.maximum(1.9 - (high - low), 0)
-    joints += rng.uniform(0, 1, 2) * room - low - 0.95 - np.maximum(high - low - 1.9, 0) / 2
+    slack = ROOM - (high - low)  # negative where the figure is too large: then centred
+    joints += rng.uniform(0, 1, 2) * np.maximum(slack, 0) - low - ROOM / 2 + np.minimum(slack, 0) / 2
     return _dressed(joints, reach, config, rng)
 
 

@@ -49,7 +49,7 @@ from torch.func import functional_call
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.observation import adjacency_of
-from training.heatmaps import gaussian_maps, map_extent, root, segment_distance
+from training.heatmaps import gaussian_maps, map_extent, root, squared_distance_maps
 from training.losses import PerceptualLoss
 from training.method import Batch, Detection, Method, linked_keypoints
 from training.methods.keypointgan_config import KeypointGANConfig
@@ -72,7 +72,7 @@ def render(keypoints: Tensor, config: KeypointGANConfig, height: int, width: int
     """β: keypoints (B, K, 2) to skeleton images (B, 1, height, width), Eq. 1 or, without edges, Eq. 2."""
     if config.edges:
         start, end = torch.tensor(config.edges, device=keypoints.device).unbind(-1)
-        squared = segment_distance(keypoints[:, start], keypoints[:, end], height, width).amin(dim=1, keepdim=True)
+        squared = squared_distance_maps(keypoints[:, start], keypoints[:, end], height, width).amin(dim=1, keepdim=True)
         distance = squared if config.line == "squared" else root(squared)
         drawn = torch.exp(-distance / config.line_width)
     else:
@@ -96,7 +96,7 @@ class KeypointGAN(Method):
     map_extent: Tensor
 
     @classmethod
-    def completed(cls, options: Any, prior: Poses | None) -> KeypointGANConfig:
+    def fill_from_prior(cls, options: Any, prior: Poses | None) -> KeypointGANConfig:
         """Keypoints, edges and names of the prior poses, where not set. Raises UserError without any poses."""
         if prior is None:
             raise UserError("keypointgan learns from unpaired poses: add --data.prior POSES.npz, " + PRIOR_REMEDY)

@@ -39,7 +39,7 @@ from training.methods.limb_matching import best_order, joint_costs
 from training.methods.limb_network import LimbNetwork
 from training.methods.limb_numbering import Numbering
 from training.preview import to_uint8
-from training.prior import Poses, rooted
+from training.prior import Poses, parents_of_tree
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Limbs(Method):
     level: Tensor
 
     @classmethod
-    def completed(cls, options: Any, prior: Poses | None) -> LimbsConfig:
+    def fill_from_prior(cls, options: Any, prior: Poses | None) -> LimbsConfig:
         """Tree and names of the prior poses. Raises UserError where they have no tree, or `above` another."""
         joints = 0 if prior is None else prior.keypoints.shape[1]
         if options.above is not None and len(options.above) != joints:
@@ -151,7 +151,7 @@ class Limbs(Method):
             raise UserError(
                 "limbs: the file of --data.prior has no `edges` (E, 2): add them, they are the tree to find"
             )
-        return replace(options, above=rooted(prior.edges, joints), names=prior.names)
+        return replace(options, above=parents_of_tree(prior.edges, joints), names=prior.names)
 
     def __init__(self, config: LimbsConfig, input_size: tuple[int, int]) -> None:
         super().__init__()

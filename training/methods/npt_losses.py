@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.heatmaps import points_to_segments, root
+from training.heatmaps import root, squared_distance_to_segments
 from training.method import symmetric
 
 
@@ -107,8 +107,8 @@ def near_loss(strength: Tensor, points: Tensor, pairs: Tensor, scale: float, tem
 
     strength S (B, E), points γ (B, P, 2), pairs (2, E). The maximum is Σ_ij x_ij softmax(x / temperature)_ij.
     """
-    distance = points_to_segments(points[:, :, None], points[:, None, pairs[0]], points[:, None, pairs[1]])
-    explained = strength[:, None] * torch.exp(-root(distance) / scale)  # (B, P, E)
+    squared = squared_distance_to_segments(points[:, :, None], points[:, None, pairs[0]], points[:, None, pairs[1]])
+    explained = strength[:, None] * torch.exp(-root(squared) / scale)  # (B, P, E)
     return -(explained * (explained / temperature).softmax(dim=-1)).sum(dim=(1, 2)).mean()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from training.heatmaps import points_to_segments
+from training.heatmaps import squared_distance_to_segments
 from training.methods.npt_config import NptConfig
 from training.methods.npt_losses import outside
 
@@ -26,7 +26,7 @@ def explained(needed: Tensor, points: Tensor, pairs: Tensor, config: NptConfig) 
     needed (B, P) in [0, 1], points (B, P, 2), pairs (2, E).
     """
     start, end = points[:, pairs[0], None], points[:, pairs[1], None]
-    distance = points_to_segments(points[:, None], start, end).sqrt()
+    distance = squared_distance_to_segments(points[:, None], start, end).sqrt()
     return config.near * needed[:, None] * torch.exp(-distance / config.near_scale)
 
 

@@ -27,16 +27,6 @@ def cartpole(poles: int) -> Variant:
     """The cart with that many poles."""
     thickness = 0.5 + 0.5 * poles
     radius = 0.045 * thickness
-    chain = f"""<site name="pole{poles}" pos="0 0 1" size="{1.5 * radius}"/>"""
-    for i in reversed(range(poles)):
-        # The anchor of the first pole is the cart's own joint.
-        anchor = f'<site name="pole{i}" size="{1.5 * radius}"/>' if i else ""
-        chain = f"""
-        <body name="pole{i}" pos="0 0 {1 if i else 0}">
-          <joint name="hinge{i}" type="hinge" axis="0 1 0" damping=".002"/>
-          <geom type="capsule" fromto="0 0 0 0 0 1" size="{radius}" mass=".1"/>
-          {anchor}{chain}
-        </body>"""
     slide = _SLIDE[0] + _SLIDE[1] * (poles - 1)
     reach = poles**0.93 + 2 * radius
     # The chain hangs more often than it stands, so the cart is above the middle of the picture.
@@ -52,7 +42,7 @@ def cartpole(poles: int) -> Variant:
       <joint name="slider" type="slide" axis="1 0 0" range="-{slide} {slide}" solreflimit=".08 1"/>
       <geom type="box" size="{cart[0]} {cart[1]} {cart[2]}" mass="1"/>
       <site name="pole0" size="{1.2 * cart[1]}"/>
-      {chain}
+      {_chain(poles, radius)}
     </body>"""
     return Variant(
         name=f"cartpole{poles}",
@@ -66,6 +56,21 @@ def cartpole(poles: int) -> Variant:
         period=0.03,
         start=_start,
     )
+
+
+def _chain(poles: int, radius: float) -> str:
+    """MJCF of poles, each on the end of the one before; the radius is in metres."""
+    chain = f"""<site name="pole{poles}" pos="0 0 1" size="{1.5 * radius}"/>"""
+    for i in reversed(range(poles)):
+        # The anchor of the first pole is the cart's own joint.
+        anchor = f'<site name="pole{i}" size="{1.5 * radius}"/>' if i else ""
+        chain = f"""
+        <body name="pole{i}" pos="0 0 {1 if i else 0}">
+          <joint name="hinge{i}" type="hinge" axis="0 1 0" damping=".002"/>
+          <geom type="capsule" fromto="0 0 0 0 0 1" size="{radius}" mass=".1"/>
+          {anchor}{chain}
+        </body>"""
+    return chain
 
 
 def _start(model: Any, data: Any, rng: np.random.Generator) -> None:

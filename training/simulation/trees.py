@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.prior import rooted
+from training.prior import parents_of_tree
 
 _ALIKE = {"spider": r"hip\d", "walker": r"(left|right)_knee"}
 """Objects with limbs that only their place tells apart, and the names of the limbs' first joints."""
@@ -38,21 +38,23 @@ class Tree:
     @classmethod
     def of(cls, names: Sequence[str], adjacency: np.ndarray) -> Tree:
         """The tree of a symmetric adjacency (J, J) bool, seen from joint 0."""
-        return cls(tuple(names), rooted(np.argwhere(np.triu(adjacency)), len(names)))
-
-    def children(self, joint: int) -> list[int]:
-        """The joints behind one, those with more joints behind them first."""
-        return sorted((j for j, p in enumerate(self.parents) if p == joint), key=lambda j: -len(self.behind(j)))
-
-    def behind(self, joint: int) -> list[int]:
-        """A joint and all behind it, in the same order for limbs of the same shape."""
-        return [joint, *(further for child in self.children(joint) for further in self.behind(child))]
+        return cls(tuple(names), parents_of_tree(np.argwhere(np.triu(adjacency)), len(names)))
 
     @property
     def edges(self) -> np.ndarray:
         """(J - 1, 2) int, pairs i < j."""
         pairs = [sorted(pair) for pair in enumerate(self.parents) if pair[1] >= 0]
         return np.array(sorted(pairs), np.int64).reshape(-1, 2)
+
+
+def children(parents: Sequence[int], joint: int) -> list[int]:
+    """The joints of a tree `parents` (J,) next behind one, those with more joints behind them first."""
+    return sorted((j for j, p in enumerate(parents) if p == joint), key=lambda j: -len(behind(parents, j)))
+
+
+def behind(parents: Sequence[int], joint: int) -> list[int]:
+    """A joint of a tree `parents` (J,) and all behind it, in the same order for limbs of the same shape."""
+    return [joint, *(further for child in children(parents, joint) for further in behind(parents, child))]
 
 
 def unite(trees: Sequence[Tree]) -> tuple[Tree, list[np.ndarray]]:
@@ -73,16 +75,17 @@ def unite(trees: Sequence[Tree]) -> tuple[Tree, list[np.ndarray]]:
         pending = [(0, 0)]
         for place, joint in pending:
             found[place] = joint
-            names[place] += [] if tree.names[joint] in names[place] else [tree.names[joint]]
-            free = Tree(("",) * len(parents), tuple(parents)).children(place)
-            for number, child in enumerate(tree.children(joint)):
+            if tree.names[joint] not in names[place]:
+                names[place].append(tree.names[joint])
+            free = children(parents, place)
+            for number, child in enumerate(children(tree.parents, joint)):
                 if number >= len(free):
                     parents.append(place)
                     names.append([])
                 pending.append((free[number] if number < len(free) else len(parents) - 1, child))
     stand_ins = []
     for found in own:
-        for place in Tree(("",) * len(parents), tuple(parents)).behind(0):
+        for place in behind(parents, 0):
             found.setdefault(place, found[parents[place]] if place else 0)
         stand_ins.append(np.array([found[place] for place in range(len(parents))]))
     return Tree(tuple("/".join(parts) for parts in names), tuple(parents)), stand_ins
@@ -132,7 +135,7 @@ def tell_apart(tree: Tree, poses: np.ndarray, alike: Sequence[int]) -> np.ndarra
     arms = poses[:, alike] - poses[:, None, centre]
     back = poses[:, tree.parents[centre]] - poses[:, centre] if centre else np.array([[1.0, 0.0]])
     angles = np.arctan2(arms[..., 1], arms[..., 0]) - np.arctan2(back[..., 1], back[..., 0])[:, None]
-    limbs = np.array([tree.behind(joint) for joint in alike])  # (limbs, joints of one)
+    limbs = np.array([behind(tree.parents, joint) for joint in alike])  # (limbs, joints of one)
     return in_order(poses, limbs, angles % (2 * np.pi))
 
 
