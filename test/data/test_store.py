@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import multiprocessing
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import time
@@ -87,11 +87,11 @@ def test_a_read_only_recording_gets_its_store_elsewhere(bag: Path, monkeypatch: 
 
 
 class Counting(Source):
-    """A source that counts how many of its items are read and can fail at one."""
+    """A source that counts how many of its items are read, can fail at one and pause, seconds, before each."""
 
-    def __init__(self, inner: Source, fail_at: int | None = None) -> None:
+    def __init__(self, inner: Source, fail_at: int | None = None, pause: float = 0) -> None:
         super().__init__(inner.path)
-        self.inner, self.kind, self.fail_at, self.read = inner, inner.kind, fail_at, 0
+        self.inner, self.kind, self.fail_at, self.pause, self.read = inner, inner.kind, fail_at, pause, 0
 
     def files(self) -> list[Path]:
         return self.inner.files()
@@ -103,6 +103,7 @@ class Counting(Source):
         for number, item in enumerate(self.inner.items(topic, start), start):
             if number == self.fail_at:
                 raise KeyboardInterrupt
+            time.sleep(self.pause)
             self.read += 1
             yield item
 
@@ -143,25 +144,23 @@ def test_an_interrupted_build_goes_on_where_it_was(bag: Path) -> None:
     assert resumed.checksum == whole.checksum and resumed.items == whole.items
 
 
+def build_slowly(bag: Path) -> None:
+    """For a process that is to be killed: its progress is saved after each image."""
+    build.SAVE_SECONDS = 0.0
+    build_store(Counting(source_of(bag), pause=0.02), VIEW, threads=1, progress=False)
+
+
 def test_a_killed_build_goes_on(tmp_path: Path) -> None:
     bag = write_rosbag2(tmp_path / "bag", messages(40, "jpeg"))
-    program = (
-        "import time; from pathlib import Path; from training.data import build\n"
-        "from training.data.store import View; from training.data.opening import open_source\n"
-        "build.SAVE_SECONDS = 0.0\n"
-        "place = build._Builder._place\n"
-        "build._Builder._place = lambda self, *rest: (time.sleep(0.02), place(self, *rest))\n"
-        f"source = open_source(Path({str(bag)!r}))[0]\n"
-        f"build.build_store(source, View({TOPIC!r}, (16, 12), None), threads=1, progress=False)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program])
+    process = multiprocessing.get_context("spawn").Process(target=build_slowly, args=(bag,))
+    process.start()
     progress = store.store_folder(source_of(bag), VIEW, None).with_suffix(".partial") / store.PROGRESS
     until = time.monotonic() + 300
     while not (progress.exists() and json.loads(progress.read_text())["count"] >= 3):
-        assert time.monotonic() < until and process.poll() is None
+        assert time.monotonic() < until and process.is_alive()
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     with (progress.parent / store.FRAMES).open("ab") as file:
         file.write(b"half a frame")  # what was written after the last progress does not count
     rest = Counting(source_of(bag))

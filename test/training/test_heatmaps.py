@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from training.heatmaps import (
+    around_mode,
     axis,
     concentration,
     expected_position,
@@ -135,3 +136,10 @@ def test_targets_sum_to_one_and_are_nothing_for_what_is_no_keypoint():
     expected = torch.tensor([corner, side, corner, side, 1, side, corner, side, corner]) / (1 + 4 * side + 4 * corner)
     torch.testing.assert_close(targets[0, 0], expected)
     assert not targets[0, 1].any()
+
+
+def test_position_is_the_mean_around_the_mode_and_ignores_a_far_second_peak():
+    maps = torch.zeros(1, 1, 9, 9)
+    maps[0, 0, 4, 2], maps[0, 0, 4, 3], maps[0, 0, 0, 8] = 0.4, 0.2, 0.4 - 1e-3
+    x, y = around_mode(maps)[0, 0].tolist()
+    assert x == pytest.approx((2 * 0.4 + 3 * 0.2) / 0.6 / 4 - 1) and y == 0

@@ -135,7 +135,7 @@ def test_all_transport_redraws_from_the_appearance_transported() -> None:
     method, batch = KeypointPyramids(replace(SMALL, redraw_all="transport"), SIZE).eval(), batch_of()
     points, others = (method.all_points(method.encode(batch[name])) for name in ("image", "reference"))
     here, there = method.appearance(batch["image"]), method.appearance(batch["reference"])
-    here_map, there_map = (one_map(method._maps(at, here)) for at in (points, others))
+    here_map, there_map = (one_map(method.point_maps(at, here)) for at in (points, others))
     keep = (1 - here_map) * (1 - there_map)
     wanted = method.decoder(there * keep + here * (1 - keep))
     found = method.reconstruct(batch["image"], points, batch["reference"], others)
@@ -172,7 +172,7 @@ def test_gaussians_have_no_half() -> None:
     """A point in the third of 8 columns, 2 / 7 apart; σ is as much, and 7 / 5 σ the distance of the 6 rows."""
     method = KeypointPyramids(replace(SMALL, sigma=2 / 7), (32, 24))
     point = torch.tensor([-1 + 9.5 * 2 / 31, -1 + 13.5 * 2 / 23]).view(1, 1, 2)
-    maps = method._maps(point, torch.zeros(1, 5, 6, 8))
+    maps = method.point_maps(point, torch.zeros(1, 5, 6, 8))
     assert maps.shape == (1, 1, 6, 8)
     assert maps[0, 0, 3, 2].item() == pytest.approx(1)
     assert maps[0, 0, 3, 3].item() == pytest.approx(math.exp(-1))

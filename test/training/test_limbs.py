@@ -219,7 +219,7 @@ def test_inner_limbs_change_places_beside_limbs_of_the_root():
     figure = Figure(np.zeros((6, 2)), np.zeros((6, 3)), np.ones(6), body=True)
     costs = np.zeros((1, 4, 4))
     costs[0, 2, 3] = costs[0, 3, 2] = -1
-    assert method._order([figure], costs).tolist() == [[0, 1, 3, 2]]
+    assert method.order([figure], costs).tolist() == [[0, 1, 3, 2]]
 
 
 def test_a_chain_without_a_body_begins_where_it_costs_least():

@@ -156,7 +156,7 @@ class KeypointPyramids(Method):
         """(B, K, 2) the keypoints of all levels, coarse to fine."""
         return torch.cat([level.keypoints for level in levels], dim=1)
 
-    def _maps(self, keypoints: Tensor, like: Tensor) -> Tensor:
+    def point_maps(self, keypoints: Tensor, like: Tensor) -> Tensor:
         """Ψ: (B, N, 2) to (B, N, H, W) of the size of `like`."""
         height, width = like.shape[-2:]
         points = keypoints / self.map_extents[self.widths.index(width)]
@@ -203,10 +203,10 @@ class KeypointPyramids(Method):
 
     def _with_maps(self, keypoints: Tensor, features: Tensor) -> Tensor:
         """(B, N, 2) and (B, C, H, W) to (B, N + C, H, W)."""
-        return torch.cat((self._maps(keypoints, features).to(features.dtype), features), dim=1)
+        return torch.cat((self.point_maps(keypoints, features).to(features.dtype), features), dim=1)
 
     def _one_map(self, keypoints: Tensor, like: Tensor) -> Tensor:
-        return one_map(self._maps(keypoints, like), self.config.combine)
+        return one_map(self.point_maps(keypoints, like), self.config.combine)
 
     def _detached(self) -> torch.set_grad_enabled:
         """Where the reference is looked at."""

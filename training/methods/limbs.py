@@ -235,7 +235,7 @@ class Limbs(Method):
         target = heatmap_targets(joints, heat.shape[-2], heat.shape[-1], config.sigma)
         log_heat = heat.flatten(2).contiguous().log_softmax(dim=-1)
         weights = (config.position_weight, config.presence_weight)
-        order = self._order(figures, joint_costs(log_heat, target, presence, present, weights))
+        order = self.order(figures, joint_costs(log_heat, target, presence, present, weights))
         present = present.gather(1, order)
         target = target.gather(1, order[..., None].expand_as(target))
         entropy = -(target * log_heat).sum(dim=-1)
@@ -245,8 +245,8 @@ class Limbs(Method):
             "presence": config.presence_weight * seen,
         }
 
-    def _order(self, figures: list[Figure], costs: np.ndarray) -> Tensor:
-        """(N, S) which of the S single slots' joints each of them stands for."""
+    def order(self, figures: list[Figure], costs: np.ndarray) -> Tensor:
+        """(N, S) which of the S single slots' joints each of them stands for; costs (N, S, S) of slot and joint."""
         present = np.stack([np.isfinite(figure.joints[:, 0]) for figure in figures])
         alike = [[np.searchsorted(self.single, g) for g in inner_limbs(self.above, there)] for there in present]
         turns = np.array([self.turns and not figure.body for figure in figures])

@@ -109,7 +109,7 @@ class Npt(Method):
         strength = self.skeleton(frames, maps).sigmoid()
         if self.config.search:
             object_map = foreground_map(frames, self.background(frames), self.config.contrast)
-            cover, cost = self._energy(object_map, maps, position)
+            cover, cost = self.energy(object_map, maps, position)
             tree = self._tree(2 * cover, 2 * cost, strength.float(), thorough=True)
             strength = 0.5 * (MOST_BELIEF * strength + tree)
         adjacency = symmetric(strength, self.pairs, self.keypoint_count)
@@ -223,13 +223,13 @@ class Npt(Method):
         maps, points = self._locate(logits)
         strength = self.skeleton(source, maps[: len(source)])
         with torch.no_grad():
-            cover, cost = self._energy(object_map, maps, points)
+            cover, cost = self.energy(object_map, maps, points)
             cover, (of_source, of_target) = torch.cat(cover.chunk(2), dim=2), cost.chunk(2)
             cost = of_source + of_target + config.rigid * changes(half_widths(points, *self.size), self.pairs)
             found = self._tree(cover, cost, strength.float().sigmoid())
         return F.binary_cross_entropy_with_logits(strength, found.to(strength))
 
-    def _energy(self, object_map: Tensor, maps: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    def energy(self, object_map: Tensor, maps: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """What each link explains of each frame, (B, E, Q), and costs there, (B, E).
 
         object_map (B, H, W), maps (B, P, H, W), points (B, P, 2).
