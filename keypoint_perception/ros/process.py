@@ -83,7 +83,7 @@ def _run(create: Callable[[], ProcessNode], args: Sequence[str] | None, stop: _S
     try:
         rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # arguments that rcl cannot parse
-        return _refuse(str(error).split(", at ")[0])
+        return _refuse(f"ROS cannot take its arguments: {str(error).split(', at ')[0]}")
     node: Any = None
     try:
         executor = SingleThreadedExecutor()

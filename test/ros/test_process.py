@@ -19,6 +19,18 @@ from rclpy.parameter import Parameter
 from keypoint_perception_msgs.msg import KeypointArray
 from keypoint_perception_msgs.srv import LoadModel
 
+START = """
+import builtins, sys
+from keypoint_perception.ros.node import main
+
+def say_and_import(*args, imports=builtins.__import__):
+    builtins.__import__ = imports
+    print("imports", flush=True)
+    return imports(*args)
+
+builtins.__import__ = say_and_import
+sys.exit(main(["--ros-args", "-p", "model:=MODEL", "-p", "backend:=auto"]))
+"""
 PICTURE = spots_image((192, 128), {"red": (40, 50)})
 
 
@@ -49,11 +61,16 @@ def test_it_ends_while_a_model_is_loaded(bench: Bench, colour_model_path: Path) 
     assert status == 0 and "Traceback" not in node.log
 
 
-def test_it_ends_while_it_starts(colour_model_path: Path) -> None:
-    for delay in (0.3, 0.8, 1.3):
-        node = NodeProcess({"model": colour_model_path, "backend": "auto"})
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_while_it_starts(colour_model_path: Path, number: int) -> None:
+    """The earliest is while Python imports us."""
+    script = START.replace("MODEL", str(colour_model_path))
+    for delay in (0.0, 0.2, 0.5, 1.3):
+        node = LoggedProcess([sys.executable, "-c", script])
+        node.wait_for("imports")
         time.sleep(delay)
-        node.stop(signal.SIGTERM)
+        status, _ = node.stop(number)
+        assert status == 0 and "Traceback" not in node.log, node.log
 
 
 def test_the_life_cycle_can_be_driven_from_outside(bench: Bench, colour_model_path: Path) -> None:
@@ -104,7 +121,7 @@ def test_a_transition_that_is_not_possible_is_refused_and_told(bench: Bench, col
 
 
 BROKEN_NODE = """
-from keypoint_perception.ros.node import DetectorNode
+from keypoint_perception.ros.lifecycle import DetectorNode
 from keypoint_perception.ros.process import run_node
 
 class Broken(DetectorNode):
@@ -196,6 +213,22 @@ def test_a_parameter_that_is_not_allowed_is_one_clear_line(parameters: dict, wor
     time.sleep(0.1)
     assert words in node.log and "Traceback" not in node.log, node.log
     assert node.stop()[0] == 2
+
+
+def test_arguments_that_are_not_for_ros_are_refused(colour_model_path: Path) -> None:
+    for arguments in (["--model", "/x.onnx"], ["picture", "--ros-args", "-p", f"model:={colour_model_path}"]):
+        node = LoggedProcess([sys.executable, "-m", "keypoint_perception.ros.node", *arguments])
+        wait_until(lambda node=node: not node.alive, lambda: "it runs")
+        assert node.stop()[0] == 2
+        assert f"no arguments of the detector: {' '.join(arguments).partition(' --ros')[0]}; give" in node.log
+        assert "--ros-args -p model:=FILE" in node.log and "Traceback" not in node.log
+
+
+def test_help_is_short_and_starts_nothing() -> None:
+    node = LoggedProcess([sys.executable, "-m", "keypoint_perception.ros.node", "--help"])
+    wait_until(lambda: not node.alive, lambda: "it runs")
+    assert node.stop()[0] == 0
+    assert "--ros-args -p model:=" in node.log and "threshold" in node.log and len(node.lines) < 20
 
 
 def test_in_a_namespace_with_topics_remapped(bench: Bench, colour_model_path: Path) -> None:
