@@ -13,19 +13,19 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Writer
-from rosbags.typesys import get_types_from_msg
 
 from keypoint_perception.backends import CHOICES
 from keypoint_perception.bags import (
     IMAGE_TYPES,
     BagMessages,
     connections_of,
+    copied,
+    is_of_ros2,
     message_store,
     open_bag,
     reliable,
@@ -184,8 +184,11 @@ def _write_bag(
     taken = sorted({c.topic for c in reader.connections} & {*names.values()})
     if taken:
         raise UserError(f"the bag has {', '.join(taken)} already: choose another --prefix than {prefix}")
+    others = sorted({c.topic for c in reader.connections if not is_of_ros2(c)})
+    if others:
+        print(f"left out, as their messages are not ROS 2's (cdr): {', '.join(others)}", file=sys.stderr)
     with write_bag(path) as writer:
-        own = _copied(writer, reader)
+        own = copied(writer, reader)
         ours = _Topics(writer, names, model, look)
         following = next(own, None)
         for received_ns, result in results:
@@ -195,20 +198,6 @@ def _write_bag(
             ours.write(received_ns, result)
         for message in itertools.chain([] if following is None else [following], own):
             writer.write(*message)
-
-
-def _copied(writer: Writer, reader: AnyReader) -> Iterator[tuple[Connection, int, bytes]]:
-    """The messages of a recording, for connections of a new one."""
-    connections = {}
-    for c in reader.connections:
-        if c.msgtype not in reader.typestore.fielddefs:  # Humble's sqlite3 bags hold no definitions: bytes are copied
-            reader.typestore.register(get_types_from_msg("", c.msgtype))
-        ext: Any = c.ext
-        connections[c.id] = writer.add_connection(
-            c.topic, c.msgtype, typestore=reader.typestore, offered_qos_profiles=ext.offered_qos_profiles
-        )
-    for connection, at, data in reader.messages():
-        yield connections[connection.id], at, data
 
 
 class _Topics:
