@@ -164,8 +164,7 @@ def _results(
             header, image = recorded.header, recorded.image
             taken_ns = stamp_ns(header) or recorded.received_ns
             observation, states = follow(seen, taken_ns / 1e9, options.threshold)
-            size = observation.image_size
-            intrinsics, depth = images.intrinsics(size), images.depth(header, size, options.max_depth_delay)
+            intrinsics, depth = images.intrinsics(recorded), images.depth(recorded, options.max_depth_delay)
             lifted = lift(observation.keypoints, depth, intrinsics)
             tally.images += 1
             tally.score_sum += float(observation.scores.mean())

@@ -157,6 +157,33 @@ def test_a_calibration_of_other_images_is_told_with_what_to_do(
     assert f"{FRAMES} without 3-D ({said})" in capsys.readouterr().out
 
 
+def test_a_calibration_that_changes_with_the_images_is_followed(
+    tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, out = tmp_path / "changing", tmp_path / "annotated"
+    sizes = SIZE, (SIZE[0] // 2, SIZE[1] // 2)
+    with write_bag(given) as writer:
+        connections: dict[str, Any] = {}
+        for number, size in enumerate(sizes):
+            part = write_spots_bag(tmp_path / f"part{number}", frames=FRAMES, size=size, depth=True)
+            with open_bag(part) as reader:
+                for c, at, data in reader.messages():
+                    if c.topic not in connections:
+                        connections[c.topic] = writer.add_connection(c.topic, c.msgtype, typestore=reader.typestore)
+                    later = number * 10**10
+                    writer.write(connections[c.topic], at + later, with_stamp(data, header_stamp_ns(data) + later))
+    calibrated = ("--depth", "/table/depth/image_raw", "--camera-info", "/table/camera_info")
+    assert _run(given, out, colour_model_path, "--topic", IMAGES, *calibrated) == 0
+    assert "without 3-D" not in capsys.readouterr().out
+    found = _messages(out, "/detector/keypoints")
+    for index, message in enumerate(found):
+        size = sizes[index // FRAMES]
+        truth = np.array(list(spot_centres(index % FRAMES, size).values()))
+        flat = (truth - (np.array(size) - 1) / 2) / size[0] * DEPTH_M
+        np.testing.assert_allclose([(k.position.x, k.position.y) for k in message.keypoints], flat, atol=0.02)
+    assert len(found) == 2 * FRAMES
+
+
 def test_the_pictures_in_a_bag_are_drawn_on(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
     out = tmp_path / "annotated"
     assert _run(bag, out, colour_model_path, "--topic", IMAGES, "--labels", "--smoothing") == 0
