@@ -35,7 +35,7 @@ from keypoint_perception.command_line import Parser
 from keypoint_perception.detector import DEFAULT_BACKEND, Detector, shipped_model
 from keypoint_perception.drawing import SCORE_THRESHOLD, Style, draw
 from keypoint_perception.errors import UserError
-from keypoint_perception.lifting import lift
+from keypoint_perception.lifting import lift, why_flat
 from keypoint_perception.model import Model
 from keypoint_perception.recorded_images import RecordedImages
 from keypoint_perception.ros.conversions import is_topic_part, stamp_ns
@@ -166,6 +166,7 @@ def _results(
             observation, states = follow(seen, taken_ns / 1e9, options.threshold)
             intrinsics, depth = images.intrinsics(recorded), images.depth(recorded, options.max_depth_delay)
             lifted = lift(observation.keypoints, depth, intrinsics)
+            images.note_flat(why_flat(lifted, depth, intrinsics))
             tally.images += 1
             tally.score_sum += float(observation.scores.mean())
             yield recorded.received_ns, Result(header, image, observation, states, lifted, intrinsics)

@@ -124,8 +124,8 @@ class RecordedImages:
             return None
 
     def note_flat(self, fault: str) -> None:
-        """Counts an image that keypoints could not be lifted in."""
-        self.flat += 1
+        """Counts an image that keypoints could not be lifted in; `fault` is empty where they could."""
+        self.flat += bool(fault)
         self.first_flat_fault = self.first_flat_fault or fault
 
     def _calibration(self, image: RecordedImage) -> Intrinsics:

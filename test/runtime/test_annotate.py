@@ -157,6 +157,17 @@ def test_a_calibration_of_other_images_is_told_with_what_to_do(
     assert f"{FRAMES} without 3-D ({said})" in capsys.readouterr().out
 
 
+def test_images_whose_depth_knows_nothing_are_counted(
+    bag: Path, tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, topic, pixels = tmp_path / "blind", "/table/depth/image_raw", SIZE[0] * SIZE[1]
+    _copy(bag, given, topic, lambda reader, number, data: data[: -2 * pixels] + bytes(2 * pixels))
+    calibrated = ("--depth", topic, "--camera-info", "/table/camera_info")
+    assert _run(given, tmp_path / "annotated", colour_model_path, "--topic", IMAGES, *calibrated) == 0
+    told = f"{FRAMES} without 3-D (depth and camera_info fit the image, and no keypoint has a position"
+    assert told in capsys.readouterr().out
+
+
 def test_a_calibration_that_changes_with_the_images_is_followed(
     tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
