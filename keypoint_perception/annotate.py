@@ -35,6 +35,7 @@ from keypoint_perception.command_line import Parser
 from keypoint_perception.detector import DEFAULT_BACKEND, Detector, shipped_model
 from keypoint_perception.drawing import SCORE_THRESHOLD, Style, draw
 from keypoint_perception.errors import UserError
+from keypoint_perception.images import encoding_of, is_depth
 from keypoint_perception.lifting import lift, why_flat
 from keypoint_perception.model import Model
 from keypoint_perception.recorded_images import RecordedImages
@@ -139,13 +140,25 @@ def _only_image_topic(reader: AnyReader) -> str:
     """The one topic of pictures, overlays of a detector's own aside. Raises UserError where there is not just one."""
     detectors = [c.topic.removesuffix("keypoints") for c in reader.connections if c.msgtype == TOPICS["keypoints"]]
     overlays = {f"{prefix}overlay{rest}" for prefix in detectors for rest in ("", "/compressed")}
-    pictures = {c.topic for c in reader.connections if c.msgtype in IMAGE_TYPES and "depth" not in c.topic}
-    topics = sorted(pictures - overlays)
+    images = [c for c in reader.connections if c.msgtype in IMAGE_TYPES and c.topic not in overlays]
+    topics = sorted({c.topic for c in images if not _is_depth(reader, c)})
+    if len(topics) > 1:  # depth may call itself mono16 or png
+        topics = [topic for topic in topics if "depth" not in topic] or topics
     if len(topics) != 1:
         raise UserError(
             f"the bag has {len(topics)} image topics: choose with --topic, there is {', '.join(topics) or 'none'}"
         )
     return topics[0]
+
+
+def _is_depth(reader: AnyReader, connection: Connection) -> bool:
+    """Whether the first message of a topic of images says that it is depth; one without messages is no picture."""
+    for _, _, data in reader.messages([connection]):
+        try:
+            return is_depth(encoding_of(reader.deserialize(data, connection.msgtype)))
+        except Exception:  # rosbags' generated code raises whatever damaged bytes lead it to
+            return False
+    return True
 
 
 def _look(model: Model, options: argparse.Namespace) -> Look:

@@ -299,6 +299,14 @@ def test_a_bag_that_its_disk_does_not_give_is_not_blamed_on_the_one_that_is_writ
     assert not any(tmp_path.iterdir())
 
 
+def test_the_one_topic_of_pictures_is_found_by_what_it_carries_whatever_it_is_called(
+    tmp_path: Path, colour_model_path: Path
+) -> None:
+    given = write_spots_bag(tmp_path / "d435", frames=3, size=SIZE, topic="/depth_cam", depth=True)
+    assert _run(given, tmp_path / "annotated", colour_model_path) == 0
+    assert len(_messages(tmp_path / "annotated", "/detector/keypoints")) == 3
+
+
 def test_stamps_stay_those_of_the_images(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
     out = tmp_path / "annotated"
     assert _run(bag, out, colour_model_path, "--topic", IMAGES) == 0
