@@ -31,8 +31,8 @@ from keypoint_perception.bags import (
     reliable,
     write_bag,
 )
-from keypoint_perception.command_line import Parser
-from keypoint_perception.detector import DEFAULT_BACKEND, Detector, shipped_model
+from keypoint_perception.command_line import Parser, run_command
+from keypoint_perception.detector import DEFAULT_BACKEND, MOST_THREADS, Detector, shipped_model
 from keypoint_perception.drawing import SCORE_THRESHOLD, Style, draw
 from keypoint_perception.errors import UserError
 from keypoint_perception.images import encoding_of, is_depth
@@ -48,21 +48,15 @@ from keypoint_perception.video import video_writer
 BATCH = 8
 FOR_THE_EYE = frozenset({"markers", "overlay/compressed"})
 """What a bag gets beside the keypoints and their structure."""
+_BAG_FILES = {".bag", ".db3", ".mcap"}
+"""What looks like a bag in one file and would become a folder."""
 _OTHER_VIDEOS = {".avi", ".gif", ".m4v", ".mkv", ".mov", ".mpeg", ".mpg", ".webm", ".wmv"}
 """What looks like a video and would become a bag's folder."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
-    try:
-        annotate(_parser().parse_args(argv))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    return run_command(lambda: annotate(_parser().parse_args(argv)), "\nstopped; nothing was written")
 
 
 @dataclass
@@ -73,8 +67,8 @@ class Tally:
     score_sum: float = 0.0
 
 
-def annotate(options: argparse.Namespace) -> None:
-    """Does what the options of `_parser` say. Raises UserError; then nothing is written."""
+def annotate(options: argparse.Namespace) -> int:
+    """Does what the options of `_parser` say, and returns 0. Raises UserError; then nothing is written."""
     _check(options)
     detector = Detector(options.model or shipped_model(), options.backend, options.threads, print)
     with open_bag(options.bag) as reader:
@@ -95,6 +89,7 @@ def annotate(options: argparse.Namespace) -> None:
         f"{options.out}: {tally.images} images in {seconds:.1f} s ({tally.images / seconds:.0f} images/s), "
         f"mean score {tally.score_sum / tally.images:.3f}{skipped}"
     )
+    return 0
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -103,6 +98,11 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError(f"{options.out} exists: give another name with -o, or remove it")
     if options.out.suffix.lower() in _OTHER_VIDEOS:
         raise UserError(f"-o {options.out}: videos are written as .mp4; any other name is that of a bag's folder")
+    if options.out.suffix.lower() in _BAG_FILES:
+        raise UserError(
+            f"-o {options.out}: a bag is written as a folder; give its name, as {options.out.with_suffix('')}, or that "
+            "of a video, which ends in .mp4"
+        )
     parts = options.prefix.removeprefix("/").split("/")
     if not all(map(is_topic_part, parts)):
         raise UserError(f"--prefix is {options.prefix!r}: give a namespace of letters, digits and _, as /detector")
@@ -113,8 +113,8 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError(f"--threshold is {options.threshold}: give 0 to 1")
     if not options.max_depth_delay >= 0:
         raise UserError(f"--max-depth-delay is {options.max_depth_delay}: give seconds from 0")
-    if options.threads < 1:
-        raise UserError(f"--threads is {options.threads}: give at least 1")
+    if not 1 <= options.threads <= MOST_THREADS:
+        raise UserError(f"--threads is {options.threads}: give 1 to {MOST_THREADS}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,7 +129,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-depth-delay", type=float, default=MAX_DELAY_S, help="seconds between depth and image")
     parser.add_argument("--prefix", default="/detector", help="namespace of our topics (default: %(default)s)")
     parser.add_argument("--backend", default=DEFAULT_BACKEND, choices=CHOICES, help="(default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all)")
+    threads = min(os.cpu_count() or 1, MOST_THREADS)
+    parser.add_argument(
+        "--threads", type=int, default=threads, help=f"CPU threads, up to {MOST_THREADS} (default: all)"
+    )
     parser.add_argument("--threshold", type=float, default=SCORE_THRESHOLD, help="least score that counts as observed")
     parser.add_argument("--smoothing", action="store_true", help="One-Euro smoothing")
     parser.add_argument("--labels", action="store_true", help="keypoint names on pictures and markers")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -307,6 +310,42 @@ def test_the_one_topic_of_pictures_is_found_by_what_it_carries_whatever_it_is_ca
     assert len(_messages(tmp_path / "annotated", "/detector/keypoints")) == 3
 
 
+@pytest.mark.parametrize("out", ["copy", "copy.mp4"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_nothing_behind(
+    out: str, number: int, bag: Path, tmp_path: Path, colour_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = AnyReader.messages
+
+    def interrupted(reader: AnyReader, *args: Any, **kwargs: Any) -> Iterator[tuple]:
+        for index, message in enumerate(whole(reader, *args, **kwargs)):
+            if index == 15:
+                assert any(tmp_path.iterdir())
+                os.kill(os.getpid(), number)
+            yield message
+
+    monkeypatch.setattr(AnyReader, "messages", interrupted)
+    monkeypatch.setattr("keypoint_perception.annotate._fps", lambda reader, topic: 30.0)
+    before = signal.getsignal(signal.SIGTERM)
+    assert _run(bag, tmp_path / out, colour_model_path, "--topic", IMAGES) == 128 + number
+    assert not any(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("out", ["copy", "copy.mp4"])
+def test_who_closes_the_pipe_hears_no_more(out: str, bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
+    command = [sys.executable, "-m", "keypoint_perception.annotate", str(bag), "-o", str(tmp_path / out)]
+    options = ["--model", str(colour_model_path), "--threads", "1", "--topic", IMAGES]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run([*command, *options], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120)
+    finally:
+        os.close(writing)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
+    assert not any(tmp_path.iterdir())
+
+
 def test_stamps_stay_those_of_the_images(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
     out = tmp_path / "annotated"
     assert _run(bag, out, colour_model_path, "--topic", IMAGES) == 0
@@ -334,6 +373,7 @@ def test_stamps_stay_those_of_the_images(bag: Path, tmp_path: Path, colour_model
         "pictures",
         "place",
         "video",
+        "file",
         "prefix",
     ],
 )
@@ -367,6 +407,8 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(
         out, words = Path("/proc/overlay.mp4"), "cannot write /proc/overlay.mp4 ("
     elif case == "video":
         out, words = tmp_path / "overlay.avi", "videos are written as .mp4"
+    elif case == "file":
+        out, words = tmp_path / "out.mcap", f"a bag is written as a folder; give its name, as {tmp_path / 'out'}"
     elif case == "prefix":
         more, words = [*more, "--prefix", "my detector"], "--prefix is 'my detector': give a namespace"
     else:
@@ -380,7 +422,13 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--threshold", "7"), ("--threshold", "nan"), ("--threads", "0"), ("--max-depth-delay", "nan")],
+    [
+        ("--threshold", "7"),
+        ("--threshold", "nan"),
+        ("--threads", "0"),
+        ("--threads", "65"),
+        ("--max-depth-delay", "nan"),
+    ],
 )
 def test_numbers_that_make_no_sense_are_refused(
     option: str, value: str, bag: Path, tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]
