@@ -13,29 +13,30 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Writer
-from rosbags.typesys import get_types_from_msg
 
 from keypoint_perception.backends import CHOICES
 from keypoint_perception.bags import (
     IMAGE_TYPES,
     BagMessages,
     connections_of,
+    copied,
+    is_of_ros2,
     message_store,
     open_bag,
     reliable,
     write_bag,
 )
-from keypoint_perception.command_line import Parser
-from keypoint_perception.detector import DEFAULT_BACKEND, Detector, shipped_model
+from keypoint_perception.command_line import Parser, run_command
+from keypoint_perception.detector import DEFAULT_BACKEND, MOST_THREADS, Detector, shipped_model
 from keypoint_perception.drawing import SCORE_THRESHOLD, Style, draw
 from keypoint_perception.errors import UserError
-from keypoint_perception.lifting import lift
+from keypoint_perception.images import encoding_of, is_depth
+from keypoint_perception.lifting import lift, why_flat
 from keypoint_perception.model import Model
 from keypoint_perception.recorded_images import RecordedImages
 from keypoint_perception.ros.conversions import is_topic_part, stamp_ns
@@ -47,21 +48,15 @@ from keypoint_perception.video import video_writer
 BATCH = 8
 FOR_THE_EYE = frozenset({"markers", "overlay/compressed"})
 """What a bag gets beside the keypoints and their structure."""
+_BAG_FILES = {".bag", ".db3", ".mcap"}
+"""What looks like a bag in one file and would become a folder."""
 _OTHER_VIDEOS = {".avi", ".gif", ".m4v", ".mkv", ".mov", ".mpeg", ".mpg", ".webm", ".wmv"}
 """What looks like a video and would become a bag's folder."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
-    try:
-        annotate(_parser().parse_args(argv))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    return run_command(lambda: annotate(_parser().parse_args(argv)), "\nstopped; nothing was written")
 
 
 @dataclass
@@ -72,8 +67,8 @@ class Tally:
     score_sum: float = 0.0
 
 
-def annotate(options: argparse.Namespace) -> None:
-    """Does what the options of `_parser` say. Raises UserError; then nothing is written."""
+def annotate(options: argparse.Namespace) -> int:
+    """Does what the options of `_parser` say, and returns 0. Raises UserError; then nothing is written."""
     _check(options)
     detector = Detector(options.model or shipped_model(), options.backend, options.threads, print)
     with open_bag(options.bag) as reader:
@@ -94,6 +89,7 @@ def annotate(options: argparse.Namespace) -> None:
         f"{options.out}: {tally.images} images in {seconds:.1f} s ({tally.images / seconds:.0f} images/s), "
         f"mean score {tally.score_sum / tally.images:.3f}{skipped}"
     )
+    return 0
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -102,6 +98,11 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError(f"{options.out} exists: give another name with -o, or remove it")
     if options.out.suffix.lower() in _OTHER_VIDEOS:
         raise UserError(f"-o {options.out}: videos are written as .mp4; any other name is that of a bag's folder")
+    if options.out.suffix.lower() in _BAG_FILES:
+        raise UserError(
+            f"-o {options.out}: a bag is written as a folder; give its name, as {options.out.with_suffix('')}, or that "
+            "of a video, which ends in .mp4"
+        )
     parts = options.prefix.removeprefix("/").split("/")
     if not all(map(is_topic_part, parts)):
         raise UserError(f"--prefix is {options.prefix!r}: give a namespace of letters, digits and _, as /detector")
@@ -112,8 +113,8 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError(f"--threshold is {options.threshold}: give 0 to 1")
     if not options.max_depth_delay >= 0:
         raise UserError(f"--max-depth-delay is {options.max_depth_delay}: give seconds from 0")
-    if options.threads < 1:
-        raise UserError(f"--threads is {options.threads}: give at least 1")
+    if not 1 <= options.threads <= MOST_THREADS:
+        raise UserError(f"--threads is {options.threads}: give 1 to {MOST_THREADS}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -128,7 +129,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-depth-delay", type=float, default=MAX_DELAY_S, help="seconds between depth and image")
     parser.add_argument("--prefix", default="/detector", help="namespace of our topics (default: %(default)s)")
     parser.add_argument("--backend", default=DEFAULT_BACKEND, choices=CHOICES, help="(default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all)")
+    threads = min(os.cpu_count() or 1, MOST_THREADS)
+    parser.add_argument(
+        "--threads", type=int, default=threads, help=f"CPU threads, up to {MOST_THREADS} (default: all)"
+    )
     parser.add_argument("--threshold", type=float, default=SCORE_THRESHOLD, help="least score that counts as observed")
     parser.add_argument("--smoothing", action="store_true", help="One-Euro smoothing")
     parser.add_argument("--labels", action="store_true", help="keypoint names on pictures and markers")
@@ -139,13 +143,25 @@ def _only_image_topic(reader: AnyReader) -> str:
     """The one topic of pictures, overlays of a detector's own aside. Raises UserError where there is not just one."""
     detectors = [c.topic.removesuffix("keypoints") for c in reader.connections if c.msgtype == TOPICS["keypoints"]]
     overlays = {f"{prefix}overlay{rest}" for prefix in detectors for rest in ("", "/compressed")}
-    pictures = {c.topic for c in reader.connections if c.msgtype in IMAGE_TYPES and "depth" not in c.topic}
-    topics = sorted(pictures - overlays)
+    images = [c for c in reader.connections if c.msgtype in IMAGE_TYPES and c.topic not in overlays]
+    topics = sorted({c.topic for c in images if not _is_depth(reader, c)})
+    if len(topics) > 1:  # depth may call itself mono16 or png
+        topics = [topic for topic in topics if "depth" not in topic] or topics
     if len(topics) != 1:
         raise UserError(
             f"the bag has {len(topics)} image topics: choose with --topic, there is {', '.join(topics) or 'none'}"
         )
     return topics[0]
+
+
+def _is_depth(reader: AnyReader, connection: Connection) -> bool:
+    """Whether the first message of a topic of images says that it is depth; one without messages is no picture."""
+    for _, _, data in reader.messages([connection]):
+        try:
+            return is_depth(encoding_of(reader.deserialize(data, connection.msgtype)))
+        except Exception:  # rosbags' generated code raises whatever damaged bytes lead it to
+            return False
+    return True
 
 
 def _look(model: Model, options: argparse.Namespace) -> Look:
@@ -164,9 +180,9 @@ def _results(
             header, image = recorded.header, recorded.image
             taken_ns = stamp_ns(header) or recorded.received_ns
             observation, states = follow(seen, taken_ns / 1e9, options.threshold)
-            size = observation.image_size
-            intrinsics, depth = images.intrinsics(size), images.depth(header, size, options.max_depth_delay)
+            intrinsics, depth = images.intrinsics(recorded), images.depth(recorded, options.max_depth_delay)
             lifted = lift(observation.keypoints, depth, intrinsics)
+            images.note_flat(why_flat(lifted, depth, intrinsics))
             tally.images += 1
             tally.score_sum += float(observation.scores.mean())
             yield recorded.received_ns, Result(header, image, observation, states, lifted, intrinsics)
@@ -184,8 +200,11 @@ def _write_bag(
     taken = sorted({c.topic for c in reader.connections} & {*names.values()})
     if taken:
         raise UserError(f"the bag has {', '.join(taken)} already: choose another --prefix than {prefix}")
+    others = sorted({c.topic for c in reader.connections if not is_of_ros2(c)})
+    if others:
+        print(f"left out, as their messages are not ROS 2's (cdr): {', '.join(others)}", file=sys.stderr)
     with write_bag(path) as writer:
-        own = _copied(writer, reader)
+        own = copied(writer, reader)
         ours = _Topics(writer, names, model, look)
         following = next(own, None)
         for received_ns, result in results:
@@ -195,20 +214,6 @@ def _write_bag(
             ours.write(received_ns, result)
         for message in itertools.chain([] if following is None else [following], own):
             writer.write(*message)
-
-
-def _copied(writer: Writer, reader: AnyReader) -> Iterator[tuple[Connection, int, bytes]]:
-    """The messages of a recording, for connections of a new one."""
-    connections = {}
-    for c in reader.connections:
-        if c.msgtype not in reader.typestore.fielddefs:  # Humble's sqlite3 bags hold no definitions: bytes are copied
-            reader.typestore.register(get_types_from_msg("", c.msgtype))
-        ext: Any = c.ext
-        connections[c.id] = writer.add_connection(
-            c.topic, c.msgtype, typestore=reader.typestore, offered_qos_profiles=ext.offered_qos_profiles
-        )
-    for connection, at, data in reader.messages():
-        yield connections[connection.id], at, data
 
 
 class _Topics:

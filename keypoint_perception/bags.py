@@ -16,6 +16,7 @@ import numpy as np
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import (
     Connection,
+    MessageDefinitionFormat,
     Nodetype,
     Qos,
     QosDurability,
@@ -31,6 +32,9 @@ from rosbags.typesys.store import Typestore
 import keypoint_perception
 from keypoint_perception.errors import UserError
 from keypoint_perception.files import writing
+from keypoint_perception.mcap_schemas import SCHEMALESS, admit_other_schemas
+
+admit_other_schemas()
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 BAG_VERSION: Literal[8, 9] = 8
@@ -38,6 +42,8 @@ BAG_VERSION: Literal[8, 9] = 8
 _MESSAGES = "keypoint_perception_msgs"
 _FOREVER = QosTime(9223372036, 854775807)
 """What ROS writes for an unlimited duration."""
+_IDL = "=" * 80 + "\nIDL: "
+"""What a message definition in IDL begins with."""
 _HEADER_AT = 4
 """A serialised message begins with four bytes of encapsulation; a header's stamp, sec and nanosec, comes first."""
 
@@ -66,11 +72,23 @@ def open_bag(path: str | os.PathLike[str]) -> Iterator[AnyReader]:
 
 
 class _Reader(AnyReader):
-    """Says itself that its messages cannot be read: who writes them to another file would take that for the culprit."""
+    """Says itself that its messages cannot be read: who writes them to another file would take that for the culprit.
+
+    What is deserialised are the messages of ROS and our own. The bag's definitions, of which rosbags cannot read all
+    (services, wide strings), are only copied.
+    """
 
     def __init__(self, path: Path) -> None:
-        super().__init__([path], default_typestore=message_store())
+        super().__init__([path])
         self._path = path
+
+    def _open(self) -> None:
+        """See AnyReader."""
+        assert self.stack is not None
+        for reader in self.readers:
+            self.stack.enter_context(reader)
+            self.connections += reader.connections
+        self.typestore = message_store() if self.is2 else get_typestore(Stores.ROS1_NOETIC)
 
     def messages(self, *args: Any, **kwargs: Any) -> Generator[tuple[Connection, int, bytes]]:
         """See AnyReader."""
@@ -81,11 +99,13 @@ class _Reader(AnyReader):
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    words = " ".join(str(error).split())
-    return UserError(
-        f"bag {path} cannot be read ({words or type(error).__name__}): record or copy it again, all of it"
-        + (", or run `mcap recover` on it" if path.suffix == ".mcap" else "")
-    )
+    words = " ".join(str(error).split()) or type(error).__name__
+    if "not supported" in words:  # a healthy bag
+        advice = "give its .mcap or .db3 file, or convert it to a bag of ROS 2 messages (cdr)"
+    else:
+        recover = ", or run `mcap recover` on it" if path.suffix == ".mcap" else ""
+        advice = f"record or copy it again, all of it{recover}"
+    return UserError(f"bag {path} cannot be read ({words}): {advice}")
 
 
 def refuse_empty(path: Path, files: Iterable[Path]) -> None:
@@ -128,6 +148,44 @@ def write_bag(path: str | os.PathLike[str]) -> Iterator[Writer]:
         raise UserError(f"cannot write {path}: {error}") from None
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
+
+
+def is_of_ros2(connection: Connection) -> bool:
+    """Whether the messages of a connection are ROS 2's: an mcap file may have others beside them, as of Protobuf."""
+    ext: Any = connection.ext
+    return ext.serialization_format == "cdr" and connection.msgtype != SCHEMALESS
+
+
+def copied(writer: Writer, reader: AnyReader) -> Iterator[tuple[Connection, int, bytes]]:
+    """The ROS 2 messages of a recording as they are, for connections of a new one."""
+    by_topic: dict[tuple[str, str], Connection] = {}
+    wanted = [c for c in reader.connections if is_of_ros2(c)]
+    for c in wanted:
+        if (c.topic, c.msgtype) not in by_topic:  # an mcap file may have several channels of a topic
+            by_topic[c.topic, c.msgtype] = _add_copy(writer, c)
+    for c, at, data in reader.messages(wanted) if wanted else ():
+        yield by_topic[c.topic, c.msgtype], at, data
+
+
+def _add_copy(writer: Writer, recorded: Connection) -> Connection:
+    """A connection as it was recorded, with the definition of its type that the recording has, if it has one."""
+    ext: Any = recorded.ext
+    kind, definition = recorded.msgdef
+    if kind == MessageDefinitionFormat.NONE:  # Humble's sqlite3 bags hold none
+        known = recorded.msgtype in message_store().fielddefs
+        definition = message_store().generate_msgdef(recorded.msgtype, ros_version=2)[0] if known else ""
+    elif kind == MessageDefinitionFormat.IDL and not definition.startswith(_IDL):
+        definition = f"{_IDL}{recorded.msgtype}\n{definition}"  # by which the writer tells it from the other kind
+    added = writer.add_connection(
+        recorded.topic,
+        recorded.msgtype,
+        msgdef=definition,
+        rihs01=recorded.digest or "none",
+        offered_qos_profiles=ext.offered_qos_profiles,
+    )
+    if not recorded.digest:  # which the writer demands, and an .mcap file does not hold
+        added = writer.connections[-1] = added._replace(digest="")
+    return added
 
 
 def reliable(*, latched: bool = False) -> Qos:

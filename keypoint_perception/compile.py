@@ -7,9 +7,8 @@ import time
 from pathlib import Path
 
 from keypoint_perception.backends.tensorrt import Cuda
-from keypoint_perception.command_line import Parser
+from keypoint_perception.command_line import Parser, run_command
 from keypoint_perception.engine import ANY_GPU, FLAVOURS, cached_engine, engine_key, import_flavour
-from keypoint_perception.errors import UserError
 from keypoint_perception.model import read_model
 
 
@@ -43,13 +42,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="compile", description=__doc__)
     parser.add_argument("model", type=Path, help="model file (.onnx)")
     parser.add_argument("--flavour", choices=list(FLAVOURS), help="default: TensorRT, else TensorRT-RTX")
-    try:
+
+    def build() -> int:
         arguments = parser.parse_args(argv)
         compile_model(arguments.model, arguments.flavour)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return run_command(build)
 
 
 if __name__ == "__main__":

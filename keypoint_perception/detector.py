@@ -17,6 +17,8 @@ from keypoint_perception.model import Model, read_model
 from keypoint_perception.observation import Observation
 
 DEFAULT_BACKEND = "onnxruntime"
+MOST_THREADS = 64
+"""Of one inference; many more than there are cores never end."""
 SHIPPED_MODEL = "tabletop_imm.onnx"
 
 

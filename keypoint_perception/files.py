@@ -27,6 +27,8 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:  # of what the block prints
+        raise
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror or error}): name another place, or make room") from None
 

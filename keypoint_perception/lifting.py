@@ -73,7 +73,7 @@ class Intrinsics:
 
         rectified: whether the images are, so that P without distortion holds for them instead of K with D. Rays are
         then in the frame of the rectified camera, as are depth aligned with such images and what is published of them.
-        Raises UserError where the camera is uncalibrated or its distortion model is not supported.
+        Raises UserError where the camera is uncalibrated or its distortion is not supported or makes no sense.
         """
         matrix = np.array(info.p, float).reshape(3, 4)[:, :3] if rectified else np.array(info.k, float).reshape(3, 3)
         if not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
@@ -89,7 +89,9 @@ class Intrinsics:
         for axis, offset in enumerate((roi.x_offset, roi.y_offset)):
             matrix[axis, axis] /= binning[axis]
             matrix[axis, 2] = (matrix[axis, 2] - (0 if whole else offset) + 0.5) / binning[axis] - 0.5
-        return cls((int(width) // binning[0], int(height) // binning[1]), matrix, model, distortion)
+        intrinsics = cls((int(width) // binning[0], int(height) // binning[1]), matrix, model, distortion)
+        intrinsics._check_distortion()
+        return intrinsics
 
     def check_size(self, size: tuple[int, int]) -> None:
         """Raises UserError where images are of another `size`, (width, height), than this holds for."""
@@ -97,6 +99,16 @@ class Intrinsics:
             known, given = (f"{width}x{height}" for width, height in (self.size, size))
             raise UserError(
                 f"camera_info is for {known} pixels, the image has {given}: give the calibration of these images"
+            )
+
+    def _check_distortion(self) -> None:
+        """Raises UserError where pixels well inside the image have no ray, with which no lens is described."""
+        inside = np.array([(x, y) for x in (0.25, 0.75) for y in (0.25, 0.75)]) * self.size
+        if self.distortion.size and not np.isfinite(self.rays(inside)).any():
+            numbers = ", ".join(f"{value:g}" for value in self.distortion)
+            raise UserError(
+                f"camera_info has the distortion {numbers} ({self.model}), which has no inverse in its "
+                f"{self.size[0]}x{self.size[1]} pixels: calibrate the camera again"
             )
 
     def rays(self, points: np.ndarray) -> np.ndarray:
@@ -140,6 +152,11 @@ class Intrinsics:
 def _distortion(info: Any) -> tuple[str, np.ndarray]:
     """Model and coefficients of a sensor_msgs/CameraInfo. Raises UserError where they are not supported."""
     coefficients, model = np.array(info.d, float), info.distortion_model.lower() or "plumb_bob"
+    if not np.isfinite(coefficients).all():
+        raise UserError(
+            f"camera_info has coefficients that are no numbers ({', '.join(f'{value:g}' for value in coefficients)}): "
+            "calibrate the camera again, or give rectified images and set `rectified`"
+        )
     if model in ("none", "pinhole") and not coefficients.any():
         model = "plumb_bob"
     if model not in DISTORTION_MODELS:
@@ -179,6 +196,16 @@ def lift(
         distance[k], spread[k] = _nearest_surface(to_metres(patch))
     positions = intrinsics.rays(points) * distance[:, None]
     return Lifted(positions, np.where(np.isfinite(positions[:, 2]), spread, np.nan))
+
+
+def why_flat(lifted: Lifted, depth: np.ndarray | None, intrinsics: Intrinsics | None) -> str:
+    """Why `lift` knows no position though it had depth and intrinsics; "" where it knows one or lacked either."""
+    if depth is None or intrinsics is None or lifted.is_known:
+        return ""
+    return (
+        "depth and camera_info fit the image, and no keypoint has a position: depth around all of them is unknown "
+        "(0, infinite or NaN); look at the depth image and the range of its camera"
+    )
 
 
 def triangulate(

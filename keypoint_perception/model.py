@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from keypoint_perception.command_line import Parser
+from keypoint_perception.command_line import Parser, run_command
 from keypoint_perception.errors import UserError
 from keypoint_perception.files import written_whole
 from keypoint_perception.observation import EDGE_THRESHOLD, Hierarchy
@@ -224,12 +224,12 @@ def main(argv: list[str] | None = None) -> int:
     """`python -m keypoint_perception.model MODEL`: prints what a model file is, or why it is refused."""
     parser = Parser(prog="python -m keypoint_perception.model", description="What a model file is.")
     parser.add_argument("model", type=Path, help="model file (.onnx)")
-    try:
+
+    def show() -> int:
         print(describe(read_model(parser.parse_args(argv).model)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return run_command(show)
 
 
 def _skeleton_text(info: ModelInfo) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ _ALL_DEPTH_NS = 1_000_000_000
 """For so long all depth is kept, for images that are recorded later; then only what is nearest to a waiting image."""
 _LOOK_AHEAD = 3
 """Images read beyond a batch, so that depth recorded a little after its image is known when that is served."""
+_STAMP_END = 12
+"""A serialised camera_info begins with four bytes of encapsulation and the stamp, which changes with every image."""
 
 
 class RecordedImage(NamedTuple):
@@ -29,6 +32,11 @@ class RecordedImage(NamedTuple):
     header: Any
     image: np.ndarray
     """(H, W, 3) uint8 RGB."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)."""
+        return self.image.shape[1], self.image.shape[0]
 
 
 class RecordedImages:
@@ -58,8 +66,9 @@ class RecordedImages:
         self._depths = DepthBuffer(depth or "", kept=None)
         self._thinned_ns, self._since_thinned = 0, 0
         self._rectified = rectified
-        self._intrinsics: Intrinsics | None = None
-        self._uncalibrated = "camera_info comes only later"
+        self._calibrations: deque[tuple[int, Intrinsics | str]] = deque()
+        """When the bag received it and what it says, or why that is of no use; from that of the next image on."""
+        self._newest_info = b""
         self.unreadable = 0
         self.first_fault = ""
         self.flat = 0
@@ -84,34 +93,59 @@ class RecordedImages:
                 waiting += self._decoded(received, message)
             elif connection.topic == self._depth_topic:
                 self._add_depth(received, message, waiting)
-            elif self._intrinsics is None:
-                self._calibrate(message)
+            elif data[_STAMP_END:] != self._newest_info:
+                self._newest_info = data[_STAMP_END:]
+                self._calibrate(received, message)
             if len(waiting) >= size + _LOOK_AHEAD:
                 yield waiting[:size]
                 del waiting[:size]
         for start in range(0, len(waiting), size):
             yield waiting[start : start + size]
 
-    def intrinsics(self, size: tuple[int, int]) -> Intrinsics | None:
-        """The calibration, where it fits images of `size`, (width, height)."""
-        return self._intrinsics if self._intrinsics is not None and self._intrinsics.size == size else None
+    def intrinsics(self, image: RecordedImage) -> Intrinsics | None:
+        """The calibration of an image of the last batch, where there is one that fits."""
+        try:
+            return self._calibration(image)
+        except UserError:
+            return None
 
-    def depth(self, header: Any, size: tuple[int, int], max_delay: float) -> np.ndarray | None:
-        """Depth (H, W) for the image of `size`, (width, height), with that header, where there is all for it.
+    def depth(self, image: RecordedImage, max_delay: float) -> np.ndarray | None:
+        """Depth (H, W) for an image of the last batch, where there is all for it.
 
         It has the units of the message (`images.to_metres`). max_delay: seconds that they may be apart.
         """
         if self._depth_topic is None:
             return None
         try:
-            if self._intrinsics is None:
-                raise UserError(self._uncalibrated)
-            self._intrinsics.check_size(size)
-            return self._depths.at(header, size, max_delay)
+            self._calibration(image)
+            return self._depths.at(image.header, image.size, max_delay)
         except UserError as error:
-            self.flat += 1
-            self.first_flat_fault = self.first_flat_fault or str(error)
+            self.note_flat(str(error))
             return None
+
+    def note_flat(self, fault: str) -> None:
+        """Counts an image that keypoints could not be lifted in; `fault` is empty where they could."""
+        self.flat += bool(fault)
+        self.first_flat_fault = self.first_flat_fault or fault
+
+    def _calibration(self, image: RecordedImage) -> Intrinsics:
+        """The newest that had come by then; where that does not fit, or none had come, one that came soon after.
+
+        Raises UserError that says why there is none.
+        """
+        known = self._calibrations
+        while len(known) > 1 and known[1][0] <= image.received_ns:
+            known.popleft()
+        if not known:
+            raise UserError("camera_info comes only later")
+        fitting = [c for _, c in known if isinstance(c, Intrinsics) and c.size == image.size]
+        if fitting:
+            return fitting[0]
+        first = known[0][1]
+        if isinstance(first, str):
+            raise UserError(first)
+        first.check_size(image.size)
+        return first
 
     def _add_depth(self, received: int, message: Any, waiting: list[RecordedImage]) -> None:
         """Keeps what may belong to an image, of those `waiting` or to come, however much more depth there is."""
@@ -121,11 +155,12 @@ class RecordedImages:
             self._depths.thin([stamp_ns(image.header) for image in waiting], self._since_thinned)
             self._thinned_ns, self._since_thinned = received, 0
 
-    def _calibrate(self, camera_info: Any) -> None:
+    def _calibrate(self, received: int, camera_info: Any) -> None:
         try:
-            self._intrinsics = Intrinsics.from_camera_info(camera_info, rectified=self._rectified)
+            known: Intrinsics | str = Intrinsics.from_camera_info(camera_info, rectified=self._rectified)
         except UserError as error:
-            self._uncalibrated = str(error)
+            known = str(error)
+        self._calibrations.append((received, known))
 
     def _decoded(self, received: int, message: Any) -> list[RecordedImage]:
         try:

@@ -12,7 +12,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.images import image_to_rgb
-from keypoint_perception.lifting import lift
+from keypoint_perception.lifting import lift, why_flat
 from keypoint_perception.model import Model, ModelInfo
 from keypoint_perception.observation import Observation
 from keypoint_perception.ros.conversions import stamp_ns
@@ -81,6 +81,7 @@ class Camera:
             return None
         self.faults.clear("age")
         message = pending.message
+        self._check_frame(message.header)
         try:
             image = image_to_rgb(message)
         except UserError as error:
@@ -99,6 +100,11 @@ class Camera:
         intrinsics = self.input.intrinsics_of(size)
         depth = self.input.depth_of(frame.header, size, settings.max_depth_delay)
         lifted = lift(observation.keypoints, depth, intrinsics, settings.depth_window)
+        flat = why_flat(lifted, depth, intrinsics)
+        if flat:
+            self.faults.warn("lifting", f"no 3-D: {flat}")
+        else:
+            self.faults.clear("lifting")
         return Result(frame.header, frame.image, observation, states, lifted, intrinsics)
 
     def publish(self, result: Result, model: Model, look: Look, settings: Settings) -> None:
@@ -106,6 +112,17 @@ class Camera:
         self.output.publish(result, model, look, settings.overlay_rate)
         latency = (self._node.get_clock().now().nanoseconds - stamp_ns(result.header)) / 1e9
         self.statistics.note_published(time.monotonic(), latency, result.observation.scores, settings.threshold)
+
+    def _check_frame(self, header: Any) -> None:
+        """Says where an image has no frame: its positions and markers are then in none, either."""
+        if header.frame_id:
+            self.faults.clear("frame")
+            return
+        self.faults.warn(
+            "frame",
+            f"images on {self.input.image_topic} have no frame_id: positions are in no frame, and RViz cannot place "
+            "markers; set the camera's frame in its driver",
+        )
 
     def _is_old(self, pending: Pending, max_age: float) -> bool:
         """Whether the stamp is too long ago, which is said. Without a stamp or a clock there is no age; said, too."""

@@ -12,7 +12,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from keypoint_perception.backends import CHOICES
-from keypoint_perception.detector import DEFAULT_BACKEND, shipped_model
+from keypoint_perception.detector import DEFAULT_BACKEND, MOST_THREADS, shipped_model
 from keypoint_perception.drawing import SCORE_THRESHOLD
 from keypoint_perception.errors import UserError
 from keypoint_perception.lifting import DEPTH_WINDOW
@@ -71,7 +71,7 @@ class Settings:
     backend: str = _parameter(
         DEFAULT_BACKEND, "Inference engine; auto measures and takes the fastest.", choices=CHOICES
     )
-    threads: int = _parameter(1, "CPU threads of one inference.", low=1, high=64)
+    threads: int = _parameter(1, "CPU threads of one inference.", low=1, high=MOST_THREADS)
     cameras: tuple[str, ...] = _parameter(
         ("camera",),
         "Camera names. One: topics are image, ~/keypoints. Several: <camera>/image, ~/<camera>/keypoints.",

@@ -101,6 +101,14 @@ def test_stamps_of_zero_backwards_and_ahead_are_served(bench: Bench, node: NodeP
     node.wait_for("s ahead")
 
 
+def test_images_without_a_frame_are_told_until_they_have_one(bench: Bench, node: NodeProcess) -> None:
+    bench.ask("/image", image_message(PICTURE, frame_id=""), KEYPOINTS)
+    node.wait_for("images on /image have no frame_id")
+    bench.until(lambda: "no frame_id" in _camera_message(bench, "detector"), "no diagnostic tells of it")
+    bench.ask("/image", image_message(PICTURE), KEYPOINTS)
+    bench.until(lambda: "no frame_id" not in _camera_message(bench, "detector"), "the diagnostic stays")
+
+
 def test_what_was_wrong_is_over_where_nothing_is_asked_any_more(bench: Bench, colour_model_path: Path) -> None:
     parameters = {"model": colour_model_path, "diagnostics_period": 0.2}
     node = NodeProcess(parameters, {"image": "/unstamped", "__node": "idle"})

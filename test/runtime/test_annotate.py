@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -157,6 +160,44 @@ def test_a_calibration_of_other_images_is_told_with_what_to_do(
     assert f"{FRAMES} without 3-D ({said})" in capsys.readouterr().out
 
 
+def test_images_whose_depth_knows_nothing_are_counted(
+    bag: Path, tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, topic, pixels = tmp_path / "blind", "/table/depth/image_raw", SIZE[0] * SIZE[1]
+    _copy(bag, given, topic, lambda reader, number, data: data[: -2 * pixels] + bytes(2 * pixels))
+    calibrated = ("--depth", topic, "--camera-info", "/table/camera_info")
+    assert _run(given, tmp_path / "annotated", colour_model_path, "--topic", IMAGES, *calibrated) == 0
+    told = f"{FRAMES} without 3-D (depth and camera_info fit the image, and no keypoint has a position"
+    assert told in capsys.readouterr().out
+
+
+def test_a_calibration_that_changes_with_the_images_is_followed(
+    tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, out = tmp_path / "changing", tmp_path / "annotated"
+    sizes = SIZE, (SIZE[0] // 2, SIZE[1] // 2)
+    with write_bag(given) as writer:
+        connections: dict[str, Any] = {}
+        for number, size in enumerate(sizes):
+            part = write_spots_bag(tmp_path / f"part{number}", frames=FRAMES, size=size, depth=True)
+            with open_bag(part) as reader:
+                for c, at, data in reader.messages():
+                    if c.topic not in connections:
+                        connections[c.topic] = writer.add_connection(c.topic, c.msgtype, typestore=reader.typestore)
+                    later = number * 10**10
+                    writer.write(connections[c.topic], at + later, with_stamp(data, header_stamp_ns(data) + later))
+    calibrated = ("--depth", "/table/depth/image_raw", "--camera-info", "/table/camera_info")
+    assert _run(given, out, colour_model_path, "--topic", IMAGES, *calibrated) == 0
+    assert "without 3-D" not in capsys.readouterr().out
+    found = _messages(out, "/detector/keypoints")
+    for index, message in enumerate(found):
+        size = sizes[index // FRAMES]
+        truth = np.array(list(spot_centres(index % FRAMES, size).values()))
+        flat = (truth - (np.array(size) - 1) / 2) / size[0] * DEPTH_M
+        np.testing.assert_allclose([(k.position.x, k.position.y) for k in message.keypoints], flat, atol=0.02)
+    assert len(found) == 2 * FRAMES
+
+
 def test_the_pictures_in_a_bag_are_drawn_on(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
     out = tmp_path / "annotated"
     assert _run(bag, out, colour_model_path, "--topic", IMAGES, "--labels", "--smoothing") == 0
@@ -261,6 +302,50 @@ def test_a_bag_that_its_disk_does_not_give_is_not_blamed_on_the_one_that_is_writ
     assert not any(tmp_path.iterdir())
 
 
+def test_the_one_topic_of_pictures_is_found_by_what_it_carries_whatever_it_is_called(
+    tmp_path: Path, colour_model_path: Path
+) -> None:
+    given = write_spots_bag(tmp_path / "d435", frames=3, size=SIZE, topic="/depth_cam", depth=True)
+    assert _run(given, tmp_path / "annotated", colour_model_path) == 0
+    assert len(_messages(tmp_path / "annotated", "/detector/keypoints")) == 3
+
+
+@pytest.mark.parametrize("out", ["copy", "copy.mp4"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_nothing_behind(
+    out: str, number: int, bag: Path, tmp_path: Path, colour_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = AnyReader.messages
+
+    def interrupted(reader: AnyReader, *args: Any, **kwargs: Any) -> Iterator[tuple]:
+        for index, message in enumerate(whole(reader, *args, **kwargs)):
+            if index == 15:
+                assert any(tmp_path.iterdir())
+                os.kill(os.getpid(), number)
+            yield message
+
+    monkeypatch.setattr(AnyReader, "messages", interrupted)
+    monkeypatch.setattr("keypoint_perception.annotate._fps", lambda reader, topic: 30.0)
+    before = signal.getsignal(signal.SIGTERM)
+    assert _run(bag, tmp_path / out, colour_model_path, "--topic", IMAGES) == 128 + number
+    assert not any(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("out", ["copy", "copy.mp4"])
+def test_who_closes_the_pipe_hears_no_more(out: str, bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
+    command = [sys.executable, "-m", "keypoint_perception.annotate", str(bag), "-o", str(tmp_path / out)]
+    options = ["--model", str(colour_model_path), "--threads", "1", "--topic", IMAGES]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run([*command, *options], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120)
+    finally:
+        os.close(writing)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
+    assert not any(tmp_path.iterdir())
+
+
 def test_stamps_stay_those_of_the_images(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
     out = tmp_path / "annotated"
     assert _run(bag, out, colour_model_path, "--topic", IMAGES) == 0
@@ -288,6 +373,7 @@ def test_stamps_stay_those_of_the_images(bag: Path, tmp_path: Path, colour_model
         "pictures",
         "place",
         "video",
+        "file",
         "prefix",
     ],
 )
@@ -321,6 +407,8 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(
         out, words = Path("/proc/overlay.mp4"), "cannot write /proc/overlay.mp4 ("
     elif case == "video":
         out, words = tmp_path / "overlay.avi", "videos are written as .mp4"
+    elif case == "file":
+        out, words = tmp_path / "out.mcap", f"a bag is written as a folder; give its name, as {tmp_path / 'out'}"
     elif case == "prefix":
         more, words = [*more, "--prefix", "my detector"], "--prefix is 'my detector': give a namespace"
     else:
@@ -334,7 +422,13 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--threshold", "7"), ("--threshold", "nan"), ("--threads", "0"), ("--max-depth-delay", "nan")],
+    [
+        ("--threshold", "7"),
+        ("--threshold", "nan"),
+        ("--threads", "0"),
+        ("--threads", "65"),
+        ("--max-depth-delay", "nan"),
+    ],
 )
 def test_numbers_that_make_no_sense_are_refused(
     option: str, value: str, bag: Path, tmp_path: Path, colour_model_path: Path, capsys: pytest.CaptureFixture[str]

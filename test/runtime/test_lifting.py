@@ -79,6 +79,8 @@ def test_camera_info_with_region_and_binning() -> None:
         ({"k": np.zeros(9)}, "uncalibrated.* in its K"),
         ({"distortion_model": "thin_prism"}, "thin_prism.*supported are plumb_bob.*set `rectified`"),
         ({"d": np.ones(3)}, "3 coefficients"),
+        ({"d": np.array([0.1, np.nan, 0, 0, 0])}, r"no numbers \(0.1, nan, 0, 0, 0\): calibrate the camera again"),
+        ({"d": np.array([-1e6, 1e9, 0, 0, 0])}, r"distortion -1e\+06, 1e\+09, .* no inverse in its 640x480 pixels"),
     ],
 )
 def test_a_calibration_that_cannot_be_used_is_refused(changes: dict, words: str) -> None:

@@ -35,9 +35,7 @@ def test_every_image_has_its_depth_however_much_faster_that_is(tmp_path: Path, e
     images = 24 if every < 10 else 12
     with open_bag(_bag(tmp_path / "bag", images * every, every)) as reader:
         recorded = RecordedImages(reader, IMAGES, DEPTH, CAMERA_INFO)
-        found = [
-            recorded.depth(image.header, SIZE, max_delay=0.001) for batch in recorded.batches(8) for image in batch
-        ]
+        found = [recorded.depth(image, max_delay=0.001) for batch in recorded.batches(8) for image in batch]
     assert len(found) == images and recorded.flat == 0, recorded.first_flat_fault
     assert all(depth is not None for depth in found)
 
