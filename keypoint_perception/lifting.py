@@ -203,8 +203,8 @@ def why_flat(lifted: Lifted, depth: np.ndarray | None, intrinsics: Intrinsics | 
     if depth is None or intrinsics is None or lifted.is_known:
         return ""
     return (
-        "depth and camera_info fit the image, and no keypoint has a position: depth around all of them is unknown "
-        "(0, infinite or NaN); look at the depth image and the range of its camera"
+        "depth and camera_info fit the image, and no keypoint has a position: each is outside the image, or depth "
+        "around it is unknown (0, infinite or NaN); look at the keypoints, the depth image and the range of its camera"
     )
 
 

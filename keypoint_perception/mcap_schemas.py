@@ -14,19 +14,21 @@ from rosbags.rosbag2 import storage_mcap
 SCHEMALESS = "__schemaless__"
 """What rosbags takes for the type of a channel without a schema."""
 _KNOWN = frozenset({"ros2msg", "ros2idl", "omgidl", ""})
-_definition = storage_mcap.get_msgdef
+_definition: Any = getattr(storage_mcap, "get_msgdef", None)
 
 
 def admit_other_schemas() -> None:
-    """Makes rosbags read them from now on."""
+    """Makes rosbags read them from now on; a version that is built in another way stays as it is."""
     rosbags: Any = storage_mcap
-    rosbags.get_msgdef, rosbags.read_string = _definition_or_none, _text
+    if _definition is not None and hasattr(rosbags, "read_string"):
+        rosbags.get_msgdef, rosbags.read_string = _definition_or_none, _text
 
 
 def _definition_or_none(schema: storage_mcap.Schema | None) -> MessageDefinition:
     if schema is not None and schema.encoding not in _KNOWN:
         return MessageDefinition(MessageDefinitionFormat.NONE, "")
-    return _definition(schema)
+    definition: MessageDefinition = _definition(schema)
+    return definition
 
 
 def _text(record: BinaryIO) -> str:

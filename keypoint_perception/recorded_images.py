@@ -137,7 +137,7 @@ class RecordedImages:
         while len(known) > 1 and known[1][0] <= image.received_ns:
             known.popleft()
         if not known:
-            raise UserError("camera_info comes only later")
+            raise UserError("no camera_info had come by then, or soon after")
         fitting = [c for _, c in known if isinstance(c, Intrinsics) and c.size == image.size]
         if fitting:
             return fitting[0]

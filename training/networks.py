@@ -164,10 +164,10 @@ def upsample(features: Tensor) -> Tensor:
     return F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-def initialise_normal(module: nn.Module, std: float, bound: float | None = None) -> None:
+def initialise_normal(module: nn.Module, std: float, *, bound: float | None) -> None:
     """Convolution and linear weights from N(0, std²), biases 0; norms unchanged.
 
-    bound: truncated at so many deviations, at 2 of which the weights' own deviation is 0.88 std.
+    bound: truncated at so many deviations, None for not at all; at 2 the weights' own deviation is 0.88 std.
     """
     for weight in _weights_without_biases(module):
         if bound is None:

@@ -133,11 +133,11 @@ class ModelHost:
                 outcome.close()
             outcome = UserError("the node was cleaned up meanwhile")
         if isinstance(outcome, UserError):
-            self._on_swap(load.changes, outcome)
             load.answer.set_exception(outcome)
             load.answer.exception()  # told by on_swap: nobody need fetch it
+            self._on_swap(load.changes, outcome)
         else:
             self._serve(outcome)
             self._log(self.describe())
-            self._on_swap(load.changes, None)
             load.answer.set_result(self.describe())
+            self._on_swap(load.changes, None)

@@ -15,7 +15,7 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
-from keypoint_perception.errors import UserError
+from keypoint_perception.errors import UserError, first_line
 from keypoint_perception.heap import keep_freed_memory
 from keypoint_perception.ros.faults import Faults
 
@@ -106,12 +106,18 @@ def _run(create: Callable[[], ProcessNode], args: Sequence[str] | None, stop: _S
 
 
 def _serve_one(executor: SingleThreadedExecutor, node: ProcessNode) -> None:
-    """Waits for one callback and runs it. What it raises is told, and ends nothing: the others are still needed."""
-    task, _, _ = executor.wait_for_ready_callbacks()
+    """Waits for one callback and runs it. What it raises is told, and ends nothing: the others are still needed.
+
+    Where rclpy could not even take what the callback is for, it would never call its group again: that is raised.
+    """
+    ready: Any = executor.wait_for_ready_callbacks()
+    task, entity, _ = ready
     task()
     error = task.exception()
     if error is not None:
-        text = f"{type(error).__name__}: {error}".partition("\n")[0]
+        if getattr(entity, "_executor_event", False):
+            raise error
+        text = f"{type(error).__name__}: {first_line(error)}"
         node.faults.error("callback", f"a callback failed, --log-level debug says where: {text}")
         node.get_logger().debug("".join(traceback.format_exception(error)))
 

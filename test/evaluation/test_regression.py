@@ -41,6 +41,13 @@ def test_what_the_labels_do_not_show_is_named():
         fitted_on([moving(0, variant="walker")], [moving(1, variant=name) for name in ("walker", "hopper", "cheetah")])
 
 
+def test_labels_of_other_joints_are_refused():
+    with pytest.raises(UserError, match="joints of thing are a, b in the data to fit on, and b, a in what is measured"):
+        fitted_on([moving(0, names=("a", "b"))], [moving(1, names=("b", "a"))])
+    with pytest.raises(UserError, match="2 without names in the data to fit on, and 3 without names"):
+        fitted_on([moving(0)], [moving(1, joints=3)])
+
+
 def test_variants_are_fitted_apart():
     videos = [moving(0, joints=2, variant="a"), moving(1, joints=3, variant="b"), moving(2, joints=3, variant="b")]
     assert [part.train_joints.shape for part in labels(videos)] == [(4, 2, 2), (8, 3, 2)]

@@ -63,8 +63,8 @@ def test_three_dimensions_from_depth(bench: Bench, node: NodeProcess) -> None:
     ("depth", "words"),
     [
         (np.full((64, 96), 800, np.uint16), "depth has 96x64 pixels, the image 192x128"),
-        (np.zeros(SIZE[::-1], np.uint16), "no keypoint has a position: depth around all of them is unknown"),
-        (np.full(SIZE[::-1], np.nan, np.float32), "no keypoint has a position: depth around all of them is unknown"),
+        (np.zeros(SIZE[::-1], np.uint16), "no keypoint has a position: each is outside the image"),
+        (np.full(SIZE[::-1], np.nan, np.float32), "no keypoint has a position: each is outside the image"),
     ],
     ids=["another size", "all zero", "all NaN"],
 )

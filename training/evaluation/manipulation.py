@@ -74,7 +74,7 @@ class _Frames:
 
 
 def lifted_joints(videos: Sequence[PredictedVideo]) -> dict[str, float | None]:
-    """Metres of all joints after regression on half of the labels and lifting, as means over variants.
+    """Metres of all joints after regression and lifting, as means over variants.
 
     error_m is the mean, median_m the median; true_pixels_m is the mean with true pixels lifted, baseline_mean_pose_m
     that of the mean 3-D pose; found is the share of visible joints that have a depth. None without depth.

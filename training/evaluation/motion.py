@@ -2,9 +2,10 @@
 
 The protocol of Keypoint Pyramids' action recognition, on classes that simulated recordings give: a clip's class is
 where the joint that moves farthest in it goes: right, down, left or up in the picture, or nowhere. No single frame
-tells. One half of the videos is trained on, the other measured. Beside the keypoints stand the most frequent class and
-the same network on the true joints. The paper's text does not say what its network is; here it is one GRU of 32 units,
-the last state of which goes through one linear layer, trained for 150 full-batch steps of Adam.
+tells. What regressions are fitted on is trained on, half of the videos if nothing else is said. Beside the keypoints
+stand the most frequent class and the same network on the true joints. The paper's text does not say what its network
+is; here it is one GRU of 32 units, the last state of which goes through one linear layer, trained for 150 full-batch
+steps of Adam.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The papers' protocols on annotated data by name: normalisation, bias, split and measure in one option.
 
 Papers: IMM (MAFL, AFLW), AutoLink (CelebA, Human3.6M, DeepFashion, Taichi, CUB), Keypoint Pyramids (Human3.6M by
-halves). The split is that of the data: the images' `split`, or the list given with --fit-on. Where the data names none,
-the first half is fitted on and the figure is not the paper's.
+halves). The split is that of the data: the images' `split`, or what --fit-on or --fit-data gives. Where the data
+names none, the first half is fitted on and the figure is not the paper's.
 """
 
 from __future__ import annotations

@@ -72,18 +72,29 @@ def fitted_on(fitted: Sequence[PredictedVideo], videos: Sequence[PredictedVideo]
     """`fitted`, all frames of which are fitted on, and then `videos`, which are measured on; `videos` as they are
     where nothing is `fitted`.
 
-    Raises UserError where a variant has videos to measure on and none to fit.
+    Raises UserError where a variant has videos to measure on and none to fit, or joints that are not the same.
     """
     if not fitted:
         return videos
-    known = {video.video.variant for video in fitted}
-    unknown = sorted({video.video.variant for video in videos} - known)
+    known = {video.video.variant: video for video in fitted}
+    unknown = sorted({video.video.variant for video in videos} - known.keys())
     if unknown:
         raise UserError(
             f"the data to fit on has labels of {', '.join(sorted(known))}, and of {', '.join(unknown)} none: fit on "
             "data with all that is measured"
         )
+    for video in videos:
+        there, here = _joints_of(known[video.video.variant]), _joints_of(video)
+        if there != here:
+            raise UserError(
+                f"the joints of {video.video.variant} are {there} in the data to fit on, and {here} in what is "
+                "measured: give data with the same joints in the same order"
+            )
     return [*(_marked(video, True) for video in fitted), *(_marked(video, False) for video in videos)]
+
+
+def _joints_of(video: PredictedVideo) -> str:
+    return ", ".join(video.video.names) or f"{video.joints.shape[1]} without names"
 
 
 def _marked(video: PredictedVideo, fit: bool) -> PredictedVideo:
@@ -169,7 +180,7 @@ def _check_fitted(video: LabelledVideo, fitted: np.ndarray, measured: np.ndarray
         names = ", ".join(video.names[joint] if video.names else str(joint) for joint in np.flatnonzero(alone))
         raise UserError(
             f"joints of {video.variant} are annotated where errors are measured and nowhere where they are fitted: "
-            f"{names}: fit on other frames (--fit-on, or `split` of the images), or leave them out"
+            f"{names}: fit on other frames (--fit-on, --fit-data, or `split` of the images), or leave them out"
         )
 
 

@@ -132,7 +132,7 @@ class KeypointGAN(Method):
         self.register_buffer("adjacency", adjacency, persistent=False)
         self.register_buffer("map_extent", map_extent(input_size, config.skeleton_stride), persistent=False)
         if config.init_std is not None:
-            initialise_normal(self, config.init_std)
+            initialise_normal(self, config.init_std, bound=None)
 
     @staticmethod
     def _check_size(config: KeypointGANConfig, input_size: tuple[int, int]) -> None:

@@ -49,7 +49,7 @@ class NptConfig:
     separation: float = 0.0
     """Weight of points that are in one place, see there. Not in the paper."""
     separation_distance: float = 0.06
-    """Distance up to which points are in one place."""
+    """Of exp(-distance / this), by which points that are near to one another cost; normalised units."""
     contrast: float = 0.1
     """How far, in [0, 1] units, an image is from its background where that counts for 1 - 1/e, see `foreground_map`."""
     position: Literal["categorical", "expectation"] = "categorical"
