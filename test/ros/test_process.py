@@ -108,13 +108,14 @@ def test_a_transition_that_is_not_possible_is_refused_and_told(bench: Bench, col
             told = (
                 f"{transition.label or transition.id} refused: the node is active, allowed are deactivate (4), shutdown"
             )
-            assert told in node.log and node.log.count("refused") == number, node.log
+            node.wait_for(told)
+            assert node.log.count("refused") == number, node.log
         bench.listen("/detector/keypoints", KeypointArray)
         bench.ask("/image", image_message(PICTURE), "/detector/keypoints")
         for transition, possible in ((Transition(label="shutdown"), True), (Transition(id=1), False)):
             request = ChangeState.Request(transition=transition)
             assert bench.call(ChangeState, "/detector/change_state", request).success == possible
-        assert "the node is finalized, allowed are none" in node.log
+        node.wait_for("the node is finalized, allowed are none")
     finally:
         status, _ = node.stop()
     assert status == 0 and "Traceback" not in node.log
