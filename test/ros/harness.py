@@ -46,6 +46,10 @@ class LoggedProcess:
         """Waits until it has printed `text`."""
         wait_until(lambda: text in self.log, lambda: f"{text!r} was not printed, but\n{self.log}")
 
+    def send(self, number: int) -> None:
+        """Sends it a signal."""
+        self._process.send_signal(number)
+
     def stop(self, with_signal: int = signal.SIGINT, patience: float = 10.0) -> tuple[int, float]:
         """Ends it: the exit status and the seconds that took."""
         start = time.monotonic()
