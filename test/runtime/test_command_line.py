@@ -30,7 +30,13 @@ def test_processes_that_a_command_forks_are_ended_without_a_word(capfd: pytest.C
     def command() -> int:
         context = multiprocessing.get_context("fork")
         runs = context.Event()
-        worker = context.Process(target=lambda: (runs.set(), time.sleep(60)))
+
+        def work() -> None:
+            runs.set()
+            while True:  # Python looks for signals between two sleeps, and can miss one that comes just before a sleep
+                time.sleep(0.05)
+
+        worker = context.Process(target=work)
         worker.start()
         assert runs.wait(20)
         worker.terminate()
