@@ -13,15 +13,13 @@ from keypoint_perception.bags import connections_of
 from keypoint_perception.errors import UserError
 from keypoint_perception.images import image_to_rgb
 from keypoint_perception.lifting import Intrinsics
-from keypoint_perception.ros.conversions import stamp_ns
+from keypoint_perception.ros.conversions import after_stamp, stamp_ns
 from keypoint_perception.ros.depth import DepthBuffer
 
 _ALL_DEPTH_NS = 1_000_000_000
 """For so long all depth is kept, for images that are recorded later; then only what is nearest to a waiting image."""
 _LOOK_AHEAD = 3
 """Images read beyond a batch, so that depth recorded a little after its image is known when that is served."""
-_STAMP_END = 12
-"""A serialised camera_info begins with four bytes of encapsulation and the stamp, which changes with every image."""
 
 
 class RecordedImage(NamedTuple):
@@ -93,8 +91,8 @@ class RecordedImages:
                 waiting += self._decoded(received, message)
             elif connection.topic == self._depth_topic:
                 self._add_depth(received, message, waiting)
-            elif data[_STAMP_END:] != self._newest_info:
-                self._newest_info = data[_STAMP_END:]
+            elif after_stamp(data) != self._newest_info:
+                self._newest_info = after_stamp(data)
                 self._calibrate(received, message)
             if len(waiting) >= size + _LOOK_AHEAD:
                 yield waiting[:size]

@@ -9,9 +9,7 @@ from sensor_msgs.msg import CameraInfo
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.lifting import Intrinsics
-
-_STAMP_END = 12
-"""A serialised message begins with four bytes of encapsulation and the stamp, which changes with every image."""
+from keypoint_perception.ros.conversions import after_stamp
 
 
 class Calibration:
@@ -26,7 +24,7 @@ class Calibration:
 
     def add(self, serialised: bytes) -> None:
         """Takes a serialised sensor_msgs/CameraInfo, which often is the one before with another stamp."""
-        if self._serialised is None or serialised[_STAMP_END:] != self._serialised[_STAMP_END:]:
+        if self._serialised is None or after_stamp(serialised) != after_stamp(self._serialised):
             self._serialised, self._message, self._intrinsics = serialised, None, None
 
     @property

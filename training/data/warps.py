@@ -106,17 +106,21 @@ class Spline:
     def of_pixels(self) -> Tensor:
         """The spline at all pixels of its size, row by row, (B, H · W, 2), faster."""
         bend = F.interpolate(self._bend, self.size, mode="bilinear", align_corners=True).flatten(2)
-        cells = grid(*self.size, self.affine).view(-1, 2)
-        linear = (self.affine.view(-1, 2) @ cells.T).view_as(bend)
+        linear = (self.affine.view(-1, 2) @ _cells(*self.size).T).view_as(bend)
         return (linear + self.translation + bend).transpose(1, 2)
 
 
 @lru_cache(maxsize=1)
 def _bend_of_lattice() -> Tensor:
     """(LATTICE², GRID²): U of each centre at each lattice point."""
-    lattice, centres = (grid(side, side, torch.empty(0)).view(-1, 2) for side in (LATTICE, GRID))
-    squared = torch.cdist(lattice, centres) ** 2
+    squared = torch.cdist(_cells(LATTICE, LATTICE), _cells(GRID, GRID)) ** 2
     return torch.special.xlogy(squared, squared)
+
+
+@lru_cache(maxsize=8)
+def _cells(height: int, width: int) -> Tensor:
+    """(H · W, 2) normalised coordinates of an image's pixels, row by row; every spline of a size asks for the same."""
+    return grid(height, width, torch.empty(0)).view(-1, 2)
 
 
 @lru_cache(maxsize=8)

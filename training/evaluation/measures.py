@@ -10,7 +10,7 @@ import numpy as np
 from keypoint_perception.model import ModelInfo
 from training.evaluation import landmarks, stability, structure
 from training.evaluation.manipulation import grasp_points, lifted_joints
-from training.evaluation.motion import motion_recognition
+from training.evaluation.motion import motion_accuracy, motion_recognition
 from training.evaluation.predicted import PredictedVideo
 from training.evaluation.regression import (
     fitted_on,
@@ -137,9 +137,9 @@ def levels(videos: Sequence[PredictedVideo], info: ModelInfo) -> dict[str, float
     for level in sorted(set(info.level)):
         chosen = np.flatnonzero(np.array(info.level) == level)
         alone = [video.only(chosen) for video in videos]
-        fitted, motion = regression(alone), motion_recognition(alone)
+        fitted = regression(alone)
         figures |= {f"error_{level}": fitted["error"], f"rmse_{level}": fitted["rmse"]}
-        figures[f"motion_{level}"] = motion["accuracy"]
+        figures[f"motion_{level}"] = motion_accuracy(alone)
     return figures
 
 
