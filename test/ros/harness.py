@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from rcl_interfaces.srv import GetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -150,16 +151,21 @@ class Bench:
         return found[0]
 
     def call(self, service_type: Any, name: str, request: Any) -> Any:
-        """A service's response. The way back is found a little later than the service, and an answer before is lost."""
+        """A service's response. The way back is found a little later than the service, and an answer before is lost.
+
+        What only reads is asked again. What changes something is asked once, after that node answered a client that it
+        heard of later.
+        """
+        only_reads = service_type.__name__.startswith(("Get", "List", "Describe"))
         client = self.node.create_client(service_type, name)
         self.until(client.service_is_ready, f"no service {name}")
-        self.spin(0.5)
-        only_reads = service_type.__name__.startswith(("Get", "List", "Describe"))
+        if not only_reads:
+            self.call(GetParameters, f"{name.rpartition('/')[0]}/get_parameters", GetParameters.Request())
         end = time.monotonic() + PATIENCE_S
         future = client.call_async(request)
         while not future.done():
             assert time.monotonic() < end, f"{name} did not answer"
-            self.spin_until_done(future, 2.0 if only_reads else PATIENCE_S)
+            self.spin_until_done(future, 1.0 if only_reads else PATIENCE_S)
             if not future.done() and only_reads:
                 future = client.call_async(request)
         self.node.destroy_client(client)
