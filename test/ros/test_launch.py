@@ -97,7 +97,7 @@ def test_what_cannot_start_is_refused_before_anything_runs(module: ModuleType, a
     name, given = argument.split(":=")
     values = {a.name: "" for a in module.ARGUMENTS} | {"params_file": str(FILE)} | {name: given}
     with pytest.raises(RuntimeError, match=words):
-        module.check(values)
+        module.check(values, [])
 
 
 @pytest.mark.parametrize(("argument", "given", "package"), [("rviz", "true", "rviz2"), ("bag", "/", "ros2bag")])
@@ -107,7 +107,7 @@ def test_a_missing_tool_is_named(
     monkeypatch.setenv("AMENT_PREFIX_PATH", "/usr")  # a prefix without packages
     values = {a.name: "" for a in module.ARGUMENTS} | {"params_file": str(FILE)} | {argument: given}
     with pytest.raises(RuntimeError, match=f"needs the package {package}"):
-        module.check(values)
+        module.check(values, [])
 
 
 def test_arguments_reach_the_command_of_the_node(module: ModuleType, tmp_path: Path) -> None:
