@@ -9,14 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from keypoint_perception.errors import UserError
+
 _TYPE_CODES = {"uint8": "B", "int32": "i", "uint16": "H", "float32": "f"}
 
 
 @cache
 def message_class(type_name: str) -> Any:
-    """The class of a type such as "std_msgs/msg/Header"."""
+    """The class of a type such as "std_msgs/msg/Header"; UserError where its package has none, or is not installed."""
     package, kind, name = type_name.split("/")
-    return getattr(importlib.import_module(f"{package}.{kind}"), name)
+    try:
+        return getattr(importlib.import_module(f"{package}.{kind}"), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"messages of type {type_name} are not known here: install and source {package}") from error
 
 
 class RclpyMessages:

@@ -11,6 +11,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
+from keypoint_perception.errors import UserError
 from keypoint_perception.model import Model
 from keypoint_perception.ros.messages import RclpyMessages, message_class
 from keypoint_perception.ros.results import LATCHED, TOPICS, Look, Result, ResultMessages
@@ -72,7 +73,7 @@ class CameraOutput:
     def _open(self, name: str, type_name: str, prefix: str) -> None:
         try:
             message_type = message_class(type_name)
-        except ImportError:  # Foxglove's messages are not installed everywhere
+        except UserError:  # Foxglove's messages are not installed everywhere
             return
         self._publishers[name] = self._node.create_lifecycle_publisher(
             message_type,

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from spots_bag import write_spots_bag
 
 from keypoint_perception.bags import open_bag, write_bag
 
+EFFORT = "/effort"
 PLAYER = Path(__file__).resolve().parents[2] / "tools" / "play.py"
 IMAGES, CAMERA_INFO, SILENT = "/table/image_raw/compressed", "/table/camera_info", "/table/ground_truth/keypoints"
 
@@ -27,6 +29,11 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for connection, at, data in reader.messages():
             if connection.topic != SILENT:
                 writer.write(connections[connection.id], at, data)
+        store = get_typestore(Stores.ROS2_JAZZY)
+        store.register(get_types_from_msg("float64 newtons", "my_robot_msgs/msg/Effort"))
+        effort = store.types["my_robot_msgs/msg/Effort"](newtons=2.5)
+        connection = writer.add_connection(EFFORT, effort.__msgtype__, typestore=store)
+        writer.write(connection, at, bytes(store.serialize_cdr(effort, effort.__msgtype__)))
     return folder / "bag"
 
 
@@ -37,6 +44,7 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--topics", CAMERA_INFO, "--wait-for", IMAGES], f"--wait-for is {IMAGES}: give one of --topics with"),
         (["--topics", "/sofa"], "has no /sofa: it has"),
         (["--topics", SILENT], "has no message on"),
+        (["--topics", EFFORT], "my_robot_msgs/msg/Effort are not known here: install and source my_robot_msgs"),
         ([], "--topics"),
     ],
 )
