@@ -9,7 +9,8 @@ import torch
 from keypoint_perception.errors import UserError
 from training.config import parse_config
 from training.method import OptimizerConfig
-from training.methods.autolink import AutoLink, AutoLinkConfig, drawn_length, edge_map, random_cells
+from training.methods.autolink import AutoLink, drawn_length, edge_map, random_cells
+from training.methods.autolink_config import AutoLinkConfig
 from training.methods.autolink_layers import LayeredDecoder, chromaticity, opacity
 from training.regularisation import Regularisation
 from training.trainer import make_optimizer

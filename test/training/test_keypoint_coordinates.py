@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from training.heatmaps import map_extent
-from training.methods.autolink import AutoLink, AutoLinkConfig
+from training.methods.autolink import AutoLink
+from training.methods.autolink_config import AutoLinkConfig
 from training.methods.imm import IMM, IMMConfig
 from training.methods.keypoint_pyramids import KeypointPyramids, KeypointPyramidsConfig
 from training.methods.npt import Npt
