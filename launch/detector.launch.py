@@ -64,7 +64,18 @@ ARGUMENTS = [
         description="Whether the images are rectified (image_rect): P of camera_info then holds for them, not K with "
         f"D. {KEEP}",
     ),
-    DeclareLaunchArgument("rviz", default_value="false", choices=["true", "false"], description="Start RViz."),
+    DeclareLaunchArgument(
+        "rviz",
+        default_value="false",
+        choices=["true", "false"],
+        description="Start RViz on the overlay and the markers; of several cameras, on those of the first.",
+    ),
+    DeclareLaunchArgument(
+        "frame",
+        default_value="",
+        description="Fixed frame of RViz: the images' frame_id, such as camera_color_optical_frame, or one that tf "
+        "joins to it. Empty: that of the recording in demo/.",
+    ),
     DeclareLaunchArgument("bag", default_value="", description="A rosbag2 to play into the graph. Empty: none."),
     DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics."),
     DeclareLaunchArgument("name", default_value="detector", description="Name of the node."),
@@ -127,12 +138,26 @@ def start(context: LaunchContext) -> list:
         )
     )
     if value["rviz"] == "true":
-        config = PathJoinSubstitution([SHARE, "config", "detector.rviz"])
-        actions.append(Node(package="rviz2", executable="rviz2", arguments=["-d", config], output="screen"))
+        actions.append(rviz(value, cameras))
     if value["bag"]:
         clock = ["--clock"] if value["use_sim_time"] == "true" else []
         actions.append(ExecuteProcess(cmd=["ros2", "bag", "play", value["bag"], *clock], output="screen"))
     return actions
+
+
+def rviz(value: dict, cameras: list) -> Node:
+    """RViz on the topics, the clock and the frame that were asked for."""
+    config = PathJoinSubstitution([SHARE, "config", "detector.rviz"])
+    node = "/".join(["", *filter(None, value["namespace"].split("/")), value["name"]])
+    prefix = f"{cameras[0]}/" if len(cameras) > 1 else ""
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        arguments=["-d", config, *(["-f", value["frame"]] if value["frame"] else [])],
+        parameters=[{"use_sim_time": value["use_sim_time"] == "true"}],
+        remappings=[(f"/detector/{topic}", f"{node}/{prefix}{topic}") for topic in ("overlay", "markers")],
+        output="screen",
+    )
 
 
 def check(value: dict, cameras: list) -> None:

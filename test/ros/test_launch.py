@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -123,3 +124,23 @@ def test_arguments_reach_the_command_of_the_node(module: ModuleType, tmp_path: P
     assert node.node_name == "/robot/eyes"
     assert ("image", "/cam/image_raw") in node.expanded_remapping_rules
     assert ("camera_info", "/cam/camera_info") in node.expanded_remapping_rules
+
+
+@pytest.mark.parametrize(("cameras", "topic"), [("", "markers"), ("left,right", "left/markers")])
+def test_rviz_shows_what_the_node_publishes_in_the_frame_that_is_given(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cameras: str, topic: str
+) -> None:
+    (tmp_path / "share/ament_index/resource_index/packages").mkdir(parents=True)
+    (tmp_path / "share/ament_index/resource_index/packages/rviz2").touch()
+    (tmp_path / "lib/rviz2").mkdir(parents=True)
+    (tmp_path / "lib/rviz2/rviz2").touch(mode=0o755)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path), prepend=os.pathsep)
+    context = launch.LaunchContext()
+    given = {"rviz": "true", "frame": "eye_optical", "namespace": "robot", "name": "eyes", "use_sim_time": "true"}
+    values = {a.name: "" for a in module.ARGUMENTS} | {"params_file": str(FILE), "cameras": cameras} | given
+    context.launch_configurations.update(values)
+    _, rviz = module.start(context)
+    rviz._perform_substitutions(context)
+    command = [launch.utilities.perform_substitutions(context, argument) for argument in rviz.cmd]
+    assert command[command.index("-f") + 1] == "eye_optical"
+    assert ("/detector/markers", f"/robot/eyes/{topic}") in rviz.expanded_remapping_rules
