@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,6 @@ from rosbags.rosbag2 import Writer
 
 from keypoint_perception.backends import CHOICES
 from keypoint_perception.bags import (
-    IMAGE_TYPES,
     BagMessages,
     connections_of,
     copied,
@@ -35,9 +35,9 @@ from keypoint_perception.command_line import Parser, run_command
 from keypoint_perception.detector import DEFAULT_BACKEND, MOST_THREADS, Detector, shipped_model
 from keypoint_perception.drawing import SCORE_THRESHOLD, Style, draw
 from keypoint_perception.errors import UserError
-from keypoint_perception.images import encoding_of, is_depth
 from keypoint_perception.lifting import lift, why_flat
 from keypoint_perception.model import Model
+from keypoint_perception.picture_topics import first_encoding, only_picture_topic, topics_of
 from keypoint_perception.recorded_images import RecordedImages
 from keypoint_perception.ros.conversions import is_topic_part, stamp_ns
 from keypoint_perception.ros.depth import MAX_DELAY_S
@@ -72,7 +72,7 @@ def annotate(options: argparse.Namespace) -> int:
     _check(options)
     detector = Detector(options.model or shipped_model(), options.backend, options.threads, print)
     with open_bag(options.bag) as reader:
-        topic = options.topic or _only_image_topic(reader)
+        topic = options.topic or only_picture_topic(options.bag, topics_of(reader), partial(first_encoding, reader))
         images = RecordedImages(reader, topic, options.depth, options.camera_info, rectified=options.rectified)
         print(f"{detector.model.id} in {detector.backend.describe()}, {images.count} images on {topic}", flush=True)
         tally, start = Tally(), time.monotonic()
@@ -137,31 +137,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--smoothing", action="store_true", help="One-Euro smoothing")
     parser.add_argument("--labels", action="store_true", help="keypoint names on pictures and markers")
     return parser
-
-
-def _only_image_topic(reader: AnyReader) -> str:
-    """The one topic of pictures, overlays of a detector's own aside. Raises UserError where there is not just one."""
-    detectors = [c.topic.removesuffix("keypoints") for c in reader.connections if c.msgtype == TOPICS["keypoints"]]
-    overlays = {f"{prefix}overlay{rest}" for prefix in detectors for rest in ("", "/compressed")}
-    images = [c for c in reader.connections if c.msgtype in IMAGE_TYPES and c.topic not in overlays]
-    topics = sorted({c.topic for c in images if not _is_depth(reader, c)})
-    if len(topics) > 1:  # depth may call itself mono16 or png
-        topics = [topic for topic in topics if "depth" not in topic] or topics
-    if len(topics) != 1:
-        raise UserError(
-            f"the bag has {len(topics)} image topics: choose with --topic, there is {', '.join(topics) or 'none'}"
-        )
-    return topics[0]
-
-
-def _is_depth(reader: AnyReader, connection: Connection) -> bool:
-    """Whether the first message of a topic of images says that it is depth; one without messages is no picture."""
-    for _, _, data in reader.messages([connection]):
-        try:
-            return is_depth(encoding_of(reader.deserialize(data, connection.msgtype)))
-        except Exception:  # rosbags' generated code raises whatever damaged bytes lead it to
-            return False
-    return True
 
 
 def _look(model: Model, options: argparse.Namespace) -> Look:

@@ -301,7 +301,7 @@ def test_a_bag_of_no_bytes(storage: StoragePlugin, tmp_path: Path) -> None:
 
 def test_an_empty_bag(tmp_path: Path) -> None:
     bag = write_rosbag2(tmp_path / "bag", [])
-    with pytest.raises(UserError, match="has no image topic: it has none at all"):
+    with pytest.raises(UserError, match=r"has no image topic with pictures \(it has none at all\)"):
         load_data(DataConfig(sources=[str(bag)]), progress=False)
 
 

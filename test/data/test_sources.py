@@ -287,6 +287,14 @@ def test_the_only_image_topic_need_not_be_named(tmp_path: Path) -> None:
     assert only(write_rosbag2(tmp_path / "bag", messages(2))).choose("") == TOPIC
 
 
+def test_depth_is_no_picture_to_choose_from(tmp_path: Path) -> None:
+    depth = {**encode(picture(0), "mono16"), "encoding": "16UC1"}
+    seen, unseen = Message(depth, START, "/camera/aligned"), Message(depth, START, "/only")
+    assert only(write_rosbag2(tmp_path / "bag", [*messages(2), seen])).choose("") == TOPIC
+    with pytest.raises(UserError, match=r"no image topic with pictures \(/only: depth,"):
+        only(write_rosbag2(tmp_path / "flat", [unseen])).choose("")
+
+
 def test_a_topic_of_both_types_of_images_is_one(tmp_path: Path) -> None:
     source = only(write_rosbag2(tmp_path / "bag", [*messages(2), *messages(2, "png", start=START + 2 * PERIOD)]))
     assert source.choose("") == TOPIC and source.count(TOPIC) == len(list(source.items(TOPIC))) == 4
@@ -295,7 +303,7 @@ def test_a_topic_of_both_types_of_images_is_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("topic", "words"), [("/nope", "no image topic '/nope'"), ("", "several image topics")])
 def test_a_wrong_topic_lists_those_there_are(topic: str, words: str, tmp_path: Path) -> None:
     bag = write_rosbag2(tmp_path / "bag", messages(2) + messages(2, "png", "/second/compressed"))
-    with pytest.raises(UserError, match=f"{words}.*/camera/image_raw, /second/compressed"):
+    with pytest.raises(UserError, match=f"{words}.*/camera/image_raw, /second/compressed: choose with --topic"):
         only(bag).choose(topic)
 
 

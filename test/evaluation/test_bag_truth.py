@@ -90,6 +90,12 @@ def test_of_two_cameras_one_is_chosen(tmp_path):
     assert next(read_labelled(tmp_path / "two", "/table_left/image_raw")).variant == "/table_left/image_raw"
 
 
+def test_a_camera_may_have_depth_in_its_name(tmp_path):
+    with new_bag(tmp_path / "one") as bag:
+        write_camera(bag, "/depth_cam", depth_every=1)
+    assert next(read_labelled(tmp_path / "one")).variant == "/depth_cam/image_raw"
+
+
 def test_a_folder_without_labels_says_what_is_allowed(tmp_path):
     with pytest.raises(UserError, match="COCO keypoints"):
         next(read_labelled(tmp_path))

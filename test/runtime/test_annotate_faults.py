@@ -124,6 +124,8 @@ class _Given(NamedTuple):
         _Given("cannot be read", bag="{}/bag.txt"),
         _Given(f"no image on {IMAGES} could be read: a message cannot be", bag="{}/no_images"),
         _Given(IMAGES, options=("--topic", "/sofa")),
+        _Given(f"has no image topic with pictures ({DEPTH}: depth,", bag="{}/flat", options=()),
+        _Given("/a, /b: choose with --topic", bag="{}/two", options=()),
         _Given("--camera-info", options=("--topic", IMAGES, "--depth", DEPTH)),
         _Given("--prefix is 'my detector': give a namespace", options=("--topic", IMAGES, "--prefix", "my detector")),
         _Given("exists", out="{}"),
@@ -154,6 +156,15 @@ def _write_bad_bags(bag: Path, folder: Path) -> None:
     with open_bag(bag) as reader, write_bag(folder / "no_images") as writer:
         connection = writer.add_connection(IMAGES, IMAGE_TYPES[1], typestore=reader.typestore)
         writer.write(connection, 1, b"no message")
+    with open_bag(bag) as reader, write_bag(folder / "flat") as flat, write_bag(folder / "two") as two:
+        connections = [two.add_connection(name, IMAGE_TYPES[1], typestore=reader.typestore) for name in ("/a", "/b")]
+        depth = flat.add_connection(DEPTH, IMAGE_TYPES[0], typestore=reader.typestore)
+        for connection, at, data in reader.messages():
+            if connection.topic == DEPTH:
+                flat.write(depth, at, data)
+            elif connection.topic == IMAGES:
+                for copy in connections:
+                    two.write(copy, at, data)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def _partner_stores(sources: list[Source], config: DataConfig, progress: bool) -
     if not other_topic and roi == config.roi:
         raise UserError("pairs are between cameras and only one is named: set reference_topic, or reference_roi")
     topic = config.reference_topic or config.topic
-    return [_store(source, config, topic, roi, progress) for source in sources]
+    return [_store(source, config, topic, roi, progress, "--data.reference_topic") for source in sources]
 
 
 def split(tracks: list[Track], share: float, how: str) -> tuple[list[Track], list[Track]]:
@@ -164,9 +164,14 @@ class _Batches(Dataset[Batch]):
 
 
 def _store(
-    source: Source, config: DataConfig, topic: str, roi: tuple[float, float, float, float] | None, progress: bool
+    source: Source,
+    config: DataConfig,
+    topic: str,
+    roi: tuple[float, float, float, float] | None,
+    progress: bool,
+    topic_option: str = "--topic",
 ) -> FrameStore:
-    view = View(source.choose(topic), config.input_size, roi)
+    view = View(source.choose(topic, topic_option), config.input_size, roi)
     store = build_store(source, view, Path(config.store) if config.store else None, progress=progress)
     if progress:
         for line in report(source, store):

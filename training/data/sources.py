@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keypoint_perception.errors import UserError
+from keypoint_perception.picture_topics import only_picture_topic
 from training.data.salvage import Damage
 
 
@@ -65,18 +66,29 @@ class Source(ABC):
         Damage counts as an item, so that a store that was cut off goes on where it stopped.
         """
 
-    def choose(self, topic: str) -> str:
-        """The topic itself, or the only image topic where none is asked for. Raises UserError that lists them."""
+    def choose(self, topic: str, option: str = "--topic") -> str:
+        """The topic itself, or the only topic of pictures where none is asked for. Raises UserError that lists them.
+
+        option: what the topic was given with.
+        """
         images = sorted({t.name for t in self.topics() if t.is_image})  # one topic may have both types of images
         if images == [""]:  # a topic is for the bags among several sources
             return ""
-        if topic in images:
-            return topic
-        if not topic and len(images) == 1:
-            return images[0]
-        listed = ", ".join(images) or "none at all"
-        what = f"has no image topic {topic!r}" if topic else "has several image topics and none is chosen"
-        raise UserError(f"{self.path} {what if images else 'has no image topic'}: it has {listed}")
+        if not topic:
+            return only_picture_topic(self.path, [(t.name, t.type_name) for t in self.topics()], self._first_encoding)
+        if topic not in images:
+            listed = ", ".join(images) or "none at all"
+            raise UserError(f"{self.path} has no image topic {topic!r}, it has {listed}: choose with {option}")
+        return topic
+
+    def _first_encoding(self, topic: str) -> str | None:
+        """See picture_topics.FirstEncoding."""
+        found = None
+        for item in self.items(topic):
+            if isinstance(item, Item):
+                return item.encoding
+            found = ""
+        return found
 
     def count(self, topic: str) -> int:
         """About how many items a topic has, for the progress bar."""

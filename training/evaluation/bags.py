@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keypoint_perception.bags import IMAGE_TYPES, open_bag
+from keypoint_perception.bags import open_bag
 from keypoint_perception.errors import UserError
 from keypoint_perception.images import image_to_depth, image_to_rgb
 from keypoint_perception.lifting import Intrinsics
 from keypoint_perception.observation import adjacency_of
+from keypoint_perception.picture_topics import first_encoding, picture_topics, topics_of
 from keypoint_perception.smoothing import State
 from training.evaluation.videos import Depth, LabelledVideo
 from training.simulation.bag import TRUE_KEYPOINTS, TRUE_SKELETON
@@ -64,8 +66,8 @@ def read_bag(path: Path, topic: str = "") -> LabelledVideo:
             for c in reader.connections
             if c.topic.endswith(TRUE_KEYPOINTS)
         }
-        images = sorted({c.topic for c in reader.connections if c.msgtype in IMAGE_TYPES and "depth" not in c.topic})
-        labelled = {i: truth for i in images for camera, truth in cameras.items() if i.startswith(f"{camera}/")}
+        pictures = picture_topics(topics_of(reader), partial(first_encoding, reader))
+        labelled = {i: truth for i in pictures for camera, truth in cameras.items() if i.startswith(f"{camera}/")}
         if not labelled:
             raise UserError(f"{path} has no true keypoints: give a bag of `python -m training simulate`")
         if topic not in labelled and (topic or len(labelled) != 1):
