@@ -32,9 +32,9 @@ class LoopConfig:
     accumulate: int = 1
     """Batches whose gradients are averaged in one step."""
     seed: int = 0
-    """Of initial weights, batches and everything random in a step."""
+    """Seed of initial weights, batches and everything random in a step."""
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
-    """bf16 runs convolutions and products in bfloat16: two to four times faster where the GPU or the processor has
+    """Precision of convolutions and products. bf16 is two to four times faster where the GPU or the processor has
     instructions for it, several times slower where not. auto chooses by that; a resumed run keeps what it had."""
     average: float = 0.0
     """Rate of an exponential moving average of the weights, which is then exported; 0 for none. 0.999 is usual."""

@@ -91,14 +91,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m training fit",
         description="Train a method from recordings. Every option of the loop (--steps), of the method"
-        " (--method.keypoints) and of the data (--data.pairs) can be given here or in the YAML file;"
-        " `python -m training methods METHOD` lists a method's.",
-        epilog="fit METHOD --options lists all of them.",
+        " (--method.keypoints) and of the data (--data.pairs) can be given here or in the YAML file.",
+        epilog="`python -m training methods METHOD` lists all options, of the loop, the method and the data, with their"
+        " defaults and what they mean; `fit METHOD --options` lists them in short.",
         allow_abbrev=False,
     )
     parser.add_argument("method", metavar="METHOD", help=", ".join(METHODS))
-    parser.add_argument("--data", nargs="+", metavar="PATH", help="rosbag2 folders or files, videos, image folders")
-    parser.add_argument("--topic", help="image topic of the bags")
+    kinds = "rosbag2 folders or files, ROS 1 bags, videos, folders of images, simulated episodes"
+    parser.add_argument("--data", nargs="+", metavar="PATH", help=kinds)
+    parser.add_argument("--topic", help="image topic of the bags; needed where one has several of pictures")
     parser.add_argument("--roi", metavar="X0,Y0,X1,Y1", help="part of the images to use, as fractions: 0.25,0,0.75,1")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="RUN", help="folder of the run")
     parser.add_argument("--config", type=Path, help="YAML file, see config/train")

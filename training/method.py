@@ -34,7 +34,8 @@ class Batch(TypedDict, total=False):
     prior_keypoints: Tensor
     """(B, J, 2): unpaired poses."""
     keypoints: Tensor
-    """(B, N, 2): annotated joints, NaN where there is none, for evaluation only."""
+    """(B, N, 2): annotated joints, NaN where there is none: for a network of the evaluation that is trained with
+    labels, and never put there by the data side."""
 
 
 class Detection(NamedTuple):
@@ -57,9 +58,13 @@ class OptimizerConfig:
     """How a method's parameters are stepped. A method's config holds one with its paper's values as defaults."""
 
     name: Literal["adam", "adamw"] = "adam"
+    """Adam adds the weight decay to the gradient, AdamW shrinks the weights by it directly."""
     lr: float = 1e-3
+    """Learning rate at the first step."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """Rates of the running means of the gradient and of its square."""
     weight_decay: float = 0.0
+    """Factor of the weights in what is added to their gradients, or of lr in how much of them a step takes away."""
     clip_norm: float | None = None
     """Largest L2 norm of all gradients of a phase, None for no limit."""
     clip_value: float | None = None
@@ -67,6 +72,7 @@ class OptimizerConfig:
     decay: float = 1.0
     """The learning rate is multiplied by this every `decay_steps` steps."""
     decay_steps: int = 100_000
+    """Steps from one multiplication by `decay` to the next."""
     schedule: Literal["step", "cosine"] = "step"
     """`cosine` ignores `decay` and goes to zero at the run's last step."""
 

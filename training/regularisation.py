@@ -27,15 +27,15 @@ class Regularisation:
     """Weights of the terms; 0 for none."""
 
     concentration: float = 0.0
-    """Of the heatmaps' mean variance, in normalised units; keeps points on what they see."""
+    """Weight of the heatmaps' mean variance, in normalised units; keeps points on what they see."""
     separation: float = 0.0
-    """Of Σ_j≠k exp(-‖u_j - u_k‖ / separation_distance), the mean over points k."""
+    """Weight of Σ_j≠k exp(-‖u_j - u_k‖ / separation_distance), the mean over points k."""
     separation_distance: float = 0.1
     """Normalised units. Both terms are of Zhang et al., CVPR 2018, who square the distance: see `crowding`."""
     foreground: float = 0.0
-    """Of each heatmap's share that lies on pixels that do not change between image and reference."""
+    """Weight of each heatmap's share that lies on pixels that do not change between image and reference."""
     equivariance: float = 0.0
-    """Of how far points are from where they should be once what differs between image and reference is turned."""
+    """Weight of how far points are from their places once what differs between image and reference is turned."""
     turn: float = 180.0
     """Degrees up to which `equivariance` turns it, either way; few for what looks the same from several sides."""
     relative: bool = False

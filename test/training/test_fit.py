@@ -270,6 +270,8 @@ def test_methods_lists_every_option_with_default_and_comment(capsys):
     text = capsys.readouterr().out
     assert "sigma: float = 0.1\n      Standard deviation of the Gaussian maps" in text
     assert "optimizer.lr: float = 0.01" in text
+    assert "Options of the data (flags: --data.NAME VALUE" in text and "min_seconds: float | None = None\n" in text
+    assert "Options of the loop (flags: --NAME VALUE" in text and "batch_size: int = 32\n      Pairs in" in text
 
 
 def test_a_resumed_run_keeps_its_first_command_and_may_not_be_shorter(tmp_path):

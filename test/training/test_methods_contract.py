@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,10 @@ import onnxruntime
 import pytest
 import torch
 
+from training.config import LoopConfig
+from training.data import DataConfig
 from training.methods import METHODS
+from training.methods.command import field_comments
 from training.onnx_graph import detect_frames, parity, to_onnx
 from training.trainer import make_optimizer
 
@@ -120,6 +125,22 @@ def train_steps(method, batch, steps, rate=None):
             torch.nn.utils.clip_grad_norm_(parameters, method.optimizer.clip_norm or float("inf"))
             optimizers[phase].step()
     return method.eval()
+
+
+@pytest.mark.parametrize("config", [*(kind.Config for kind in METHODS.values()), LoopConfig, DataConfig])
+def test_every_option_says_in_a_sentence_what_it_means(config):
+    unexplained = []
+
+    def look(config):
+        comments = field_comments(type(config))
+        for field in dataclasses.fields(config):
+            if dataclasses.is_dataclass(getattr(config, field.name)):
+                look(getattr(config, field.name))
+            elif not re.fullmatch(r"(?!Of )[^a-z].*\.", comments.get(field.name, "")):
+                unexplained.append(field.name)
+
+    look(config())
+    assert unexplained == []
 
 
 def test_losses_are_finite_scalars_and_leave_the_batch_alone(method):

@@ -20,11 +20,11 @@ class Drawing(NamedTuple):
 
     pairs: PairKind
     low: float = 0.0
-    """Smallest distance of a pair over time,"""
+    """Smallest distance of a pair over time."""
     high: float = 0.0
-    """and largest,"""
+    """Largest distance of a pair over time."""
     unit: Literal["seconds", "frames"] = "seconds"
-    """in this."""
+    """What both are counted in."""
 
 
 SAMPLINGS: dict[str, Drawing] = {
@@ -45,9 +45,9 @@ class DataConfig:
     """Recordings and how batches are drawn from them."""
 
     sources: list[str] = field(default_factory=list)
-    """rosbag2 folders or files, ROS 1 bags, videos, folders of images, folders of simulated episodes."""
+    """Recordings: rosbag2 folders or files, ROS 1 bags, videos, folders of images, folders of simulated episodes."""
     topic: str = ""
-    """Image topic of the bags; may be left out where a bag has only one."""
+    """Image topic of the bags; may be left out where a bag has only one of pictures, depth aside."""
     input_size: tuple[int, int] = (128, 128)
     """(width, height) that the network sees, pixels."""
     roi: tuple[float, float, float, float] | None = None
@@ -55,16 +55,17 @@ class DataConfig:
     sampling: SamplingName = "default"
     """A paper's own way to draw pairs, for all of the five below that are not set; default is 0.1 to 2 s."""
     pairs: PairKind | None = None
-    """time: two frames of a recording. cameras: the same instant of `topic` and of `reference_topic` (or of `roi` and
-    `reference_roi`). warp: a frame and its thin-plate-spline warp. still: single images without a reference."""
+    """What image and reference are. time: two frames of a recording. cameras: the same instant of `topic` and of
+    `reference_topic` (or of `roi` and `reference_roi`). warp: a frame and its thin-plate-spline warp. still: single
+    images without a reference."""
     min_seconds: float | None = None
-    """Smallest distance of a pair over time,"""
+    """Smallest distance in time of the two frames of a pair."""
     max_seconds: float | None = None
-    """and largest."""
+    """Largest distance in time of the two frames of a pair."""
     min_frames: int | None = None
-    """The same in frames, instead of seconds,"""
+    """Smallest distance of the two frames of a pair in frames, instead of seconds."""
     max_frames: int | None = None
-    """and largest."""
+    """Largest distance of the two frames of a pair in frames, instead of seconds."""
     reference_topic: str = ""
     """Topic of the second camera; empty for `topic`."""
     reference_roi: tuple[float, float, float, float] | None = None

@@ -38,12 +38,15 @@ class SplineConfig:
     """Standard deviations of one random spline; normalised units."""
 
     rotation_degrees: float = 0.0
+    """Standard deviation, in degrees, of the angle by which the image is turned about its centre."""
     scale: float = 0.0
+    """Standard deviation of the factor, around 1, by which the image is scaled."""
     translation: float = 0.1
+    """Standard deviation of the shift along each axis, in normalised units."""
     warp_all: float = 0.001
-    """Weights of all centres,"""
+    """Standard deviation of the weights of all centres."""
     warp_half: float = 0.005
-    """and, on top, of a random half of them."""
+    """Standard deviation of what is added to the weights of a random half of the centres."""
 
 
 @dataclass(frozen=True)

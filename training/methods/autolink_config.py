@@ -25,6 +25,7 @@ class AutoLinkConfig:
     decoder_width: int = 64
     """Channels of the decoder's first level, doubled at each of `decoder_depth` steps down, up to 512."""
     decoder_depth: int = 4
+    """Steps of the decoder, a U-Net, down and up again; each halves the size."""
     edge_stride: int = 1
     """The edge map is drawn, and the decoder works, at 1 / this of the image's size; above 1 for small processors."""
     thickness: float = 5e-5
@@ -33,6 +34,7 @@ class AutoLinkConfig:
     initial_edge: float = -4.0
     """Mean of the edge weights before the softplus: every pair starts at about 0.018."""
     edge_lr_multiplier: float = 512.0
+    """The edge weights' learning rate is this many times that of all else."""
     mask_cells: int = 16
     """Cells a side of the mask."""
     keep: float = 0.2
@@ -48,9 +50,11 @@ class AutoLinkConfig:
     compare_image: bool = True
     """Compare the image itself, too, as a layer before Γ's own; the paper and its code do not."""
     feature_error: Literal["squared", "absolute"] = "squared"
+    """Difference of features that is averaged in each layer: squared (Eq. 6), or absolute as in the official code."""
     initialisation: Literal["kaiming", "torch"] = "kaiming"
-    """Of convolutions: the official code's, after which keypoints begin apart, or torch's own, after which they begin
-    near the centre. Where the object is small, keypoints that begin apart may stay where nothing ever is."""
+    """Initial weights of convolutions: the official code's, after which keypoints begin apart, or torch's own, after
+    which they begin near the centre. Where the object is small, keypoints that begin apart may stay where nothing ever
+    is."""
     layered: bool = False
     """Not in the paper: the edge map composes two painted layers instead of entering the U-Net, so that lines have to
     lie on the object; see `autolink_layers`."""

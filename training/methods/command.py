@@ -1,4 +1,4 @@
-"""`python -m training methods [NAME]`: the methods, or the options of one with their defaults and what they mean."""
+"""`python -m training methods [NAME]`: the methods, or all options of a run of one with defaults and what they mean."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from keypoint_perception.command_line import Parser
-from training.config import method_class
+from training.config import LoopConfig, method_class
+from training.data import DataConfig
 from training.methods import METHODS
 
 
@@ -58,6 +59,10 @@ def main(argv: list[str]) -> int:
     method = method_class(given.name)
     print(inspect.cleandoc(sys.modules[method.__module__].__doc__ or ""))
     print(f"\nNeeds in a batch: {', '.join(sorted(method.required_keys))}")
-    print("\nOptions (flags: --method.NAME VALUE; in a YAML file under `method:`):")
+    print("\nOptions of the method (flags: --method.NAME VALUE; in a YAML file under `method:`):")
     print("\n".join(option_lines(method.Config())))
+    print("\nOptions of the data (flags: --data.NAME VALUE; in a YAML file under `data:`):")
+    print("\n".join(option_lines(DataConfig())))
+    print("\nOptions of the loop (flags: --NAME VALUE; in a YAML file at the top):")
+    print("\n".join(option_lines(LoopConfig())))
     return 0

@@ -80,7 +80,7 @@ class IMMConfig:
     sigma: float = 0.1
     """Standard deviation of the Gaussian maps in normalised units (Eq. 2)."""
     gaussian: GaussianName = "halved"
-    """halved: exp(-d² / 2σ²) of Eq. 2; plain: exp(-d² / σ²) of the authors' code."""
+    """Form of the Gaussian maps. halved: exp(-d² / 2σ²) of Eq. 2; plain: exp(-d² / σ²) of the authors' code."""
     softmax: SoftmaxName = "sum"
     """How a heatmap becomes a position: by sums in the paper's practice, by means in the authors' code; joint is Eq. 1,
     which cannot take x from one thing and y from another."""

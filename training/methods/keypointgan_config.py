@@ -24,7 +24,7 @@ class KeypointGANConfig:
     (Eq. 2), as for faces. A drawing must tell its joints apart: of a chain that looks the same from either end, η can
     only learn the middle."""
     names: tuple[str, ...] = ()
-    """Of the joints, as the file of prior poses has them."""
+    """Names of the joints, as the file of prior poses has them."""
     width: int = 32
     """Channels of the first convolution of Φ, Ψ and η; doubled at each halving of the size."""
     code_stride: int = 8
@@ -45,7 +45,8 @@ class KeypointGANConfig:
     skip_connections: bool = False
     """Φ's way up sees its way down (section F and the authors' code)."""
     line: Literal["squared", "linear"] = "squared"
-    """exp(-d² / line_width) of Eq. 1, or exp(-d / line_width) of the authors' code."""
+    """Profile of drawn lines. squared: exp(-d² / line_width) of Eq. 1; linear: exp(-d / line_width) of the authors'
+    code."""
     line_width: float = 0.04
     """1 / γ of Eq. 1, half the image's width being 1 in both directions."""
     blob_sigma: float = 0.02
@@ -74,8 +75,8 @@ class KeypointGANConfig:
     layers: tuple[str, ...] = VGG_LAYERS
     """Layers of VGG that are compared, beside the image itself."""
     running_mean_rate: float = 0.99
-    """Of the running means that balance the layers; from the authors' code. At 0.999 they lie far above the errors,
-    which fall fast, and for thousands of steps L_perc counts for little beside the adversarial term."""
+    """Rate of the running means that balance the layers; from the authors' code. At 0.999 they lie far above the
+    errors, which fall fast, and for thousands of steps L_perc counts for little beside the adversarial term."""
     pretrain_steps: int = 20_000
     """Steps in which η alone learns, from drawings of prior poses. Ours: the paper trains until the error plateaus, and
     the η that the authors' config loads is of step 580,000."""

@@ -50,7 +50,7 @@ class LimbsConfig:
     """The joint above each joint, -1 for the root, of the poses in a file; None for the tree of the next two numbers.
     With poses only numbering, body, either_end, thickness, one_hue, left_out and limbs[0] have an effect."""
     names: tuple[str, ...] = ()
-    """Of the joints of `above`, as the file of poses has them."""
+    """Names of the joints of `above`, as the file of poses has them."""
     numbering: Literal["place", "colour"] = "place"
     """What numbers limbs that leave the root and are alike, in an image: their place, or their colours, which an object
     keeps that turns. By colour only where limbs differ in it."""
@@ -81,15 +81,15 @@ class LimbsConfig:
     background_window: int = 15
     """Side of the median filter in pixels, odd: above twice the width of the real object's limbs."""
     sigma: float = 0.05
-    """Of the target heatmaps."""
+    """Standard deviation of the Gaussians in the target heatmaps."""
     position_weight: float = 1.0
-    """Weight of the loss of joints' heatmaps,"""
+    """Weight of the loss of joints' heatmaps."""
     presence_weight: float = 2.0
-    """of that of which joints are there,"""
+    """Weight of the loss of which joints are there."""
     end_weight: float = 1.0
-    """of that of the ends of limbs that are alike and leave the root,"""
+    """Weight of the loss of the ends of limbs that are alike and leave the root."""
     offset_weight: float = 10.0
-    """and of that of how far from those ends such limbs' other joints are."""
+    """Weight of the loss of how far from those ends such limbs' other joints are."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig("adamw", 3e-3, weight_decay=1e-4, clip_norm=1.0, schedule="cosine")
     )

@@ -49,21 +49,23 @@ class NptConfig:
     separation: float = 0.0
     """Weight of points that are in one place, see there. Not in the paper."""
     separation_distance: float = 0.06
-    """Of exp(-distance / this), by which points that are near to one another cost; normalised units."""
+    """Reach of exp(-distance / this), by which points that are near to one another cost; normalised units."""
     contrast: float = 0.1
     """How far, in [0, 1] units, an image is from its background where that counts for 1 - 1/e, see `foreground_map`."""
     position: Literal["categorical", "expectation"] = "categorical"
     """`expectation` is the ablation of Table III: a Gaussian at the mean of a spatial softmax."""
     temperature: float = 1.0
-    """Of the Gumbel-softmax at step 0. Not given."""
+    """Temperature of the Gumbel-softmax at step 0. Not given."""
     final_temperature: float = 0.3
-    """Of the Gumbel-softmax from `temperature_steps` on, linear in between. Not given."""
+    """Temperature of the Gumbel-softmax from `temperature_steps` on, linear in between. Not given."""
     temperature_steps: int = 2000
+    """Steps in which the Gumbel-softmax's temperature falls. Not given."""
     straight_through: bool = False
     """One-hot samples with the gradient of the soft ones; the paper relaxes instead."""
     background_weight: float = 0.2
     """Weight of the background in the compositing softmax; a point's centre has 1. Not given."""
     pyramid_levels: int = 5
+    """Sizes, each half of the one before, at which Eq. 1 compares images."""
     contiguity_pool: int = 7
     """β, in pixels."""
     uniform_pool: int = 5
@@ -75,11 +77,11 @@ class NptConfig:
     near_scale: float = 0.1
     """Distance at which exp(-d) of Eq. 3 has fallen to 1/e. Not given."""
     near_temperature: float = 0.1
-    """Of the softmax that relaxes the maximum of Eq. 3. Not given."""
+    """Temperature of the softmax that relaxes the maximum of Eq. 3. Not given."""
     power: float = 1.0
-    """p of Eq. 4, 0 < p <= 1. Not given. The weights `links` and `joints` below are for 1, see there."""
+    """Power p of Eq. 4, 0 < p <= 1. Not given. The weights `links` and `joints` below are for 1, see there."""
     length_range: tuple[float, float] = (0.1, 1.2)
-    """l_min and l_max of Eq. 8. Not given."""
+    """Shortest and longest length of a link, l_min and l_max of Eq. 8. Not given."""
     search: bool = False
     """S is searched for instead of descended to, see there. The weights below are then costs of one link or joint."""
     rigid: float = 0.0
@@ -90,17 +92,25 @@ class NptConfig:
     belief: float = 0.0
     """In the search, how much cheaper a link is that ψ is sure of, see there. Not in the paper."""
     reconstruction: float = 10.0
+    """Weight of Eq. 1, the error of the redrawn image."""
     contiguity: float = 0.001
+    """Weight of Eq. 2, which keeps points beside the same other points in both frames."""
     near: float = 10.0
+    """Weight of Eq. 3, which draws links to the points."""
     joints: float = 0.1
+    """Weight of Eq. 4's term of points, which keeps joints few."""
     links: float = 7000.0
+    """Weight of Eq. 4's term of pairs of points, which keeps links few."""
     uniform: float = 20.0
+    """Weight of Eq. 5, which keeps links on the object."""
     length: float = 1000.0
+    """Weight of Eq. 8, which keeps links within `length_range`."""
     ramp_steps: int = 10_000
     """`uniform`, `joints` and `links` grow linearly from 0 over so many steps after `points_steps`."""
     points_steps: int = 0
     """Steps in which only the points learn. The paper has none, see there."""
     psi_lr_multiplier: float = 1.0
+    """The learning rate of ψ is this many times that of π and B. Not in the paper."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig("adam", 5e-3, (0.9, 0.999), clip_norm=1.0, clip_value=1.0)
     )

@@ -75,7 +75,7 @@ class TransporterConfig:
     sigma: float = 0.1
     """σ of the points' Gaussians, normalised units."""
     gaussian: GaussianName = "plain"
-    """exp(-d² / σ²), or exp(-d² / 2σ²)."""
+    """Form of the points' Gaussians. plain: exp(-d² / σ²); halved: exp(-d² / 2σ²)."""
     combine: CombineName = "union"
     """The one map of K points: 1 - Π (1 - H_k), the sum cut at 1, or the maximum."""
     softmax: SoftmaxName = "mean"
