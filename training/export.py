@@ -207,7 +207,7 @@ def main(argv: list[str]) -> int:
     """Runs `export`."""
     parser = Parser(prog="python -m training export", description="Write a trained model as .onnx.")
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run that `fit` made")
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="MODEL.onnx")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="MODEL.onnx", help="the model's file")
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32")
     parser.add_argument("--name", help="name of the model; the file's name by default")
     parser.add_argument("--data", nargs="+", metavar="PATH", help="the recordings, where they have moved since")

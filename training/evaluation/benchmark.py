@@ -225,9 +225,10 @@ def main(argv: list[str]) -> int:
     parser = Parser(
         prog="python -m training benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--scenes", nargs="+", default=list(SCENES), choices=list(SCENES))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), help="(default all)")
+    parser.add_argument("--scenes", nargs="+", default=list(SCENES), choices=list(SCENES), help="(default all)")
+    seeds = "every method is trained on every scene once with each (default 0)"
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help=seeds)
     parser.add_argument("--budget", default="30min", help="training time of each cell: 90s, 30min or 2h")
     for split, count in DEFAULT_EPISODES.items():
         parser.add_argument(f"--{split}-episodes", type=int, default=count, help=f"of each set (default {count})")
@@ -237,7 +238,8 @@ def main(argv: list[str]) -> int:
     remeasure = "measure the trained models anew; KeypointGAN's network is trained with labels again for it"
     parser.add_argument("--remeasure", action="store_true", help=remeasure)
     parser.add_argument("--report", action="store_true", help="only write the report of what is measured")
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR")
+    folder = f"sets, runs, results and report; what is there is not made again. The tables are DIR/{TABLE_NAME}"
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help=folder)
     given = parser.parse_args(argv)
     out = given.out.resolve()
     if given.report:

@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     labels.add_argument(
         "--fit-data", type=Path, metavar="DATA", help="fit regressions on this labelled data and none of --data"
     )
-    parser.add_argument("-o", "--output", type=Path, help="also write the measures to this JSON file")
+    parser.add_argument("-o", "--out", type=Path, help="also write the measures to this JSON file")
     parser.add_argument("--label-efficiency", type=Path, metavar="X.svg", help="draw error by number of labels")
     parser.add_argument("--epsilon", type=float, help="largest distance of a matched joint, [-1, 1] units")
     parser.add_argument("--seed", type=int, default=0, help="draws the frame whose skeleton stands for its video")
@@ -100,8 +100,8 @@ def main(argv: list[str]) -> int:
         print(table({given.protocol: figures}) + f"  ({protocol.unit})")
         if not fitted and all(video.video.fit is None for video in videos):
             print("the data names no split: fitted on its first half, which is not the paper's split")
-    if given.output:
-        with written_whole(given.output) as temporary:
+    if given.out:
+        with written_whole(given.out) as temporary:
             temporary.write_text(json.dumps(report, indent=1) + "\n")
     if given.label_efficiency:
         curve = {model.info.method: measures["label_efficiency"]}

@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _common(parser: argparse.ArgumentParser, output: str, size: str, seed: str) -> None:
-    parser.add_argument("-o", "--output", type=Path, required=True, help=output)
+    parser.add_argument("-o", "--out", type=Path, required=True, help=output)
     parser.add_argument("--seed", type=int, default=0, help=f"{seed} (default 0)")
     parser.add_argument("--size", type=_size, default=size, help=f"pixels, WIDTHxHEIGHT or one side (default {size})")
 
@@ -86,7 +86,7 @@ def _make_episodes(arguments: argparse.Namespace) -> None:
     with _progress("episode") as progress:
         simulate(
             settings.scene,
-            arguments.output,
+            arguments.out,
             arguments.episodes,
             settings.seed,
             settings.size,
@@ -96,10 +96,10 @@ def _make_episodes(arguments: argparse.Namespace) -> None:
             bag=settings.bag,
             progress=progress,
         )
-    print(f"{arguments.output}: {arguments.episodes} episodes of {', '.join(_objects(settings))}")
+    print(f"{arguments.out}: {arguments.episodes} episodes of {', '.join(_objects(settings))}")
     if not settings.bag:
-        write_sheet(arguments.output / SHEET_FILE, episode_paths(arguments.output))
-        print(f"{arguments.output / SHEET_FILE}: look at it")
+        write_sheet(arguments.out / SHEET_FILE, episode_paths(arguments.out))
+        print(f"{arguments.out / SHEET_FILE}: look at it")
 
 
 def _objects(settings: Settings) -> list[str]:
@@ -107,15 +107,15 @@ def _objects(settings: Settings) -> list[str]:
 
 
 def _make_poses(arguments: argparse.Namespace) -> None:
-    if arguments.output.suffix != ".npz":
-        raise UserError(f"poses are one file: -o {arguments.output} must end in .npz")
+    if arguments.out.suffix != ".npz":
+        raise UserError(f"poses are one file: -o {arguments.out} must end in .npz")
     if arguments.scene == "tabletop":
         poses = sample_table_poses(arguments.poses, arguments.seed, arguments.size)
     else:
         poses = sample_poses(arguments.scene, arguments.variant, arguments.poses, arguments.seed)
-    write_poses(arguments.output, poses)
+    write_poses(arguments.out, poses)
     of = poses.variant or poses.scene
-    print(f"{arguments.output}: {len(poses.keypoints)} poses of {of}, {len(poses.names)} joints")
+    print(f"{arguments.out}: {len(poses.keypoints)} poses of {of}, {len(poses.names)} joints")
 
 
 def _make_room(arguments: argparse.Namespace) -> None:

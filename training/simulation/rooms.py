@@ -17,7 +17,7 @@ ROOMS = {"tabletop": tabletop, "kitchen": kitchen}
 
 
 def add_options(parser: argparse.ArgumentParser, room: str) -> None:
-    """The options of a room beside --output, --seed and --size."""
+    """The options of a room beside --out, --seed and --size."""
     cameras = [stream.camera for stream in ROOMS[room].STREAMS]
     parser.add_argument("--seconds", type=float, default=60.0, help="duration (default 60)")
     parser.add_argument("--rate", type=float, default=10.0, help="pictures per second of a camera (default 10)")
@@ -53,12 +53,12 @@ def run(arguments: argparse.Namespace, progress: Callable[[int, int], None]) -> 
         ),
     }
     if arguments.recordings is None:
-        simulate(arguments.output, config, progress=progress, **settings)
-        bags = [arguments.output]
+        simulate(arguments.out, config, progress=progress, **settings)
+        bags = [arguments.out]
     else:
         configs = [replace(config, seed=config.seed + number) for number in range(arguments.recordings)]
-        simulate_many(simulate, arguments.output, configs, workers=arguments.workers, progress=progress, **settings)
-        bags = recording_paths(arguments.output, len(configs))
+        simulate_many(simulate, arguments.out, configs, workers=arguments.workers, progress=progress, **settings)
+        bags = recording_paths(arguments.out, len(configs))
     lines = []
     for bag in bags:
         sheet = bag.with_name(f"{bag.name}.png")
