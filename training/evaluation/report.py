@@ -22,7 +22,7 @@ PAGE_NAME = "report.html"
 UNKNOWN = "–"
 
 Cell = dict[str, Any]
-"""One entry of results["cells"]. Cells of an earlier release lack some families of measures."""
+"""One entry of results["cells"]. It may lack a family of measures, or have none in it."""
 
 
 class Column(NamedTuple):
