@@ -71,6 +71,11 @@ class SequenceInfo:
     size: tuple[int, int]
     """(width, height) of the recorded images."""
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> SequenceInfo:
+        """The inverse of `asdict`, after JSON made a list of the size."""
+        return cls(**{**values, "size": tuple(values["size"])})
+
 
 class FrameStore:
     """A complete store, open for reading. Cheap to pickle: another process maps the same file again."""
@@ -79,7 +84,7 @@ class FrameStore:
         self.folder = folder
         about = json.loads((folder / STORE).read_text())
         self.shape: tuple[int, int, int] = tuple(about["frame_shape"])
-        self.sequences = [SequenceInfo(**{**s, "size": tuple(s["size"])}) for s in about["sequences"]]
+        self.sequences = [SequenceInfo.from_dict(sequence) for sequence in about["sequences"]]
         self.skips = Skips.from_dict(about["skips"])
         self.items: int = about["items"]
         """Images that the recording held, used or not."""
@@ -177,7 +182,7 @@ class StoreWriter:
                 (self.partial / name).touch()
             return
         self.items, self.count, self.checksum = progress["items"], progress["count"], progress["checksum"]
-        self.sequences = [SequenceInfo(**{**s, "size": tuple(s["size"])}) for s in progress["sequences"]]
+        self.sequences = [SequenceInfo.from_dict(sequence) for sequence in progress["sequences"]]
         self.skips = Skips.from_dict(progress["skips"])
 
     def append(self, frame: np.ndarray, stamp: int, recording: str, size: tuple[int, int], *, new: bool) -> None:
