@@ -33,6 +33,8 @@ from tools.isolation import own_middleware
 
 RATE_HZ = 30.0
 CAMERAS = ("a", "b", "c", "d")
+ENGINE_IMAGES = 300
+"""That the engine alone is timed with."""
 OURS, BASELINES = ["-m", "keypoint_perception.ros.node"], [str(ROOT / "benchmarks" / "baseline_nodes.py")]
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -99,16 +101,16 @@ def compare(bench: Bench, options: argparse.Namespace, say: Callable[[str], None
     }
 
 
-def engine_time(options: argparse.Namespace, images: int = 300) -> float:
+def engine_time(options: argparse.Namespace) -> float:
     """Median milliseconds of the engine on one image, resizing included, on one core."""
     with on_cores({LAST_CORE}):
         detector, image = Detector(options.model, options.backend), picture()
         seconds = []
-        for _ in range(images):
+        for _ in range(ENGINE_IMAGES):
             start = time.perf_counter()
             detector.detect([image])
             seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds[images // 10 :])) * 1e3
+    return float(np.median(seconds[ENGINE_IMAGES // 10 :])) * 1e3
 
 
 def saturated(bench: Bench, command: list[str], seconds: float) -> tuple[Run, float]:

@@ -30,6 +30,10 @@ from training.simulation.tabletop import TABLE_CAMERA, Tabletop, TabletopConfig
 
 NEEDED = 400
 """Annotated frames a second of one core, at 64x64, so that a set of 10,000 episodes takes a few hours at most."""
+TABLE_SIZE, TABLE_FRAMES = (320, 240), 8
+"""Of the pictures of the table, (width, height), and how many are timed."""
+SCALING_EPISODES = 40
+"""Of the run by one and by two processes."""
 
 
 def main() -> None:
@@ -89,17 +93,17 @@ def _formats(episodes: list[Episode]) -> None:
     print(f"{'write_episode, read_episode':<32}{kilobytes:>15.0f}{writing:>12.1f}{reading:>14.1f}")
 
 
-def _table(size: tuple[int, int] = (320, 240), frames: int = 8) -> None:
+def _table() -> None:
     """Where the time of a picture of the table goes."""
-    with Tabletop(TabletopConfig(size=size)) as table:
+    with Tabletop(TabletopConfig(size=TABLE_SIZE)) as table:
         parts: dict[str, Callable[[], object]] = {
             "physics of 0.1 s": lambda: table.act(0.1),
             "colour, with shadows": lambda: table.render(TABLE_CAMERA),
             "depth, for visibility": lambda: table.visible(TABLE_CAMERA),
         }
-        print(f"\ntabletop at {size[0]}x{size[1]}, processor ms a frame, median of {frames}")
+        print(f"\ntabletop at {TABLE_SIZE[0]}x{TABLE_SIZE[1]}, processor ms a frame, median of {TABLE_FRAMES}")
         for name, part in parts.items():
-            print(f"{name:<32}{1e3 * np.median([_seconds(part) for _ in range(frames)]):>8.1f}")
+            print(f"{name:<32}{1e3 * np.median([_seconds(part) for _ in range(TABLE_FRAMES)]):>8.1f}")
 
 
 def _seconds(part: Callable[[], object]) -> float:
@@ -109,15 +113,15 @@ def _seconds(part: Callable[[], object]) -> float:
     return time.process_time() - started
 
 
-def _scaling(size: int, episodes: int = 40) -> None:
+def _scaling(size: int) -> None:
     """A whole run by one process and by two."""
     print(f"\n{'simulate spiders':<20}{'frames/s':>10}{'frames/processor s':>20}{'cores kept busy':>18}")
     with tempfile.TemporaryDirectory() as folder:
         for workers in (1, 2):
             started, busy = time.perf_counter(), processor_time()
-            simulate("spiders", Path(folder) / str(workers), episodes, size=size, workers=workers)
+            simulate("spiders", Path(folder) / str(workers), SCALING_EPISODES, size=size, workers=workers)
             wall, busy = time.perf_counter() - started, processor_time() - busy
-            frames = episodes * FRAMES
+            frames = SCALING_EPISODES * FRAMES
             print(f"{f'{workers} process(es)':<20}{frames / wall:>10.0f}{frames / busy:>20.0f}{busy / wall:>18.2f}")
 
 

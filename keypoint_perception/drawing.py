@@ -26,6 +26,8 @@ _SUBPIXEL_BITS = 4
 _REFERENCE_SIDE = 480.0
 """The shorter side of a picture, pixels, at which sizes below are as given."""
 _DARK = (20, 20, 20)
+_GAP = 4
+"""White pixels between the pictures of a contact sheet."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,8 @@ def draw(image: np.ndarray, observation: Observation, style: Style) -> np.ndarra
     return canvas.image
 
 
-def contact_sheet(images: Sequence[np.ndarray], columns: int, tile_width: int = 320, gap: int = 4) -> np.ndarray:
-    """Pictures (H, W, 3) uint8 RGB, row by row, each `tile_width` pixels wide, `gap` white pixels between them.
+def contact_sheet(images: Sequence[np.ndarray], columns: int, tile_width: int = 320) -> np.ndarray:
+    """Pictures (H, W, 3) uint8 RGB, row by row, each `tile_width` pixels wide, with white between them.
 
     Needs at least one picture; each keeps its proportions and a row is as high as its highest.
     """
@@ -96,13 +98,13 @@ def contact_sheet(images: Sequence[np.ndarray], columns: int, tile_width: int = 
     for start in range(0, len(tiles), columns):
         row = tiles[start : start + columns]
         strip = np.full(
-            (max(t.shape[0] for t in row) + gap, columns * (tile_width + gap) + gap, 3), 255, dtype=np.uint8
+            (max(t.shape[0] for t in row) + _GAP, columns * (tile_width + _GAP) + _GAP, 3), 255, dtype=np.uint8
         )
         for index, tile in enumerate(row):
-            left = gap + index * (tile_width + gap)
+            left = _GAP + index * (tile_width + _GAP)
             strip[: tile.shape[0], left : left + tile_width] = tile
         rows.append(strip)
-    return np.vstack([np.full((gap, rows[0].shape[1], 3), 255, np.uint8), *rows])
+    return np.vstack([np.full((_GAP, rows[0].shape[1], 3), 255, np.uint8), *rows])
 
 
 def write_png(path: str | os.PathLike[str], picture: np.ndarray) -> None:

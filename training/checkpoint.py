@@ -35,11 +35,10 @@ class Checkpoint:
     about: dict[str, Any]
     """Plain values for the model's card: command, data, seconds, machine."""
 
-    def build(self, averaged: bool = True) -> Method:
-        """The trained method in eval mode on the CPU; the averaged weights where there are some and they are wanted."""
+    def build(self) -> Method:
+        """The trained method in eval mode on the CPU, with averaged weights where there are some."""
         method = build_method(self.config)
-        state = self.average if averaged and self.average is not None else self.method
-        method.load_state_dict(state)
+        method.load_state_dict(self.method if self.average is None else self.average)
         method.step = self.step
         return method.eval()
 

@@ -97,8 +97,8 @@ def test_colours_differ() -> None:
 def test_a_contact_sheet_keeps_proportions_and_order() -> None:
     red, blue = np.zeros((10, 20, 3), np.uint8), np.zeros((40, 20, 3), np.uint8)
     red[..., 0], blue[..., 2] = 255, 255
-    sheet = contact_sheet([red, blue, red], columns=2, tile_width=20, gap=2)
-    assert sheet.shape == (2 + 42 + 12, 2 * 22 + 2, 3)
+    sheet = contact_sheet([red, blue, red], columns=2, tile_width=20)
+    assert sheet.shape == (4 + 44 + 14, 2 * 24 + 4, 3)
     assert sheet[5, 10].tolist() == [255, 0, 0] and sheet[30, 30].tolist() == [0, 0, 255]
     assert sheet[50, 10].tolist() == [255, 0, 0] and sheet[50, 40].tolist() == [255, 255, 255]
 

@@ -53,8 +53,9 @@ def test_a_run_leaves_checkpoint_config_previews_and_curves(tmp_path):
     assert any((tmp_path / "run" / "tensorboard").iterdir())
     again = parse_config("imm", ["--config", str(tmp_path / "run" / "config.yaml")])
     assert again == checkpoint.config == tiny_config("--average", "0.9")
-    averaged, last = checkpoint.build().state_dict(), checkpoint.build(averaged=False).state_dict()
-    assert not torch.equal(averaged["detector.1.weight"], last["detector.1.weight"])
+    averaged = checkpoint.build().state_dict()
+    assert torch.equal(averaged["detector.1.weight"], checkpoint.average["detector.1.weight"])
+    assert not torch.equal(averaged["detector.1.weight"], checkpoint.method["detector.1.weight"])
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):

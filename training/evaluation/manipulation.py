@@ -96,13 +96,13 @@ def lifted_joints(videos: Sequence[PredictedVideo]) -> dict[str, float | None]:
     return {name: mean_or_none([row[index] for row in rows]) for index, name in enumerate(names)}
 
 
-def grasp_points(videos: Sequence[PredictedVideo], seed: int = 0) -> dict[str, float | None]:
+def grasp_points(videos: Sequence[PredictedVideo]) -> dict[str, float | None]:
     """Median metres of grasp points after regression from few labels and lifting, as means over variants.
 
     error_m_10 and error_m_100 are means over draws of so many labelled frames, error_m is from all; true_pixels_m with
     true pixels, baseline_mean_pose_m of the mean position. None without depth, or where no joint is one to grasp.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     counts = {f"error_m_{count}": count for count in GRASP_LABELS}
     rows: dict[str, list[float]] = {name: [] for name in (*counts, "error_m", "true_pixels_m", "baseline_mean_pose_m")}
     for frames in _with_depth(videos, GRASP_WORDS):

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import numpy as np
 
+MASK_SLACK = 1
+"""Pixels by which a keypoint may be beside the object's mask."""
 SKELETON_TOLERANCE = 0.1
 """About half the width of a robot arm's links in a picture that shows all of it, [-1, 1] units."""
 
 
-def on_object_share(keypoints: np.ndarray, masks: np.ndarray, slack: int = 1) -> float:
-    """Share of keypoints (T, K, 2), in pixels, within `slack` of the object in masks (T, H, W) bool."""
+def on_object_share(keypoints: np.ndarray, masks: np.ndarray) -> float:
+    """Share of keypoints (T, K, 2), in pixels, within MASK_SLACK of the object in masks (T, H, W) bool."""
     height, width = masks.shape[1:]
     pixels = np.rint(keypoints).astype(int)
     hits = np.zeros(keypoints.shape[:2], dtype=bool)
     frame = np.arange(len(masks))[:, None]
-    for dy in range(-slack, slack + 1):
-        for dx in range(-slack, slack + 1):
+    reach = range(-MASK_SLACK, MASK_SLACK + 1)
+    for dy in reach:
+        for dx in reach:
             x, y = pixels[..., 0] + dx, pixels[..., 1] + dy
             inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
             hits |= inside & masks[frame, y.clip(0, height - 1), x.clip(0, width - 1)]
     return float(hits.mean())
 
 
-def on_skeleton_share(
-    keypoints: np.ndarray, joints: np.ndarray, adjacency: np.ndarray, tolerance: float = SKELETON_TOLERANCE
-) -> float:
-    """Share of keypoints (T, K, 2) no farther than `tolerance` from a link of the true skeleton: what can be said about
-    being on the object where it has no mask.
+def on_skeleton_share(keypoints: np.ndarray, joints: np.ndarray, adjacency: np.ndarray) -> float:
+    """Share of keypoints (T, K, 2) no farther than SKELETON_TOLERANCE from a link of the true skeleton.
+
+    It is what can be said about being on the object where it has no mask.
 
     joints (T, J, 2), adjacency (J, J) bool with at least one edge; all in [-1, 1] units. Links with an unknown end
     (NaN) are left out, and so are frames without any other; NaN where no frame is left.
@@ -39,7 +41,7 @@ def on_skeleton_share(
     distance = np.linalg.norm(offset - share[..., None] * along, axis=-1)
     known = ~np.isnan(distance).all(axis=(1, 2))
     nearest = np.nan_to_num(distance[known], nan=np.inf).min(axis=-1)
-    return float((nearest <= tolerance).mean()) if known.any() else np.nan
+    return float((nearest <= SKELETON_TOLERANCE).mean()) if known.any() else np.nan
 
 
 def same_part_share(keypoints: np.ndarray, joints: np.ndarray) -> float:
