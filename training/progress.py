@@ -16,7 +16,16 @@ LOG_FOLDER = "tensorboard"
 class Progress:
     """Bar and curves of one run. Silent where `shown` is false, as in all but the first of several processes."""
 
-    def __init__(self, out: Path, start: int, steps: int, log_steps: int, shown: bool) -> None:
+    def __init__(
+        self,
+        out: Path,
+        start: int,
+        steps: int,
+        log_steps: int,
+        shown: bool,
+        before: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
+        """before: seconds that the run took until it was resumed, and of these waited for data."""
         interval = 0.5 if sys.stderr.isatty() else 30.0
         self.bar = tqdm(
             total=steps, initial=start, disable=not shown, mininterval=interval, maxinterval=interval, unit="step"
@@ -27,9 +36,13 @@ class Progress:
 
             self.writer = SummaryWriter(str(out / LOG_FOLDER), purge_step=start)
         self.log_steps = log_steps
-        self.waited = 0.0
-        self.started = time.perf_counter()
+        self._before = before
+        self._start_counting()
         self._opening = True
+
+    def _start_counting(self) -> None:
+        seconds, self.waited = self._before
+        self.started = time.perf_counter() - seconds
 
     def waiting(self, seconds: float) -> None:
         """Adds time that the loop stood still for data."""
@@ -37,13 +50,17 @@ class Progress:
 
     @property
     def wait_share(self) -> float:
-        """Share of the time after the first step, which opens files, that went into waiting for data, in [0, 1]."""
+        """Share of the run's time that went into waiting for data, in [0, 1].
+
+        The first step, and that after each resumption, does not count: it opens files.
+        """
         return self.waited / max(time.perf_counter() - self.started, 1e-9)
 
     def step(self, step: int, terms: dict[str, float], rates: dict[str, float]) -> None:
         """One step is done: its loss terms and learning rates."""
         if self._opening:
-            self._opening, self.waited, self.started = False, 0.0, time.perf_counter()
+            self._opening = False
+            self._start_counting()
         losses = " ".join(f"{name} {value:.4g}" for name, value in terms.items())
         self.bar.set_postfix_str(f"{losses} wait {self.wait_share:.0%}", refresh=False)
         self.bar.update()

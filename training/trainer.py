@@ -71,14 +71,15 @@ class Trainer:
         started, before = time.monotonic(), self.seconds
         saved = started
         batches = self._batches()
-        with Progress(self.out, self.step, loop.steps, loop.log_steps, self.fabric.is_global_zero) as progress:
+        past = (before, before * self.wait_share)
+        with Progress(self.out, self.step, loop.steps, loop.log_steps, self.fabric.is_global_zero, past) as progress:
             while self.step < loop.steps:
                 micro_batches = self._next(batches, progress)
                 terms = self._train_step(micro_batches)
                 self.step += 1
                 self.seconds = before + time.monotonic() - started
-                self.wait_share = progress.wait_share
                 progress.step(self.step, terms, self._rates())
+                self.wait_share = progress.wait_share
                 if self.step % loop.preview_steps == 0 or self.step == loop.steps:
                     self._preview(progress)
                 overdue = time.monotonic() - saved > loop.checkpoint_minutes * 60
@@ -256,6 +257,7 @@ class Trainer:
         for phase, state in checkpoint.optimizers.items():
             self._optimizer(phase).load_state_dict(state)
         self.step, self.seconds = checkpoint.step, 60 * checkpoint.about["minutes"]
+        self.wait_share = checkpoint.about["data_wait_share"]
         if self.step > self.config.loop.steps:
             given = f"steps is {self.config.loop.steps} and {self.out} has {self.step} behind it"
             raise UserError(f"{given}: give as many or more, or leave --steps out")
