@@ -48,7 +48,9 @@ def make_fabric(config: RunConfig) -> lightning_fabric.Fabric:
             strategy=DDPStrategy(find_unused_parameters=True) if several else "auto",
         )
     except (RuntimeError, ValueError) as error:  # Lightning's own refusals, e.g. no GPU
-        raise UserError(f"cannot train on {loop.devices} {loop.accelerator} device(s): {first_line(error)}") from None
+        what = f"{loop.devices} {loop.accelerator} device(s)"
+        why = first_line(error).rstrip(".!")
+        raise UserError(f"cannot train on {what}: {why}: use --accelerator cpu, or fewer --devices") from None
 
 
 def train(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tiny_run import tiny_config
 
 import training.fit
 import training.precision
+from keypoint_perception.errors import UserError
 from training.checkpoint import CHECKPOINT_NAME, Checkpoint, write_checkpoint
 from training.config import RunConfig
 from training.fit import make_fabric
@@ -41,6 +43,15 @@ def test_auto_is_what_the_machine_is_fast_at(monkeypatch, native: bool, chosen: 
     assert config.loop.precision == chosen
     assert replace(config, loop=replace(config.loop, precision="auto")) == config_of("auto")  # nothing else changes
     assert make_fabric(config)
+
+
+def test_a_device_that_is_not_there_is_told_with_what_to_do(monkeypatch) -> None:
+    def refuse(**_: Any) -> None:
+        raise RuntimeError("No supported gpu backend found!")
+
+    monkeypatch.setattr("lightning_fabric.Fabric", refuse)
+    with pytest.raises(UserError, match=r"1 gpu device.*backend found: use --accelerator cpu, or fewer --devices$"):
+        make_fabric(tiny_config("--accelerator", "gpu"))
 
 
 @pytest.mark.parametrize("before", ["bf16", "fp32"])
