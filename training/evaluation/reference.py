@@ -1,7 +1,7 @@
 """Reference rows: what an untrained network gives, an IMM of fresh weights, and what labels teach, a U-Net of heatmaps.
 
-The first says how much a regression makes of any keypoints, the second what labels bring in the same time. What learns
-without labels should be better than the first; the second is no bound, it may be better than that too.
+The first says how much a regression makes of any keypoints, the second what labels bring. What learns without
+labels should be better than the first; the second is no bound, it may be better than that too.
 """
 
 from __future__ import annotations
