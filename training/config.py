@@ -17,6 +17,7 @@ import jsonargparse
 import yaml
 
 from keypoint_perception.errors import UserError
+from training import bounds
 from training.data import DataConfig
 from training.methods import METHODS
 
@@ -54,15 +55,13 @@ class LoopConfig:
     """Minutes between checkpoints; one is always written at the end."""
 
     def __post_init__(self) -> None:
-        least = {"steps": 1, "batch_size": 1, "accumulate": 1, "devices": 1, "num_nodes": 1, "log_steps": 1}
-        least |= {"preview_steps": 1, "workers": 0, "seed": 0, "checkpoint_minutes": 0}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise UserError(f"{name} is {getattr(self, name)}: it must be at least {low}")
+        """Raises UserError that names the first bad value."""
+        bounds.at_least("loop", self, steps=1, batch_size=1, accumulate=1, devices=1, num_nodes=1, log_steps=1)
+        bounds.at_least("loop", self, preview_steps=1, workers=0, seed=0, checkpoint_minutes=0)
         if self.seed >= 2**63:
-            raise UserError(f"seed is {self.seed}: it must be below 2^63")
+            raise UserError(f"loop: seed is {self.seed}: give a number below 2^63")
         if not 0 <= self.average < 1:
-            raise UserError(f"average is {self.average}: it must be in [0, 1), 0 for none")
+            raise UserError(f"loop: average is {self.average}: give a number from 0 to below 1, 0 for none")
 
 
 MAY_CHANGE = {"steps", "accelerator", "devices", "num_nodes", "workers", "log_steps", "preview_steps"}

@@ -148,7 +148,7 @@ def test_camera_pairs_are_of_one_instant_and_of_both_cameras(tmp_path: Path) -> 
 
 
 def test_cameras_that_are_never_at_one_instant(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"the nearest are 0\.050 s: choose a larger slop_seconds"):
+    with pytest.raises(UserError, match=r"the nearest are 0\.050 s: choose a larger --data.slop_seconds"):
         cameras(tmp_path, offset=50_000_000)
 
 
@@ -167,7 +167,7 @@ def test_two_parts_of_one_image_are_two_cameras(tmp_path: Path) -> None:
 
 
 def test_one_camera_makes_no_camera_pairs(recordings: list[str]) -> None:
-    with pytest.raises(UserError, match="set reference_topic, or reference_roi"):
+    with pytest.raises(UserError, match=r"set --data\.reference_topic, or --data\.reference_roi"):
         load(recordings, pairs="cameras")
 
 
@@ -210,7 +210,9 @@ def test_a_held_out_part_too_short_for_pairs_repeats_training_and_says_so(
 
 
 def test_recordings_too_short_for_the_distance(recordings: list[str]) -> None:
-    with pytest.raises(UserError, match=r"no two frames .* 100 to 200 seconds apart: the longest has 40 frames"):
+    with pytest.raises(
+        UserError, match=r"no two frames .* 100 to 200 seconds apart: the longest has 40 .*--data\.max_seconds"
+    ):
         load(recordings, min_seconds=100.0, max_seconds=200.0, validation=0.0)
 
 
@@ -310,11 +312,11 @@ def test_options_precede_the_named_way(options: dict[str, Any], expected: tuple[
     ("options", "words"),
     [
         ({"input_size": (4, 64)}, "8 to 4096"),
-        ({"validation": 1.0}, r"\[0, 1\)"),
-        ({"min_seconds": 3.0, "max_seconds": 1.0}, "smallest <= largest"),
-        ({"min_seconds": 1.0, "max_frames": 3}, "set one of the two"),
+        ({"validation": 1.0}, "from 0 to below 1"),
+        ({"min_seconds": 3.0, "max_seconds": 1.0}, "give a min_seconds from 0 on, and a max_seconds no smaller"),
+        ({"min_seconds": 1.0, "max_frames": 3}, "set min_seconds and max_seconds, or min_frames"),
         ({"sampling": "unheard"}, "allowed are default, imm"),
-        ({"slop_seconds": -1.0}, "at least 0"),
+        ({"slop_seconds": -1.0}, "data: slop_seconds is -1.0: give 0 or more"),
     ],
 )
 def test_settings_that_make_no_sense(options: dict[str, Any], words: str) -> None:

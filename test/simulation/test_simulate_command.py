@@ -15,7 +15,7 @@ def run(*words):
 
 
 def test_episodes_and_a_sheet(tmp_path, capsys):
-    assert run("cartpoles", "-o", tmp_path / "a", "--episodes", 2, "--size", "32x24", "--variant", "cartpole2") == 0
+    assert run("cartpoles", "--out", tmp_path / "a", "--episodes", 2, "--size", "32x24", "--variant", "cartpole2") == 0
     assert "cartpole2" in capsys.readouterr().out
     episodes = [read_episode(path) for path in episode_paths(tmp_path / "a")]
     assert [e.frames.shape for e in episodes] == [(90, 24, 32, 3)] * 2

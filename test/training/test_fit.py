@@ -179,7 +179,7 @@ def test_damaged_checkpoints_are_refused_in_a_line(tmp_path):
         (["--method.keypointz", "3"], "known here are .*method.keypoints"),
         (["--stepz", "3"], "known here are .*steps"),
         (["--steps", "many"], "steps.*int.*many"),
-        (["--steps", "0"], "steps is 0: it must be at least 1"),
+        (["--steps", "0"], "loop: steps is 0: give 1 or more"),
         (["--method.norm", "layer"], "'batch', 'instance', 'group', 'none'.*layer"),
         (["--method.map_stride", "3"], "map_stride is 3: allowed are powers of two"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
@@ -296,7 +296,7 @@ def test_a_run_goes_on_where_its_recordings_have_moved_to(tmp_path):
 
 
 def test_a_seed_that_is_no_seed_is_named():
-    with pytest.raises(UserError, match=r"seed is 9{25}: it must be below 2\^63"):
+    with pytest.raises(UserError, match=r"seed is 9{25}: give a number below 2\^63"):
         parse_config("imm", ["--seed", "9" * 25])
 
 

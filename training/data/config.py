@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.geometry import Viewport
+from training import bounds
 from training.data.warps import WarpConfig
 
 PairKind = Literal["time", "cameras", "warp", "still"]
@@ -85,19 +86,19 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if not all(8 <= side <= 4096 for side in self.input_size):
-            raise UserError(f"input_size is {tuple(self.input_size)}: allowed are 8 to 4096 pixels a side")
+            raise UserError(f"data: input_size is {tuple(self.input_size)}: allowed are 8 to 4096 pixels a side")
         for roi in (self.roi, self.reference_roi):
             Viewport.of(self.input_size, self.input_size, roi)
         if not 0 <= self.validation < 1:
-            raise UserError(f"validation is {self.validation}: it must be in [0, 1)")
+            raise UserError(f"data: validation is {self.validation}: give a number from 0 to below 1, 0 for none")
         if self.sampling not in SAMPLINGS:
-            raise UserError(f"sampling is {self.sampling!r}: allowed are {', '.join(SAMPLINGS)}")
-        if self.slop_seconds < 0:
-            raise UserError(f"slop_seconds is {self.slop_seconds}: it must be at least 0")
+            raise UserError(f"data: sampling is {self.sampling!r}: allowed are {', '.join(SAMPLINGS)}")
+        bounds.at_least("data", self, slop_seconds=0)
         drawing = self.drawing()
         if not 0 <= drawing.low <= drawing.high:
             raise UserError(
-                f"pairs are {drawing.low} to {drawing.high} {drawing.unit} apart: allowed is 0 <= smallest <= largest"
+                f"data: pairs are {drawing.low} to {drawing.high} {drawing.unit} apart: give a min_{drawing.unit} from"
+                f" 0 on, and a max_{drawing.unit} no smaller"
             )
 
     def drawing(self) -> Drawing:
@@ -106,7 +107,10 @@ class DataConfig:
         pairs = self.pairs or named.pairs
         seconds, frames = (self.min_seconds, self.max_seconds), (self.min_frames, self.max_frames)
         if seconds != (None, None) and frames != (None, None):
-            raise UserError("distances of pairs are set in seconds and in frames: set one of the two")
+            raise UserError(
+                "data: distances of pairs are set in seconds and in frames: set min_seconds and max_seconds, or"
+                " min_frames and max_frames"
+            )
         if frames != (None, None):
             least = 1 if self.min_frames is None else self.min_frames
             return Drawing(pairs, least, max(least, 30) if self.max_frames is None else self.max_frames, "frames")

@@ -90,7 +90,9 @@ def _partner_stores(sources: list[Source], config: DataConfig, progress: bool) -
     other_topic = bool(config.reference_topic) and config.reference_topic != config.topic
     roi = config.reference_roi or (None if other_topic else config.roi)
     if not other_topic and roi == config.roi:
-        raise UserError("pairs are between cameras and only one is named: set reference_topic, or reference_roi")
+        raise UserError(
+            "pairs are between cameras and only one is named: set --data.reference_topic, or --data.reference_roi"
+        )
     topic = config.reference_topic or config.topic
     return [_store(source, config, topic, roi, progress, "--data.reference_topic") for source in sources]
 
@@ -109,7 +111,7 @@ def split(tracks: list[Track], share: float, how: str) -> tuple[list[Track], lis
     count = int(share * len(recordings))
     if how == "recording":
         if len(recordings) == 1:
-            raise UserError("split is recording and there is one: give more recordings, or --data.split time")
+            raise UserError("--data.split is recording and there is one: give more recordings, or --data.split time")
         count = max(count, 1)
     train: list[Track] = []
     held_out: list[Track] = []

@@ -134,7 +134,7 @@ class TimePairs(Sampler):
             raise UserError(
                 f"no two frames of a recording are {drawing.low:g} to {drawing.high:g} {drawing.unit} apart: the "
                 f"longest has {max(t.stop - t.start for t in tracks)} frames, up to one of another size or a clock set "
-                "back; choose other distances"
+                f"back; choose another --data.min_{drawing.unit} or --data.max_{drawing.unit}"
             )
         self._stores, self._indices = stores[usable], indices[usable]
         self._first, self._count = first[usable], (end - first)[usable]
@@ -195,7 +195,7 @@ class CameraPairs(Sampler):
             nearest = differences.min() / 1e9
             raise UserError(
                 f"no two images of the cameras are at most {slop_seconds} s apart, the nearest are {nearest:.3f} s: "
-                "choose a larger slop_seconds"
+                "choose a larger --data.slop_seconds"
             )
         self._stores, self._indices, self._others = stores[usable], indices[usable], others[usable]
 
