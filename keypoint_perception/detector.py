@@ -34,7 +34,7 @@ class Detector:
     ) -> None:
         """Opens a model file (or one already read) in the engine `backend`.
 
-        threads: CPU threads of one inference. log: receives what the choice of an engine has to say.
+        threads: CPU threads of one inference. log: receives what `open_backend` has to say.
         Raises UserError that says what is wrong with the file or the engine.
         """
         self.model = model if isinstance(model, Model) else read_model(model)

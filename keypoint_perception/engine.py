@@ -83,14 +83,16 @@ def cached_engine(
 ) -> tuple[bytes, Path]:
     """The engine of `key`, from its cache file where that is whole and fits, else built and stored there.
 
-    log receives why a file was not trusted. Raises UserError where the model cannot be built.
+    log receives that an engine is built, and why a file was not trusted.
+    Raises UserError where the model cannot be built.
     """
     path = cache_path(model, key)
     plan, reason = read_engine(path, key)
     if plan is not None:
         return plan, path
     if reason:
-        log(f"engine {path} is not used: {reason}; building it again")
+        log(f"engine {path} is not used: {reason}")
+    log(f"building engine {path}: this can take minutes")
     plan = _build_with_timings(model, key, trt, path.parent, progress)
     with written_whole(path) as temporary:
         temporary.write_bytes(_MAGIC + _header(key, plan) + plan)

@@ -20,7 +20,7 @@ BACKENDS = {
     "openvino": "keypoint_perception.backends.openvino",
     "onnxruntime": "keypoint_perception.backends.onnxruntime",
 }
-"""Backend name to the module whose `create(model, threads) -> Backend` opens it."""
+"""Backend name to the module whose `create(model, threads, log) -> Backend` opens it; see `open_backend`."""
 CHOICES = ("auto", *BACKENDS)
 TRIAL_RUNS = 20
 TOLERANCE_PX = {"fp32": 0.01, "fp16": 0.1, "int8": 0.5}
@@ -56,14 +56,15 @@ def open_backend(
 ) -> Backend:
     """Opens a model in the engine `name`, or, for "auto", in the one that proves fastest here.
 
-    threads: CPU threads for one inference, at least 1. log: receives a line an engine that "auto" tried.
+    threads: CPU threads for one inference, at least 1. log: receives a line an engine that "auto" tried, and
+    what an engine has to say of its start.
     Raises UserError (BackendUnavailable where the engine is missing) that says what to do.
     """
     if name == "auto":
         return _fastest(model, threads, log)
     if name not in BACKENDS:
         raise UserError(f"backend is {name!r}: allowed are {', '.join(CHOICES)}")
-    return importlib.import_module(BACKENDS[name]).create(model, threads)
+    return importlib.import_module(BACKENDS[name]).create(model, threads, log)
 
 
 def trial_ms(backend: Backend, model: Model) -> float:
@@ -83,7 +84,7 @@ def _fastest(model: Model, threads: int, log: Callable[[str], None]) -> Backend:
     reasons = []
     for name in BACKENDS:
         try:
-            tried.append(_trial(name, model, threads))
+            tried.append(_trial(name, model, threads, log))
             log(f"backend auto: {tried[-1][1].describe()} takes {tried[-1][0]:.2f} ms")
         except Exception as error:  # also an engine's own, such as of a GPU without memory
             reasons.append(str(error) or type(error).__name__)
@@ -96,9 +97,9 @@ def _fastest(model: Model, threads: int, log: Callable[[str], None]) -> Backend:
     return chosen
 
 
-def _trial(name: str, model: Model, threads: int) -> tuple[float, Backend]:
+def _trial(name: str, model: Model, threads: int, log: Callable[[str], None]) -> tuple[float, Backend]:
     """Milliseconds that an engine takes, and the engine. Raises UserError where it does not run; then it is closed."""
-    backend = open_backend(name, model, threads=threads)
+    backend = open_backend(name, model, threads=threads, log=log)
     try:
         return trial_ms(backend, model), backend
     except Exception:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from keypoint_perception.backends import Backend, BackendUnavailable
@@ -44,6 +46,6 @@ class OnnxRuntimeBackend(Backend):
         return f"onnxruntime {self._version} ({device})"
 
 
-def create(model: Model, threads: int) -> Backend:
-    """Opens a model."""
+def create(model: Model, threads: int, log: Callable[[str], None]) -> Backend:
+    """Opens a model; there is nothing to log."""
     return OnnxRuntimeBackend(model, threads)

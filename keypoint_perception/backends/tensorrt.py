@@ -7,6 +7,7 @@ a machine with a GPU.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -78,11 +79,11 @@ class Buffer:
 class TensorRtBackend(Backend):
     """A deserialised engine with its buffers."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, log: Callable[[str], None]) -> None:
         self._cuda = Cuda()
         flavour, trt = import_flavour()
         gpu = self._cuda.gpu_name()
-        plan, path = cached_engine(model, engine_key(model, flavour, trt, gpu), trt)
+        plan, path = cached_engine(model, engine_key(model, flavour, trt, gpu), trt, log=log)
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
@@ -173,6 +174,6 @@ class TensorRtBackend(Backend):
         return executable
 
 
-def create(model: Model, threads: int) -> Backend:
-    """Opens a model; `threads` does not matter on a GPU."""
-    return TensorRtBackend(model)
+def create(model: Model, threads: int, log: Callable[[str], None]) -> Backend:
+    """Opens a model; `threads` does not matter on a GPU. log: see `cached_engine`."""
+    return TensorRtBackend(model, log)

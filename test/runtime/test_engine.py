@@ -2,15 +2,17 @@
 
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from keypoint_perception.backends import BackendUnavailable, open_backend
+from keypoint_perception.backends import BackendUnavailable, open_backend, tensorrt
 from keypoint_perception.compile import compile_model
-from keypoint_perception.engine import cached_engine, engine_key, import_flavour, read_engine
+from keypoint_perception.detector import Detector
+from keypoint_perception.engine import cache_path, cached_engine, engine_key, import_flavour, read_engine
 from keypoint_perception.errors import UserError
 from keypoint_perception.model import ModelInfo, write_model
 
@@ -81,11 +83,14 @@ def test_progress_reaches_the_end(model):
 )
 def test_a_damaged_engine_is_named_and_built_again(model, damage):
     key, log = engine_key(model, FLAVOUR, TRT, "gpu"), []
-    _, path = cached_engine(model, key, TRT)
+    _, path = cached_engine(model, key, TRT, log=log.append)
+    assert [line.partition(":")[0] for line in log] == [f"building engine {path}"]
+    log.clear()
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     again, _ = cached_engine(model, key, TRT, log=log.append)
-    assert len(again) > 1000 and len(log) == 1 and str(path) in log[0]
+    assert len(again) > 1000
+    assert log[0].startswith(f"engine {path} is not used: ") and log[1].startswith(f"building engine {path}: ")
     assert read_engine(path, key)[0] == again
 
 
@@ -116,6 +121,26 @@ def test_the_command_refuses_a_text_file(tmp_path):
         [sys.executable, "-m", "keypoint_perception.compile", str(text)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "auto"])
+def test_a_detector_tells_why_it_builds_an_engine(model, monkeypatch, name):
+    class Gpu:
+        def gpu_name(self):
+            return "gpu"
+
+    def refuse(logger):
+        raise BackendUnavailable("no GPU")
+
+    monkeypatch.setattr(tensorrt, "Cuda", Gpu)
+    monkeypatch.setattr(tensorrt, "import_flavour", lambda: (FLAVOUR, TRT))
+    monkeypatch.setattr(TRT, "Runtime", refuse)  # which is needed when the engine is there
+    path = cache_path(model, engine_key(model, FLAVOUR, TRT, "gpu"))
+    path.write_bytes(b"damaged")
+    lines = []
+    with suppress(BackendUnavailable):
+        Detector(model, name, log=lines.append)
+    assert lines[0].startswith(f"engine {path} is not used: ") and lines[1].startswith(f"building engine {path}: ")
 
 
 def test_without_a_gpu_the_backend_says_so_and_auto_goes_on(model):
