@@ -1,4 +1,4 @@
-"""OpenVINO: the fastest engine on Intel CPUs, often on others."""
+"""OpenVINO, on the CPU: faster than ONNX Runtime for some models, slower for most (docs/results/speed.md)."""
 
 from __future__ import annotations
 
