@@ -170,12 +170,17 @@ class Model:
         return f"{self.info.name}@{self.sha256[:12]}"
 
 
-def read_model(path: str | os.PathLike[str]) -> Model:
-    """Reads and validates a model file without running anything of it. Raises UserError that says what is wrong."""
-    path = Path(path)
+def check_is_file(path: Path) -> None:
+    """Raises UserError where there is no model file."""
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "not there"
         raise UserError(f"model {path} is {kind}: give the .onnx file that `python -m training export` wrote")
+
+
+def read_model(path: str | os.PathLike[str]) -> Model:
+    """Reads and validates a model file without running anything of it. Raises UserError that says what is wrong."""
+    path = Path(path)
+    check_is_file(path)
     data = path.read_bytes()
     try:
         structure = read_structure(data)

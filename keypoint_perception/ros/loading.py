@@ -14,6 +14,7 @@ from rclpy.task import Future
 
 from keypoint_perception.detector import Detector
 from keypoint_perception.errors import UserError
+from keypoint_perception.model import check_is_file
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,7 @@ class Request:
 
     def check(self) -> None:
         """Raises UserError where there is no such file."""
-        if not Path(self.path).is_file():
-            raise UserError(f"model {self.path} is not there: give the .onnx file of an exported model")
+        check_is_file(Path(self.path))
 
 
 @dataclass
