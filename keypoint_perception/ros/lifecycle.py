@@ -66,27 +66,27 @@ class DetectorNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads the model and opens the topics that we publish."""
-        return self._transition(self._configure, "inactive")
+        return self._transition("configure", self._configure, "inactive")
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribes."""
-        return self._transition(lambda: self._activate(state), "active")
+        return self._transition("activate", lambda: self._activate(state), "active")
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribes; the model stays loaded."""
-        return self._transition(lambda: self._deactivate(state), "inactive")
+        return self._transition("deactivate", lambda: self._deactivate(state), "inactive")
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Gives the model and the topics back."""
-        return self._transition(self._clean_up, "unconfigured")
+        return self._transition("cleanup", self._clean_up, "unconfigured")
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Gives everything back."""
-        return self._transition(self._clean_up, "finalized")
+        return self._transition("shutdown", self._clean_up, "finalized")
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Back to the start, from where it can be configured again."""
-        return self._transition(self._clean_up, "unconfigured")
+        return self._transition("error processing", self._clean_up, "unconfigured")
 
     def _guard_transitions(self) -> None:
         """Has a request for a transition that is not possible refused, where rclpy would raise and not answer."""
@@ -111,15 +111,15 @@ class DetectorNode(LifecycleNode):
 
         service.callback = guarded
 
-    def _transition(self, action: Callable[[], None], state: str) -> TransitionCallbackReturn:
-        """rclpy swallows what a transition raises: it is said here, and the transition fails."""
+    def _transition(self, name: str, action: Callable[[], None], state: str) -> TransitionCallbackReturn:
+        """Goes to `state`. rclpy swallows what a transition raises: it is said here, and the transition fails."""
         try:
             action()
         except UserError as error:
             self.faults.error("transition", str(error), answers=self._asked)
             return _FAILURE
         except Exception as error:
-            text = f"{state} failed: {type(error).__name__}: {error}"
+            text = f"{name} failed: {type(error).__name__}: {error}"
             self.faults.error("transition", text, answers=self._asked)
             return _FAILURE
         self.faults.clear("transition")
@@ -180,7 +180,7 @@ class DetectorNode(LifecycleNode):
             changes["threshold"] = request.threshold
         try:
             if not 0 <= changes.get("threshold", 0) <= 1:
-                raise UserError(f"threshold is {request.threshold}: give 0 to 1, or none to keep the present one")
+                raise UserError(f"threshold is {request.threshold}: give 0 to 1, or a negative one to keep the present")
             if self._host.detector is None:
                 response.message = self._load_and_start(changes)
             else:

@@ -40,9 +40,10 @@ def test_from_no_model_to_one_swapped_and_none_lost(bench: Bench, tmp_path: Path
         assert bench.ask("/image", image_message(PICTURE), keypoints).model_id.startswith("late@")
 
         assert "is not there" in _refused_by_late(bench, path)
+        assert "is a folder" in _refused_by_late(bench, tmp_path)
         path.write_bytes(other.read_bytes()[:1000])
         assert "refused" in _refused_by_late(bench, path)
-        assert "give 0 to 1" in _refused_by_late(bench, other, threshold=3.0)
+        assert "give 0 to 1, or a negative one" in _refused_by_late(bench, other, threshold=3.0)
         assert bench.ask("/image", image_message(PICTURE), keypoints).model_id.startswith("late@")
 
         bench.listen("/detector/hierarchy", KeypointHierarchy, LATCHED)

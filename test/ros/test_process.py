@@ -176,15 +176,15 @@ def test_a_configuration_that_fails_leaves_nothing_open(bench: Bench, colour_mod
         node.stop()
 
 
-@pytest.mark.parametrize("end", ["publisher", "subscription"])
+@pytest.mark.parametrize(("end", "transition"), [("publisher", "configure"), ("subscription", "activate")])
 def test_where_one_of_several_topics_cannot_be_opened_none_stays_open(
-    bench: Bench, colour_model_path: Path, end: str
+    bench: Bench, colour_model_path: Path, end: str, transition: str
 ) -> None:
     topic = {"publisher": "/detector/b/skeleton", "subscription": "/b/image"}[end]
     wrong = {"cameras": ["a", "b"], f"qos_overrides.{topic}.{end}.reliability": "sometimes"}
     node = NodeProcess({"model": colour_model_path} | wrong)
     try:
-        node.wait_for("active failed")
+        node.wait_for(f" {transition} failed: ")
         bench.spin(2.5)  # it has tried once more
         before = bench.node.get_publishers_info_by_topic("/detector/a/keypoints")
         assert len(before) == (1 if end == "subscription" else 0)
