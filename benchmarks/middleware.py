@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))  # a checkout need not be installed
 
 import numpy as np  # noqa: E402
 
-from keypoint_perception.bags import header_stamp_ns, with_stamp  # noqa: E402
+from keypoint_perception.stamps import serialised_stamp_ns, with_stamp  # noqa: E402
 
 SIZE = (640, 480)
 LAST_CORE = (os.cpu_count() or 1) - 1
@@ -142,7 +142,7 @@ class Bench:
         from keypoint_perception_msgs.msg import KeypointArray
 
         def note(serialised: bytes) -> None:
-            stamp = header_stamp_ns(serialised)
+            stamp = serialised_stamp_ns(serialised)
             self._run.latencies.append((time.time_ns() - stamp) / 1e6)
             while self._run.waiting and self._run.waiting[0] <= stamp:  # those from before were passed over
                 self._run.waiting.popleft()

@@ -39,10 +39,11 @@ from keypoint_perception.lifting import lift, why_flat
 from keypoint_perception.model import Model
 from keypoint_perception.picture_topics import first_encoding, only_picture_topic, topics_of
 from keypoint_perception.recorded_images import RecordedImages
-from keypoint_perception.ros.conversions import is_topic_part, stamp_ns
+from keypoint_perception.ros.conversions import is_topic_part
 from keypoint_perception.ros.depth import MAX_DELAY_S
 from keypoint_perception.ros.results import LATCHED, TOPICS, Look, Result, ResultMessages
 from keypoint_perception.smoothing import MAX_GAP_S, Follower, OneEuroConfig
+from keypoint_perception.stamps import stamp_ns
 from keypoint_perception.video import video_writer
 
 BATCH = 8

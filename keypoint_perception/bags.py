@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import struct
 import sys
 from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -44,8 +43,6 @@ _FOREVER = QosTime(9223372036, 854775807)
 """What ROS writes for an unlimited duration."""
 _IDL = "=" * 80 + "\nIDL: "
 """What a message definition in IDL begins with."""
-_HEADER_AT = 4
-"""A serialised message begins with four bytes of encapsulation; a header's stamp, sec and nanosec, comes first."""
 
 
 @contextmanager
@@ -241,19 +238,6 @@ class BagMessages:
         if element_node == Nodetype.BASE and element[0] != "string":
             return np.zeros(count, element[0])
         return [self._default((element_node, element)) for _ in range(count)]
-
-
-def header_stamp_ns(serialised: bytes) -> int:
-    """The stamp, in nanoseconds, of a serialised message that begins with a header."""
-    seconds, nanoseconds = struct.unpack_from("<iI", serialised, _HEADER_AT)
-    return seconds * 1_000_000_000 + nanoseconds
-
-
-def with_stamp(serialised: bytes, stamp_ns: int) -> bytes:
-    """The same message with another stamp in its header."""
-    stamp = struct.pack("<iI", *divmod(stamp_ns, 1_000_000_000))
-    view = memoryview(serialised)
-    return b"".join((view[:_HEADER_AT], stamp, view[_HEADER_AT + len(stamp) :]))
 
 
 def _message_folders() -> Iterator[Path]:

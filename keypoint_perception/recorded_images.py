@@ -13,8 +13,8 @@ from keypoint_perception.bags import connections_of
 from keypoint_perception.errors import UserError
 from keypoint_perception.images import image_to_rgb
 from keypoint_perception.lifting import Intrinsics
-from keypoint_perception.ros.conversions import after_stamp, stamp_ns
 from keypoint_perception.ros.depth import DepthBuffer
+from keypoint_perception.stamps import after_stamp, stamp_ns
 
 _ALL_DEPTH_NS = 1_000_000_000
 """For so long all depth is kept, for images that are recorded later; then only what is nearest to a waiting image."""

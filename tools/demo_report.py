@@ -12,19 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from keypoint_perception.bags import (
-    connections_of,
-    header_stamp_ns,
-    message_store,
-    open_bag,
-    write_bag,
-)
+from keypoint_perception.bags import connections_of, message_store, open_bag, write_bag
 from keypoint_perception.drawing import Style, contact_sheet, draw, write_png
 from keypoint_perception.errors import UserError
 from keypoint_perception.files import written_whole
 from keypoint_perception.images import image_to_rgb
 from keypoint_perception.model import Model
 from keypoint_perception.observation import Observation
+from keypoint_perception.stamps import serialised_stamp_ns
 from keypoint_perception.video import video_writer
 
 OUTPUTS = {"keypoints": "KeypointArray", "skeleton": "SkeletonGraph", "hierarchy": "KeypointHierarchy"}
@@ -76,7 +71,7 @@ def _observations(heard: Heard) -> list[Observed]:
     found = []
     for received, data in heard.messages["keypoints"]:
         message: Any = message_store().deserialize_cdr(data, f"{PACKAGE}/KeypointArray")
-        stamp = header_stamp_ns(data)
+        stamp = serialised_stamp_ns(data)
         found.append(
             Observed(
                 stamp,
@@ -121,7 +116,7 @@ def _ground_truth(options: argparse.Namespace) -> dict[int, np.ndarray]:
         connections = [c for c in reader.connections if c.topic == topic]
         for connection, _, data in reader.messages(connections) if connections else ():
             message: Any = reader.deserialize(data, connection.msgtype)
-            truth[header_stamp_ns(data)] = np.array([(k.u, k.v) for k in message.keypoints])
+            truth[serialised_stamp_ns(data)] = np.array([(k.u, k.v) for k in message.keypoints])
     return truth
 
 
@@ -177,7 +172,7 @@ def _write_pictures(
     with open_bag(options.bag) as reader, video_writer(options.out / "overlay.mp4", VIDEO_FPS) as show:
         index = 0
         for connection, _, data in reader.messages(connections_of(reader, options.topic)):
-            seen = by_recorded.get(header_stamp_ns(data))
+            seen = by_recorded.get(serialised_stamp_ns(data))
             if seen is None:
                 continue
             image = image_to_rgb(reader.deserialize(data, connection.msgtype))
@@ -197,7 +192,7 @@ def _adjacencies(heard: Heard, keypoints: int) -> Callable[[int], np.ndarray]:
         graph: Any = message_store().deserialize_cdr(data, f"{PACKAGE}/SkeletonGraph")
         matrix = np.zeros((keypoints, keypoints), np.float32)
         matrix[graph.edge_source, graph.edge_target] = matrix[graph.edge_target, graph.edge_source] = graph.edge_weight
-        stamps.append(header_stamp_ns(data))
+        stamps.append(serialised_stamp_ns(data))
         matrices.append(matrix)
     return lambda stamp: matrices[max(bisect.bisect_right(stamps, stamp) - 1, 0)]
 

@@ -16,12 +16,13 @@ import rclpy
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
-from keypoint_perception.bags import header_stamp_ns, open_bag, with_stamp
+from keypoint_perception.bags import open_bag
 from keypoint_perception.command_line import Parser
 from keypoint_perception.errors import UserError
 from keypoint_perception.files import written_whole
 from keypoint_perception.ros.messages import message_class
 from keypoint_perception.ros.process import spare_collections
+from keypoint_perception.stamps import serialised_stamp_ns, with_stamp
 
 _QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 _PATIENCE_S = 30.0
@@ -72,7 +73,7 @@ def play(bag: Path, topics: list[str], wait_for: str | None) -> list[tuple[int, 
         if topic not in stamped:
             publishers[topic].publish(data)
             continue
-        recorded = header_stamp_ns(data)
+        recorded = serialised_stamp_ns(data)
         stamp = stamp_of.setdefault(recorded, time.time_ns())
         publishers[topic].publish(with_stamp(data, stamp))
         if topic == wait_for:

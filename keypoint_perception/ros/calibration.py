@@ -9,7 +9,7 @@ from sensor_msgs.msg import CameraInfo
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.lifting import Intrinsics
-from keypoint_perception.ros.conversions import after_stamp
+from keypoint_perception.stamps import after_stamp
 
 
 class Calibration:

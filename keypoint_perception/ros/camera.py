@@ -15,7 +15,6 @@ from keypoint_perception.images import image_to_rgb
 from keypoint_perception.lifting import lift, why_flat
 from keypoint_perception.model import Model, ModelInfo
 from keypoint_perception.observation import Observation
-from keypoint_perception.ros.conversions import stamp_ns
 from keypoint_perception.ros.faults import Faults
 from keypoint_perception.ros.inputs import CameraInput, Pending, Topics
 from keypoint_perception.ros.outputs import CameraOutput
@@ -23,6 +22,7 @@ from keypoint_perception.ros.parameters import Settings
 from keypoint_perception.ros.results import Look, Result
 from keypoint_perception.ros.statistics import Statistics
 from keypoint_perception.smoothing import Follower, OneEuroConfig
+from keypoint_perception.stamps import stamp_ns
 
 _FUTURE_TOLERANCE_S = 0.1
 

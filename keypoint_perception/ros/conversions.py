@@ -19,8 +19,6 @@ PACKAGE = "keypoint_perception_msgs/msg"
 _JPEG_QUALITY = 85
 _MAX_JPEG_SIDE = 65_500
 """OpenCV's limit."""
-_STAMP_END = 12
-"""A serialised message begins with four bytes of encapsulation and the stamp, which changes with every image."""
 
 
 class Messages(Protocol):
@@ -31,16 +29,6 @@ class Messages(Protocol):
 
     def numbers(self, values: Any, dtype: str) -> Any:
         """Numbers as this world wants an array field of element type `dtype` (numpy name)."""
-
-
-def stamp_ns(header: Any) -> int:
-    """A header's time in nanoseconds."""
-    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
-
-
-def after_stamp(serialised: bytes) -> bytes:
-    """A serialised message that begins with a header, without that header's stamp."""
-    return serialised[_STAMP_END:]
 
 
 def is_topic_part(name: str) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from keypoint_perception.errors import UserError
 from keypoint_perception.images import depth_pixels
-from keypoint_perception.ros.conversions import stamp_ns
+from keypoint_perception.stamps import stamp_ns
 
 if TYPE_CHECKING:
     from keypoint_perception.ros.serialised import SerialisedCompressedImage, SerialisedImage

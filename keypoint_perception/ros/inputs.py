@@ -26,7 +26,6 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from keypoint_perception.errors import UserError
 from keypoint_perception.lifting import Intrinsics
 from keypoint_perception.ros.calibration import Calibration
-from keypoint_perception.ros.conversions import stamp_ns
 from keypoint_perception.ros.depth import DepthBuffer
 from keypoint_perception.ros.faults import Faults
 from keypoint_perception.ros.overwritten import Overwritten
@@ -38,6 +37,7 @@ from keypoint_perception.ros.serialised import (
 )
 from keypoint_perception.ros.silence import SILENCE_S, explain_silence
 from keypoint_perception.ros.statistics import Statistics
+from keypoint_perception.stamps import stamp_ns
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks

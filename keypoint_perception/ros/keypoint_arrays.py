@@ -15,10 +15,11 @@ import numpy as np
 from keypoint_perception.lifting import Lifted
 from keypoint_perception.model import Model
 from keypoint_perception.observation import Observation
+from keypoint_perception.stamps import STAMP
 
 _ENCAPSULATION = b"\x00\x01\x00\x00"
 """Least significant byte first."""
-_STAMP, _SIZE = struct.Struct("<iI"), struct.Struct("<II")
+_SIZE = struct.Struct("<II")
 _MOST_LAYOUTS = 8
 
 
@@ -48,10 +49,10 @@ class _Layout:
 
     def __init__(self, frame_id: str, position_frame_id: str, model_id: str, names: tuple[str, ...]) -> None:
         text = _Text()
-        self._stamp = text.room(8, align=4)
+        self._stamp = text.room(STAMP.size, align=4)
         text.string(frame_id)
         text.string(model_id)
-        self._size = text.room(8, align=4)
+        self._size = text.room(_SIZE.size, align=4)
         text.string(position_frame_id)
         text.number("<I", len(names))
         states, scores, pixels, positions, spreads = [], [], [], [], []
@@ -74,7 +75,7 @@ class _Layout:
 
     def filled(self, stamp: Any, observation: Observation, states: np.ndarray, lifted: Lifted) -> bytes:
         """The message with these numbers."""
-        _STAMP.pack_into(self._bytes.data, self._stamp, stamp.sec, stamp.nanosec)
+        STAMP.pack_into(self._bytes.data, self._stamp, stamp.sec, stamp.nanosec)
         _SIZE.pack_into(self._bytes.data, self._size, *observation.image_size)
         self._bytes[self._states] = states
         self._floats[self._scores] = observation.scores

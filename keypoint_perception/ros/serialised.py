@@ -15,8 +15,8 @@ from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
 from keypoint_perception.errors import UserError
+from keypoint_perception.stamps import ENCAPSULATION_BYTES
 
-_ENCAPSULATION_BYTES = 4
 _ORDERS = {b"\x00\x00": ">", b"\x00\x01": "<"}
 
 
@@ -63,7 +63,7 @@ class _Reader:
         order = _ORDERS.get(serialised[:2])
         if order is None:
             raise UserError(f"message begins with {serialised[:4].hex(' ')!r}: only plain CDR, version 1, is read")
-        self._data, self._at = serialised, _ENCAPSULATION_BYTES
+        self._data, self._at = serialised, ENCAPSULATION_BYTES
         self._number, self._signed = struct.Struct(f"{order}I"), struct.Struct(f"{order}i")
 
     def header(self) -> Header:

@@ -9,9 +9,9 @@ import numpy as np
 from keypoint_perception.errors import UserError
 from keypoint_perception.lifting import Lifted, stereo_pose, triangulate
 from keypoint_perception.ros.camera import Camera
-from keypoint_perception.ros.conversions import stamp_ns
 from keypoint_perception.ros.parameters import Settings
 from keypoint_perception.ros.results import Result
+from keypoint_perception.stamps import stamp_ns
 
 
 class StereoPair:

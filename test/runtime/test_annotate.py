@@ -14,8 +14,9 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from spots_bag import write_spots_bag
 
-from keypoint_perception.bags import connections_of, header_stamp_ns, open_bag, with_stamp, write_bag
+from keypoint_perception.bags import connections_of, open_bag, write_bag
 from keypoint_perception.images import image_to_rgb
+from keypoint_perception.stamps import serialised_stamp_ns, with_stamp
 
 
 def test_a_bag_has_its_own_topics_and_ours_in_order(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
@@ -104,7 +105,8 @@ def test_stamps_stay_those_of_the_images(bag: Path, tmp_path: Path, colour_model
     with open_bag(out) as reader:
         stamps = {
             topic: [
-                header_stamp_ns(d) for _, _, d in reader.messages([c for c in reader.connections if c.topic == topic])
+                serialised_stamp_ns(data)
+                for _, _, data in reader.messages([c for c in reader.connections if c.topic == topic])
             ]
             for topic in (IMAGES, "/detector/keypoints")
         }

@@ -12,7 +12,8 @@ from annotated import CALIBRATED, CAMERA_INFO, DEPTH, FRAMES, IMAGES, SIZE, anno
 from rosbags.highlevel import AnyReader
 from spots_bag import DEPTH_M, FRAME_ID, spot_centres, write_spots_bag
 
-from keypoint_perception.bags import header_stamp_ns, open_bag, with_stamp, write_bag
+from keypoint_perception.bags import open_bag, write_bag
+from keypoint_perception.stamps import serialised_stamp_ns, with_stamp
 
 INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 
@@ -53,7 +54,7 @@ def test_depth_of_nearly_the_same_instant_lifts_and_what_cannot_be_read_costs_on
     given, out, topic = tmp_path / "late", tmp_path / "annotated", DEPTH
 
     def late(reader: AnyReader, number: int, data: bytes) -> bytes:
-        data = with_stamp(data, header_stamp_ns(data) + 8_000_000)
+        data = with_stamp(data, serialised_stamp_ns(data) + 8_000_000)
         return data.replace(b"16UC1", b"16XX1") if number == 5 else data
 
     copied(bag, given, topic, late)
@@ -124,7 +125,7 @@ def test_a_calibration_that_changes_with_the_images_is_followed(
                     if c.topic not in connections:
                         connections[c.topic] = writer.add_connection(c.topic, c.msgtype, typestore=reader.typestore)
                     later = number * 10**10
-                    writer.write(connections[c.topic], at + later, with_stamp(data, header_stamp_ns(data) + later))
+                    writer.write(connections[c.topic], at + later, with_stamp(data, serialised_stamp_ns(data) + later))
     calibrated = CALIBRATED
     assert annotate(given, out, colour_model_path, "--topic", IMAGES, *calibrated) == 0
     assert "without 3-D" not in capsys.readouterr().out

@@ -17,6 +17,7 @@ from keypoint_perception.bags import IMAGE_TYPES, refuse_empty
 from keypoint_perception.errors import UserError
 from keypoint_perception.files import reading
 from keypoint_perception.images import encoding_of, image_to_rgb
+from keypoint_perception.stamps import stamp_ns
 from training.data.indexed import indexed_messages, open_reader
 from training.data.salvage import Buffer, Damage, RawMessage, salvage, zstd
 from training.data.sources import Item, Source, Topic, natural
@@ -70,7 +71,8 @@ class Bag(Source):
             except Exception as error:  # rosbags' generated code raises whatever damaged bytes lead it to
                 yield Damage(f"message {number}", f"cannot be deserialised ({type(error).__name__})")
                 continue
-            stamp, decode = stamp_ns(message, found), partial(image_to_rgb, message)
+            stamp = stamp_ns(message.header) or found.log_time  # when it was recorded, where it does not say
+            decode = partial(image_to_rgb, message)
             yield Item(self.path.name, stamp, f"message {number}", encoding_of(message), decode)
 
     def raw_messages(self, topic: str) -> Iterator[RawMessage | Damage]:
@@ -88,12 +90,6 @@ class Bag(Source):
         if self.kind == "ROS 1 bag":
             return _types(Stores.ROS1_NOETIC).deserialize_ros1(data, raw.type_name)
         return _types(Stores.ROS2_HUMBLE).deserialize_cdr(data, raw.type_name)
-
-
-def stamp_ns(message: Any, raw: RawMessage) -> int:
-    """When a message was made; when it was recorded, where it does not say."""
-    stamp = message.header.stamp
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec) or raw.log_time
 
 
 @cache
