@@ -58,7 +58,7 @@ def _is_faster_by_rows(image: np.ndarray, size: tuple[int, int]) -> bool:
 
 
 def _average_areas(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """What OpenCV's INTER_AREA makes of an image (H, W[, C]) uint8, but for rounding, two to three times faster.
+    """What OpenCV's INTER_AREA makes of an image (H, W[, C]) uint8, but for rounding, two to four times as fast.
 
     OpenCV goes through all pixels one by one. Here rows are averaged first, which it does many pixels at a time: edges
     of rows of input and output meet every `period` input rows, and what is done to the first rows of all periods is
