@@ -7,6 +7,7 @@ input. Pixel (0, 0) is the centre of an image's top-left pixel. Always (x, y).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -81,6 +82,14 @@ def _average_areas(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.ascontiguousarray(resized.swapaxes(0, 1)).reshape(narrow.shape)
 
 
+def checked_roi(roi: Iterable[float]) -> tuple[float, float, float, float]:
+    """The same part of an image, (x0, y0, x1, y1) as fractions of it. Raises UserError where it is none."""
+    x0, y0, x1, y1 = (float(fraction) for fraction in roi)
+    if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+        raise UserError(f"roi is {roi}: give x0,y0,x1,y1 as fractions of the image with 0 <= x0 < x1 <= 1, likewise y")
+    return x0, y0, x1, y1
+
+
 @dataclass(frozen=True)
 class Viewport:
     """The part of a camera image that a network sees, and the size at which it sees it."""
@@ -105,11 +114,7 @@ class Viewport:
         roi: (x0, y0, x1, y1) as fractions of the image in [0, 1], None for all of it. At least one pixel remains.
         Raises UserError where the roi is empty or reaches outside.
         """
-        x0, y0, x1, y1 = roi or (0.0, 0.0, 1.0, 1.0)
-        if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
-            raise UserError(
-                f"roi is {roi}: give x0,y0,x1,y1 as fractions of the image with 0 <= x0 < x1 <= 1, likewise y"
-            )
+        x0, y0, x1, y1 = checked_roi(roi or (0, 0, 1, 1))
         width, height = image_size
         left, top = min(round(x0 * width), width - 1), min(round(y0 * height), height - 1)
         right, bottom = max(round(x1 * width), left + 1), max(round(y1 * height), top + 1)

@@ -21,6 +21,7 @@ import numpy as np
 from keypoint_perception.command_line import Parser, run_command
 from keypoint_perception.errors import UserError
 from keypoint_perception.files import written_whole
+from keypoint_perception.geometry import checked_roi
 from keypoint_perception.observation import EDGE_THRESHOLD, Hierarchy
 from keypoint_perception.onnx_file import append_metadata, read_structure
 
@@ -114,11 +115,11 @@ class ModelInfo:
         try:
             info = cls(**{key: value for key, value in raw.items() if key in known})
             return info._validated()
-        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        except (UserError, TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
             raise UserError(f"its description is inconsistent ({error}): export the model again") from None
 
     def _validated(self) -> ModelInfo:
-        """A copy with exact types. Raises ValueError or TypeError where fields disagree."""
+        """A copy with exact types. Raises ValueError, TypeError or UserError where fields disagree."""
         count = len(self.keypoint_names)
         if count == 0 or not all(isinstance(name, str) for name in self.keypoint_names):
             raise ValueError("keypoint_names must be at least one string")
@@ -134,7 +135,7 @@ class ModelInfo:
             raise ValueError("groups must be disjoint sets of keypoint ids")
         alike = tuple(tuple(tuple(int(k) for k in limb) for limb in limbs) for limbs in self.alike)
         _check_alike(alike, parent)
-        roi = None if self.roi is None else _roi(self.roi)
+        roi = None if self.roi is None else checked_roi(self.roi)
         if not isinstance(self.training, dict) or not isinstance(self.figures, dict):
             raise ValueError("training and figures must be objects")
         return ModelInfo(
@@ -293,13 +294,6 @@ def _check_alike(alike: Alike, parent: tuple[int, ...]) -> None:
 
 def _place(keypoint: int, limb: tuple[int, ...]) -> tuple[bool, int]:
     return (True, limb.index(keypoint)) if keypoint in limb else (False, keypoint)
-
-
-def _roi(fractions: Any) -> tuple[float, float, float, float]:
-    x0, y0, x1, y1 = (float(f) for f in fractions)
-    if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
-        raise ValueError(f"roi is {fractions}, allowed is 0 <= x0 < x1 <= 1, likewise y")
-    return x0, y0, x1, y1
 
 
 def _as_dict(group: Any) -> dict[str, Any]:
