@@ -18,7 +18,7 @@ from keypoint_perception.errors import UserError
 from keypoint_perception.files import written_whole
 from keypoint_perception.images import image_to_rgb
 from keypoint_perception.model import Model
-from keypoint_perception.observation import Observation
+from keypoint_perception.observation import Observation, adjacency_of
 from keypoint_perception.stamps import serialised_stamp_ns
 from keypoint_perception.video import video_writer
 
@@ -190,10 +190,9 @@ def _adjacencies(heard: Heard, keypoints: int) -> Callable[[int], np.ndarray]:
     stamps, matrices = [], []
     for _, data in heard.messages["skeleton"]:
         graph: Any = message_store().deserialize_cdr(data, f"{PACKAGE}/SkeletonGraph")
-        matrix = np.zeros((keypoints, keypoints), np.float32)
-        matrix[graph.edge_source, graph.edge_target] = matrix[graph.edge_target, graph.edge_source] = graph.edge_weight
+        edges = np.stack([graph.edge_source, graph.edge_target], axis=1)
         stamps.append(serialised_stamp_ns(data))
-        matrices.append(matrix)
+        matrices.append(adjacency_of(edges, keypoints, graph.edge_weight))
     return lambda stamp: matrices[max(bisect.bisect_right(stamps, stamp) - 1, 0)]
 
 
