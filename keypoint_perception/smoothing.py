@@ -51,10 +51,6 @@ class OneEuro:
     def __init__(self, config: OneEuroConfig, max_gap: float) -> None:
         """max_gap: seconds without a sample after which the past no longer counts."""
         self._config, self._max_gap = config, max_gap
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets the past."""
         self._time = -math.inf
         self._points = self._speeds = np.zeros((0, 2))
 
@@ -87,10 +83,6 @@ class StateTracker:
     def __init__(self, max_gap: float) -> None:
         """max_gap: seconds after which the past no longer counts."""
         self._max_gap = max_gap
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets the past."""
         self._time = -math.inf
         self._pasts: list[_Past] = []
 
