@@ -46,11 +46,10 @@ class Camera:
         node: LifecycleNode,
         name: str,
         topics: Topics,
-        settings: Settings,
         on_news: Callable[[], None],
         serve: Callable[[], object],
     ) -> None:
-        """on_news, serve: see CameraInput."""
+        """on_news, serve: see CameraInput. It serves nothing before settings are applied."""
         self.name = name
         self._node = node
         self.faults = Faults(node.get_logger(), name)
@@ -60,7 +59,6 @@ class Camera:
         self._model_id = ""
         self._info: ModelInfo | None = None
         self._filter: tuple[float, OneEuroConfig | None] | None = None
-        self.apply(settings)
 
     def apply(self, settings: Settings) -> None:
         """Takes new settings; what is smoothed starts afresh where the filter changes."""

@@ -46,14 +46,13 @@ class Rig:
     ) -> None:
         """Opens what is published. topics: of each camera. Where that fails, what was open by then is closed."""
         self._node, self._host, self._faults = node, host, faults
-        self._settings = settings
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still
         self._wait_timer = node.create_timer(_WAIT_STEP_S, self._serve_all, clock=steady)
         self._wait_timer.cancel()
         self.cameras: list[Camera] = []
         try:
             for name, own in topics.items():
-                self.cameras.append(Camera(node, name, own, settings, self._serve_all, self._serve_due))
+                self.cameras.append(Camera(node, name, own, self._serve_all, self._serve_due))
         except Exception:
             self.close()
             raise
