@@ -10,19 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keypoint_perception.command_line import Parser, run_command
 from keypoint_perception.errors import UserError
 from keypoint_perception.files import written_whole
 from keypoint_perception.geometry import checked_roi
-from keypoint_perception.observation import EDGE_THRESHOLD, Hierarchy
+from keypoint_perception.observation import Hierarchy
 from keypoint_perception.onnx_file import append_metadata, read_structure
 
 METADATA_KEY = "keypoint_perception"
@@ -206,64 +203,6 @@ def write_model(path: str | os.PathLike[str], onnx: bytes, info: ModelInfo) -> M
     return Model(path, model.data, model.info, model.sha256)
 
 
-def describe(model: Model) -> str:
-    """What a model file is, for people: a line a fact."""
-    info = model.info
-    width, height = info.input_size
-    lines = [
-        ("model", f"{model.id}, {len(model.data) / 1e6:.2f} MB, sha256 {model.sha256}"),
-        ("method", info.method),
-        ("input", f"image uint8 (N, {height}, {width}, 3) RGB" + (f", of roi {info.roi}" if info.roi else "")),
-        ("keypoints", f"{info.keypoint_count}: {', '.join(info.keypoint_names)}"),
-        ("skeleton", _skeleton_text(info)),
-        ("groups", "; ".join(f"{g.name}: {_names(info, g.keypoints)}" for g in info.groups) or "none"),
-        *(("alike", " · ".join(_names(info, limb) for limb in limbs)) for limbs in info.alike),
-        *([("alike", "both ends of the chain")] if info.either_end else []),
-        *(("parent", f"{info.keypoint_names[p]} of {_names(info, children)}") for p, children in _families(info)),
-        *((f"training {key}", _short(value)) for key, value in info.training.items()),
-        *((f"figure {key}", _short(value)) for key, value in info.figures.items()),
-    ]
-    return "\n".join(f"{name:<22} {text}" for name, text in lines)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """`python -m keypoint_perception.model MODEL`: prints what a model file is, or why it is refused."""
-    parser = Parser(prog="python -m keypoint_perception.model", description="What a model file is.")
-    parser.add_argument("model", type=Path, help="model file (.onnx)")
-
-    def show() -> int:
-        print(describe(read_model(parser.parse_args(argv).model)))
-        return 0
-
-    return run_command(show)
-
-
-def _skeleton_text(info: ModelInfo) -> str:
-    if info.adjacency is None:
-        return "predicted for each image"
-    weight = np.triu(np.asarray(info.adjacency), 1)
-    edges = [
-        f"{info.keypoint_names[i]}-{info.keypoint_names[j]} {weight[i, j]:.2f}"
-        for i, j in np.argwhere(weight >= EDGE_THRESHOLD)
-    ]
-    return f"{len(edges)} edges: {', '.join(edges)}" if edges else "no edges"
-
-
-def _families(info: ModelInfo) -> list[tuple[int, list[int]]]:
-    return [
-        (p, [k for k in range(info.keypoint_count) if info.parent[k] == p]) for p in sorted(set(info.parent) - {-1})
-    ]
-
-
-def _names(info: ModelInfo, keypoints: Iterable[int]) -> str:
-    return ", ".join(info.keypoint_names[k] for k in keypoints)
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 400 else f"{text[:400]}…"
-
-
 def _skeleton(adjacency: Any, count: int) -> tuple[tuple[float, ...], ...]:
     matrix = np.asarray(adjacency, dtype=np.float64)
     if matrix.shape != (count, count) or not np.array_equal(matrix, matrix.T):
@@ -298,7 +237,3 @@ def _place(keypoint: int, limb: tuple[int, ...]) -> tuple[bool, int]:
 
 def _as_dict(group: Any) -> dict[str, Any]:
     return asdict(group) if isinstance(group, Group) else group
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,8 +8,9 @@ import onnx
 import pytest
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
+from keypoint_perception.describe import main
 from keypoint_perception.errors import UserError
-from keypoint_perception.model import METADATA_KEY, Group, ModelInfo, main, read_model, write_model
+from keypoint_perception.model import METADATA_KEY, Group, ModelInfo, read_model, write_model
 from keypoint_perception.onnx_file import append_metadata
 
 INFO = ModelInfo(
