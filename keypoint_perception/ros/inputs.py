@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
@@ -10,15 +9,7 @@ from typing import Any
 
 import numpy as np
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import (
-    HistoryPolicy,
-    QoSCompatibility,
-    QoSPolicyKind,
-    QoSProfile,
-    ReliabilityPolicy,
-    qos_check_compatible,
-    qos_policy_name_from_kind,
-)
+from rclpy.qos import HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -35,7 +26,7 @@ from keypoint_perception.ros.serialised import (
     read_compressed_image,
     read_image,
 )
-from keypoint_perception.ros.silence import SILENCE_S, explain_silence
+from keypoint_perception.ros.silence import Watch
 from keypoint_perception.ros.statistics import Statistics
 from keypoint_perception.stamps import stamp_ns
 
@@ -110,8 +101,8 @@ class CameraInput:
         self.calibration = Calibration(self._full_name("camera_info"), topics.rectified)
         self._depths = DepthBuffer(self._full_name("depth"))
         self._overwritten = Overwritten(self._image_publishers)
-        self._arrived: dict[str, float] = {}
-        """When the last message of each subscription came, or it was made; seconds of the steady clock."""
+        self._watches: dict[str, Watch] = {}
+        """Of each subscription."""
         self.overtaken = False
         """Whether the next image came while one was pending, which is then served without what it waits for."""
 
@@ -204,29 +195,13 @@ class CameraInput:
         """
         self._count_overwritten()
         for name, subscription in self._subscriptions.items():
-            if self._faults.has(f"qos {name}") and not self._is_incompatible(name, subscription):
-                self._faults.clear(f"qos {name}")
-            if time.monotonic() - self._arrived[name] >= SILENCE_S and self._is_missed(name):
-                self._explain_silence(name, subscription.msg_type)
+            self._watches[name].look(subscription, is_missed=self._is_missed(name))
 
     def _is_missed(self, name: str) -> bool:
         """Whether something is the worse for the silence of a topic."""
         if name == "camera_info":
             return self._topics.lifts and not self.calibration.is_known
         return True
-
-    def _explain_silence(self, name: str, message_type: Any) -> None:
-        topic = self._full_name(name)
-        publishers = self._node.get_publishers_info_by_topic(topic)
-        found = explain_silence(publishers, topic, f"{self._topics.prefix}{name}", message_type)
-        (self._faults.error if found.is_error else self._faults.warn)(f"silence {name}", found.text)
-
-    def _is_incompatible(self, name: str, subscription: Subscription) -> bool:
-        """Whether there is a publisher from which nothing comes for its QoS."""
-        return any(
-            qos_check_compatible(info.qos_profile, subscription.qos_profile)[0] == QoSCompatibility.ERROR
-            for info in self._node.get_publishers_info_by_topic(self._full_name(name))
-        )
 
     def _subscribe(self, name: str, message_type: Any) -> None:
         def receive(serialised: bytes, info: dict[str, Any]) -> None:
@@ -236,7 +211,7 @@ class CameraInput:
         has_info = hasattr(Subscription, "CallbackType")  # Humble gives none, and numbers no messages
         callback: Any = receive if has_info else lambda serialised: receive(serialised, {})
         profile = _ALL_DEPTH if name == "depth" else NEWEST_ONLY
-        self._arrived[name] = time.monotonic()
+        watch = self._watches[name] = Watch(self._node, f"{self._topics.prefix}{name}", self._faults)
         self._subscriptions[name] = self._node.create_subscription(
             message_type,
             f"{self._topics.prefix}{name}",
@@ -244,7 +219,7 @@ class CameraInput:
             copy(profile),  # rclpy writes what overrides a profile into it
             raw=True,
             event_callbacks=SubscriptionEventCallbacks(
-                incompatible_qos=lambda event: self._note_incompatible(name, event),
+                incompatible_qos=watch.note_incompatible,
                 message_lost=self._note_lost if name == "image" else None,
                 use_default_callbacks=False,  # each costs time in every turn of the executor
             ),
@@ -255,8 +230,7 @@ class CameraInput:
         """info: what the middleware says of the message."""
         if name == "image":
             self._overwritten.note(info.get("publication_sequence_number"))
-        self._arrived[name] = time.monotonic()
-        self._faults.clear(f"silence {name}")
+        self._watches[name].note_message()
         self._takers[name](serialised)
 
     def _take_image(self, serialised: bytes) -> None:
@@ -271,7 +245,7 @@ class CameraInput:
             self._serve()
         if self.pending is not None:
             self._statistics.dropped["superseded"] += 1
-        self.pending = Pending(message, self._arrived["image"])
+        self.pending = Pending(message, self._watches["image"].last)
 
     def _take_depth(self, serialised: bytes) -> None:
         try:
@@ -281,15 +255,6 @@ class CameraInput:
 
     def _take_camera_info(self, serialised: bytes) -> None:
         self.calibration.add(serialised)
-
-    def _note_incompatible(self, name: str, event: Any) -> None:
-        policy = qos_policy_name_from_kind(event.last_policy_kind)
-        topic = self._full_name(name)
-        self._faults.error(
-            f"qos {name}",
-            f"a publisher of {topic} offers an incompatible {policy}, nothing comes from it: "
-            f"change it, or set qos_overrides.{topic}.subscription.*",
-        )
 
     def _note_lost(self, event: Any) -> None:
         self._statistics.dropped["lost"] += event.total_count_change
