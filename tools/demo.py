@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # a checkout need not be installed
 
 from keypoint_perception.bags import connections_of, open_bag  # noqa: E402
-from keypoint_perception.command_line import Parser  # noqa: E402
+from keypoint_perception.command_line import Parser, run_command  # noqa: E402
 from keypoint_perception.errors import UserError  # noqa: E402
 from keypoint_perception.files import make_folder  # noqa: E402
 from keypoint_perception.model import read_model  # noqa: E402
@@ -44,16 +43,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "demo")
     parser.add_argument("--topic", default=IMAGES, help="compressed images in the bag")
-    try:
+
+    def command() -> int:
         options = parser.parse_args(argv)
         own_middleware(os.environ.get("ROS_LOG_DIR", ROOT / "out" / "log"))
         run(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+        return 0
+
+    return run_command(command, "\nstopped")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -74,6 +71,7 @@ def run(options: argparse.Namespace) -> None:
 def _play_and_listen(options: argparse.Namespace, total: int, there: set[str]) -> tuple[Heard, list[tuple[int, int]]]:
     """Runs the detector and the player until the last image has been served. there: the bag's topics."""
     import rclpy
+    from rclpy.signals import SignalHandlerOptions
 
     from keypoint_perception.ros.process import spare_collections
 
@@ -87,7 +85,7 @@ def _play_and_listen(options: argparse.Namespace, total: int, there: set[str]) -
     detector = [sys.executable, "-m", "keypoint_perception.ros.node", "--ros-args"]
     detector += [word for name, topic in topics.items() for word in ("-r", f"{name}:={topic}")]
     detector += [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
-    rclpy.init()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)  # its own would end it before the processes
     try:
         with _process(detector) as node, tempfile.TemporaryDirectory() as folder:
             stamps = Path(folder) / "stamps.json"
@@ -176,13 +174,13 @@ def _show(text: str, last: bool = False) -> None:
 @contextmanager
 def _process(command: list[str]) -> Iterator[subprocess.Popen]:
     """A process that does not outlive the block, nor the shared memory it leaves when it is killed."""
-    # A session of its own: Ctrl-C reaches us alone, and we end it in order.
+    # A session of its own: Ctrl-C reaches us alone, and we end it in order, as on SIGTERM.
     process = subprocess.Popen(command, start_new_session=True, cwd=ROOT)
     try:
         yield process
     finally:
         if process.poll() is None:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
         try:
             process.wait(5)
         except subprocess.TimeoutExpired:

@@ -15,9 +15,12 @@ from typing import Any
 import rclpy
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a checkout need not be installed
 
 from keypoint_perception.bags import open_bag
-from keypoint_perception.command_line import Parser
+from keypoint_perception.command_line import Parser, run_command
 from keypoint_perception.errors import UserError
 from keypoint_perception.files import written_whole
 from keypoint_perception.ros.messages import message_class
@@ -35,19 +38,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--topics", nargs="+", required=True, help="what to play")
     parser.add_argument("--wait-for", help="a topic of these that must have a subscriber before the start")
     parser.add_argument("--stamps", type=Path, help="a file for the [recorded, played] stamps of the --wait-for topic")
-    try:
+
+    def command() -> int:
         options = parser.parse_args(argv)
-        rclpy.init()
-        stamps = play(options.bag, options.topics, options.wait_for)
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            stamps = play(options.bag, options.topics, options.wait_for)
+        finally:
+            rclpy.try_shutdown()
         if options.stamps:
             with written_whole(options.stamps) as file:
                 file.write_text(json.dumps(stamps))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    finally:
-        rclpy.try_shutdown()
-    return 0
+        return 0
+
+    return run_command(command, "the player was stopped")
 
 
 def play(bag: Path, topics: list[str], wait_for: str | None) -> list[tuple[int, int]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -22,9 +24,22 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_spots_bag(tmp_path_factory.mktemp("bags") / "spots", frames=FRAMES)
 
 
+def _command(bag: Path, model: Path, out: Path) -> list[str]:
+    demo = [sys.executable, str(ROOT / "tools" / "demo.py")]
+    return [*demo, "--bag", str(bag), "--model", str(model), "--out", str(out)]
+
+
 def _demo(bag: Path, model: Path, out: Path, *more: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "tools" / "demo.py"), "--bag", str(bag), "--model", str(model)]
-    return subprocess.run([*command, "--out", str(out), *more], capture_output=True, text=True, timeout=120)
+    return subprocess.run([*_command(bag, model, out), *more], capture_output=True, text=True, timeout=120)
+
+
+def _children(pid: int) -> list[str]:
+    """The ids of the processes that a process started."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            parents[path.parent.name] = int(path.read_text().rpartition(")")[2].split()[1])
+    return [child for child, parent in parents.items() if parent == pid]
 
 
 def test_a_recording_becomes_a_report_a_bag_and_pictures(bag: Path, tmp_path: Path, colour_model_path: Path) -> None:
@@ -69,6 +84,22 @@ def test_a_camera_is_measured_by_its_own_truth_or_not_at_all(
     report = json.loads((out / "report.json").read_text())
     assert ("joint_error_percent_of_width" in report) == ("joint error" in ran.stdout) == has_truth
     assert report.get("joint_error_percent_of_width", 0) < 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_when_it_is_ended_so_are_its_processes(
+    bag: Path, tmp_path: Path, colour_model_path: Path, number: signal.Signals
+) -> None:
+    command = _command(bag, colour_model_path, tmp_path / "out")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+        assert demo.stdout is not None
+        assert any(line.startswith("playing") for line in demo.stdout)
+        children = _children(demo.pid)
+        demo.send_signal(number)
+        said = demo.stdout.read()
+    assert demo.returncode == 128 + number
+    assert len(children) == 2 and not any(Path("/proc", child).exists() for child in children)
+    assert said.endswith("\nstopped\n") and "Traceback" not in said
 
 
 @pytest.mark.parametrize(
