@@ -26,6 +26,7 @@ from gpu import smooth_images  # noqa: E402
 from networks import network_of  # noqa: E402
 
 from keypoint_perception.backends import BACKENDS, open_backend  # noqa: E402
+from keypoint_perception.command_line import run_command  # noqa: E402
 from keypoint_perception.errors import UserError  # noqa: E402
 from keypoint_perception.geometry import Viewport, normalised_to_pixels  # noqa: E402
 from keypoint_perception.model import Model, read_model  # noqa: E402
@@ -151,17 +152,17 @@ def main() -> int:
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, min(2, os.cpu_count() or 1)}))
     parser.add_argument("--json", action="store_true", help="no tables, only the JSON line")
     arguments = parser.parse_args()
-    results = []
-    try:
+
+    def command() -> int:
+        results = []
         for path in arguments.models or sorted((ROOT / "models").glob("*.onnx")):
             results.append(measure(path, arguments.batches, arguments.threads, arguments.rounds))
             if not arguments.json:
                 print_tables(results[-1])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps({"models": results}))
-    return 0
+        print(json.dumps({"models": results}))
+        return 0
+
+    return run_command(command)
 
 
 if __name__ == "__main__":

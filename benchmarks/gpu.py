@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from keypoint_perception.backends import TOLERANCE_PX, Backend, open_backend  # noqa: E402
-from keypoint_perception.errors import UserError  # noqa: E402
+from keypoint_perception.command_line import run_command  # noqa: E402
 from keypoint_perception.geometry import normalised_to_pixels  # noqa: E402
 from keypoint_perception.model import Model, read_model  # noqa: E402
 
@@ -88,19 +88,10 @@ def prove(path: Path, folder: Path) -> dict:
     }
 
 
-def main() -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", type=Path, help="default: every model in models/")
-    parser.add_argument("-o", "--out", type=Path, help="also write the JSON object to this file")
-    arguments = parser.parse_args()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            paths = arguments.models or sorted((ROOT / "models").glob("*.onnx"))
-            results = [prove(path, Path(folder)) for path in paths]
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def report(paths: list[Path], out: Path | None) -> int:
+    """Proves all models, prints the figures, and writes them where `out` says. Returns the exit status."""
+    with tempfile.TemporaryDirectory() as folder:
+        results = [prove(path, Path(folder)) for path in paths]
     for result in results:
         print(f"{result['model']} ({result['precision']}) in {result['backend']}: built in {result['build_s']} s")
         which = "median" if result["precision"] == "int8" else "largest"
@@ -109,11 +100,20 @@ def main() -> int:
         )
         for batch, times in result["tensorrt"].items():
             print(f"  batch {batch}: median {times['median_ms']} ms, p99 {times['p99_ms']} ms")
-    report = json.dumps({"results": results})
-    if arguments.out:
-        arguments.out.write_text(report + "\n")
-    print(report)
+    figures = json.dumps({"results": results})
+    if out:
+        out.write_text(figures + "\n")
+    print(figures)
     return 0 if all(result["parity_ok"] for result in results) else 1
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", type=Path, help="default: every model in models/")
+    parser.add_argument("-o", "--out", type=Path, help="also write the JSON object to this file")
+    arguments = parser.parse_args()
+    return run_command(lambda: report(arguments.models or sorted((ROOT / "models").glob("*.onnx")), arguments.out))
 
 
 if __name__ == "__main__":
