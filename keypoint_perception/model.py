@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from keypoint_perception.errors import UserError
-from keypoint_perception.files import written_whole
+from keypoint_perception.files import reading, written_whole
 from keypoint_perception.geometry import checked_roi
 from keypoint_perception.observation import Hierarchy
 from keypoint_perception.onnx_file import append_metadata, read_structure
@@ -179,7 +179,8 @@ def read_model(path: str | os.PathLike[str]) -> Model:
     """Reads and validates a model file without running anything of it. Raises UserError that says what is wrong."""
     path = Path(path)
     check_is_file(path)
-    data = path.read_bytes()
+    with reading(path):
+        data = path.read_bytes()
     try:
         structure = read_structure(data)
         if METADATA_KEY not in structure.metadata:

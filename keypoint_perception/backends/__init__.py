@@ -98,7 +98,7 @@ def _fastest(model: Model, threads: int, log: Callable[[str], None]) -> Backend:
 
 
 def _trial(name: str, model: Model, threads: int, log: Callable[[str], None]) -> tuple[float, Backend]:
-    """Milliseconds that an engine takes, and the engine. Raises UserError where it does not run; then it is closed."""
+    """Milliseconds that an engine takes, and the engine. Where it raises anything as it runs, it is closed."""
     backend = open_backend(name, model, threads=threads, log=log)
     try:
         return trial_ms(backend, model), backend

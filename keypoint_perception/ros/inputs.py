@@ -96,9 +96,9 @@ class CameraInput:
         self.image_topic = self._full_name("image")
         """Remapping included."""
         self._subscriptions: dict[str, Subscription] = {}
-        self._takers = {"depth": self._take_depth, "camera_info": self._take_camera_info, "image": self._take_image}
         self.pending: Pending | None = None
         self.calibration = Calibration(self._full_name("camera_info"), topics.rectified)
+        self._takers = {"depth": self._take_depth, "camera_info": self.calibration.add, "image": self._take_image}
         self._depths = DepthBuffer(self._full_name("depth"))
         self._overwritten = Overwritten(self._image_publishers)
         self._watches: dict[str, Watch] = {}
@@ -252,9 +252,6 @@ class CameraInput:
             self._depths.add(_READERS[self._topics.depth_transport](serialised))
         except UserError as error:
             self._faults.warn("depth", f"no 3-D: {error}")
-
-    def _take_camera_info(self, serialised: bytes) -> None:
-        self.calibration.add(serialised)
 
     def _note_lost(self, event: Any) -> None:
         self._statistics.dropped["lost"] += event.total_count_change

@@ -168,6 +168,11 @@ def test_graph_and_description_must_agree(tmp_path):
     assert "scores" in refuse(tmp_path / "m.onnx", described(toy_onnx(outputs=("keypoints",))))
 
 
+def test_a_file_that_cannot_be_read_is_one_clear_line():
+    with pytest.raises(UserError, match=r"cannot read /proc/self/mem \("):
+        read_model("/proc/self/mem")
+
+
 def test_a_refused_model_is_not_written(tmp_path):
     with pytest.raises(UserError):
         write_model(tmp_path / "m.onnx", toy_onnx(keypoints=4), INFO)
