@@ -15,6 +15,7 @@ import cv2
 import lz4.frame
 import numpy as np
 import pytest
+from full_disk import full_disk
 from huge_png import huge_png
 from recording_files import (
     PERIOD,
@@ -314,15 +315,9 @@ def test_what_is_skipped_is_printed(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_disk_without_room_to_unpack_a_file(tmp_path: Path) -> None:
-    resource = pytest.importorskip("resource")
     bag = BAGS["mcap, file zstd"](tmp_path, messages(2))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    try:
-        with pytest.raises(UserError, match=r"mcap.zstd cannot be unpacked into .*too large.*TMPDIR"):
-            built(bag)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with full_disk(100), pytest.raises(UserError, match=r"mcap.zstd cannot be unpacked into .*too large.*TMPDIR"):
+        built(bag)
 
 
 @pytest.mark.parametrize("kind", ["mcap", "mcap, file zstd"])
