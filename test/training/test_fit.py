@@ -6,17 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from full_disk import full_disk
 from tiny_run import MemoryData, tiny_config, tiny_train
 
 import training.fit
 from keypoint_perception.errors import UserError
 from keypoint_perception.model import read_model
 from training.__main__ import main
-from training.checkpoint import CHECKPOINT_NAME, build_method, read_checkpoint
+from training.checkpoint import CHECKPOINT_NAME, build_method, read_checkpoint, write_checkpoint
 from training.config import config_from_dict, parse_config
 from training.fit import make_fabric, train
 from training.method import OptimizerConfig
@@ -165,12 +167,25 @@ def test_damaged_checkpoints_are_refused_in_a_line(tmp_path):
     tiny_train(tmp_path / "run", "--steps", "1")
     path = tmp_path / "run" / CHECKPOINT_NAME
     whole = path.read_bytes()
-    for content in (b"", b"hello", whole[: len(whole) // 2]):
+    weights = read_checkpoint(path).method["detector.1.weight"].numpy().tobytes()
+    changed = whole.replace(weights, bytes(reversed(weights)))
+    for content in (b"", b"hello", whole[: len(whole) // 2], changed):
         path.write_bytes(content)
         with pytest.raises(UserError, match="no whole checkpoint"):
             read_checkpoint(path)
     with pytest.raises(UserError, match="does not exist"):
         read_checkpoint(tmp_path / "nothing")
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
+    tiny_train(tmp_path / "run", "--steps", "1")
+    path = tmp_path / "run" / CHECKPOINT_NAME
+    whole = path.read_bytes()
+    larger = replace(read_checkpoint(path), average={"large": torch.zeros(100_000)})
+    words = r"cannot write .*checkpoint\.pt \(File too large\): .*make room"
+    with full_disk(200_000), pytest.raises(UserError, match=words):
+        write_checkpoint(path, larger)
+    assert path.read_bytes() == whole and not any(path.parent.glob("*.tmp*"))
 
 
 @pytest.mark.parametrize(
