@@ -197,7 +197,7 @@ def test_a_damaged_store_is_made_again(bag: Path) -> None:
 
 def test_no_space_is_said_before_anything_is_decoded(bag: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
-    with pytest.raises(UserError, match=r"needs .* GB and 0.0 GB are free"):
+    with pytest.raises(UserError, match=r"needs 13.8 kB and 100 bytes are free"):
         built(bag)
 
 
