@@ -182,7 +182,7 @@ def main(argv: list[str]) -> int:
         reports = [inspect_topic(source, topic, progress=sys.stderr.isatty()) for topic in images]
         print(describe(source, reports))
         every += reports
-    if not every:
+    if not any(source.topics() for source in sources):
         sources[0].choose("")  # raises, and says why there is none
     if not any(report.samples for report in every):
         raise UserError(f"nothing in {', '.join(given.sources)} can be trained on: see the table's last column")
