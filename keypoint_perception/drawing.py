@@ -111,8 +111,9 @@ def write_png(path: str | os.PathLike[str], picture: np.ndarray) -> None:
     """Writes (H, W, 3) uint8 RGB, whole or not at all. Raises UserError for a name that is no .png's, or unwritable."""
     if Path(path).suffix.lower() != ".png":
         raise UserError(f"pictures are written as .png: {path} must end in it")
-    with written_whole(path) as temporary:
-        cv2.imwrite(str(temporary), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    _, png = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    with written_whole(path) as temporary:  # cv2.imwrite does not say why it cannot, or that it could not
+        temporary.write_bytes(png.data)
 
 
 class _Canvas:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +26,37 @@ def video_writer(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None
     with writing(path):
         temporary.touch()
     writer: Any = None
-    size = (0, 0)
+    size, count = (0, 0), 0
 
     def write(picture: np.ndarray) -> None:
-        nonlocal writer, size
+        nonlocal writer, size, count
         if writer is None:
             size = picture.shape[1::-1]
+            if min(size) < 2:
+                raise UserError(f"video {path} cannot be of {size[0]} x {size[1]} pixels: write a bag instead")
             writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
             if not writer.isOpened():
                 raise UserError(f"video {path} cannot be written: OpenCV here has no mp4 encoder, write a bag instead")
         writer.write(cv2.resize(picture, size)[:, :, ::-1])
+        count += 1
 
     try:
         yield write
         if writer is not None:
             writer.release()
+            _check_whole(temporary, count, path)
             with writing(path):
                 os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # of a disk that cannot be written, which is said above
+            temporary.unlink(missing_ok=True)
+
+
+def _check_whole(video: Path, count: int, path: Path) -> None:
+    """Raises UserError where a video, to be called `path`, has not `count` pictures: OpenCV does not say that."""
+    capture = cv2.VideoCapture(str(video))
+    found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    capture.release()
+    if found != count:
+        lost = f"{count - found} of its {count} pictures are lost"
+        raise UserError(f"cannot write {path} ({lost}; the disk may be full): name another place, or make room")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,8 +62,10 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "average": checkpoint.average,
         "about": json.dumps(checkpoint.about),
     }
+    content = io.BytesIO()  # of a disk that is full torch tells an error of its own
+    torch.save(values, content)
     with written_whole(path) as temporary, temporary.open("wb") as file:
-        torch.save(values, file)
+        file.write(content.getbuffer())
         file.flush()
         os.fsync(file.fileno())
 
@@ -74,6 +78,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise UserError(f"{path} does not exist: give the folder of a run that `python -m training fit` made")
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch looks at no checksum
+        if damaged:
+            raise ValueError(f"the checksum of {damaged} differs")
         values = torch.load(path, map_location="cpu", weights_only=True)
         if values["format"] != FORMAT:
             raise UserError(

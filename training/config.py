@@ -16,7 +16,9 @@ from typing import Any, Literal
 import jsonargparse
 import yaml
 
+from keypoint_perception.command_line import Parser
 from keypoint_perception.errors import UserError
+from keypoint_perception.files import reading
 from training import bounds
 from training.data import DataConfig
 from training.methods import METHODS
@@ -116,6 +118,9 @@ def config_parser(name: str) -> jsonargparse.ArgumentParser:
 def parse_config(name: str, arguments: Sequence[str]) -> RunConfig:
     """Files and flags to a config. Raises UserError of one line that names what is known."""
     parser = config_parser(name)
+    groups = _plain(parser.get_defaults().as_dict())
+    for path in _config_files(arguments):
+        _check_groups(path, _read_yaml(path), groups)
     with _one_line_errors(parser):
         return _run_config(name, parser, parser.parse_args(list(arguments)))
 
@@ -125,6 +130,42 @@ def config_from_dict(name: str, values: dict[str, Any]) -> RunConfig:
     parser = config_parser(name)
     with _one_line_errors(parser):
         return _run_config(name, parser, parser.parse_object(values))
+
+
+def _config_files(arguments: Sequence[str]) -> list[Path]:
+    files = Parser(prog="python -m training fit", add_help=False, allow_abbrev=False)
+    files.add_argument("--config", action="append", type=Path, default=[])
+    return files.parse_known_args(arguments)[0].config
+
+
+def _read_yaml(path: Path) -> Any:
+    """What a YAML file holds. Raises UserError where it cannot be read."""
+    if not path.is_file():
+        raise UserError(f"config {path} is no file: name a YAML file, as those in config/train")
+    try:
+        with reading(path):
+            return yaml.safe_load(path.read_text())
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        words = " ".join(str(error).split())
+        raise UserError(f"config {path} is no YAML ({words}): mend it, or name another") from None
+
+
+_KINDS = {list: "a list", str: "a text", type(None): "empty"}
+
+
+def _check_groups(path: Path, values: Any, groups: dict[str, Any], name: str = "") -> None:
+    """Raises UserError where `path` has not the mapping that `groups` (keys to defaults) has; the parser skips such."""
+    if not isinstance(values, dict):
+        kind = _KINDS.get(type(values), "a single value")
+        key, value = next((k, v) for k, v in groups.items() if v and not isinstance(v, (dict, list)))
+        example = f"`{name}: {{{key}: {value}}}`" if name else f"`{key}: {value}`"
+        raise UserError(f"config {path}: {f'`{name}`' if name else 'it'} is {kind}: give a mapping such as {example}")
+    for key, value in values.items():
+        inner: Any = groups
+        for part in str(key).split("."):
+            inner = inner.get(part) if isinstance(inner, dict) else None
+        if isinstance(inner, dict):
+            _check_groups(path, value, inner, f"{name}.{key}" if name else key)
 
 
 def _run_config(name: str, parser: jsonargparse.ArgumentParser, parsed: jsonargparse.Namespace) -> RunConfig:

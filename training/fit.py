@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _arguments(given: argparse.Namespace, rest: list[str]) -> list[str]:
     """The short flags in the names of the config, after the files they override."""
-    files = [given.out / CONFIG_NAME] if given.resume and (given.out / CONFIG_NAME).exists() else []
+    files = [given.out / CONFIG_NAME] if given.resume else []
     arguments = [f"--config={path}" for path in files + ([given.config] if given.config else [])]
     if given.data:
         arguments.append(f"--data.sources={json.dumps(given.data, ensure_ascii=False)}")
@@ -126,7 +126,10 @@ def _arguments(given: argparse.Namespace, rest: list[str]) -> list[str]:
 
 
 def _resumed(given: argparse.Namespace) -> RunConfig | None:
-    """The config of the run to be resumed. Raises UserError where there is none, or it is of another method."""
+    """The config of the run to be resumed, which is written where its file is missing.
+
+    Raises UserError where there is none, or it is of another method.
+    """
     if not given.resume:
         return None
     if not (given.out / CHECKPOINT_NAME).is_file():
@@ -134,6 +137,9 @@ def _resumed(given: argparse.Namespace) -> RunConfig | None:
     was = read_checkpoint(given.out).config
     if was.name != given.method:
         raise UserError(f"{given.out} cannot be resumed: method is {given.method}, was {was.name}: name that one")
+    if not (given.out / CONFIG_NAME).exists():
+        with written_whole(given.out / CONFIG_NAME) as temporary:
+            temporary.write_text(was.to_yaml())
     return was
 
 

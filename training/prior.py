@@ -7,7 +7,6 @@ edges (E, 2) int and names (J,); for simulated objects also the scene and the va
 from __future__ import annotations
 
 import os
-import zipfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,8 @@ from keypoint_perception.errors import UserError
 from keypoint_perception.files import written_whole
 
 PRIOR_REMEDY = "as `python -m training simulate SCENE --poses P -o X.npz` writes"
+_FAR = 2.0
+"""Normalised poses may reach out of the picture, and yet half of their coordinates are nearer to its middle."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,21 @@ def read_poses(path: str | os.PathLike[str]) -> Poses:
             edges = np.asarray(archive["edges"]) if "edges" in archive else None
             names = tuple(map(str, archive["names"].tolist())) if "names" in archive else ()
             scene, variant = (str(archive[key]) if key in archive else "" for key in ("scene", "variant"))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+    except Exception as error:  # whatever a parser stumbles over in a damaged file
+        words = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"prior {path} holds no poses ({error}): give an .npz with `keypoints` (P, J, 2), {PRIOR_REMEDY}"
+            f"prior {path} holds no poses ({words}): give an .npz with `keypoints` (P, J, 2), {PRIOR_REMEDY}"
         ) from None
     if keypoints.ndim == 3 and keypoints.shape[2] == 2:
         keypoints = keypoints[np.isfinite(keypoints).all(axis=(1, 2))]
     if keypoints.ndim != 3 or keypoints.shape[2] != 2 or not keypoints.size:
         raise UserError(
             f"prior {path} has `keypoints` of shape {keypoints.shape}: allowed is (P, J, 2) of finite poses"
+        )
+    if np.median(np.abs(keypoints)) > _FAR:
+        raise UserError(
+            f"prior {path} has keypoints up to {np.abs(keypoints).max():g}: give them normalised, -1 and 1 being the "
+            "outermost pixels"
         )
     joints = keypoints.shape[1]
     if names and len(names) != joints:

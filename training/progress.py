@@ -2,15 +2,62 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from keypoint_perception.files import make_folder, writing
+
 LOG_FOLDER = "tensorboard"
+
+
+class Curves:
+    """A file for TensorBoard. torch's own writer writes in a thread, where nobody catches that the disk is full."""
+
+    def __init__(self, folder: Path, start: int) -> None:
+        """start: what an earlier file in the folder has of this step and later ones does not count any more.
+
+        Raises UserError, as do all methods, where it cannot be written.
+        """
+        from tensorboard.compat.proto import event_pb2  # takes a second to import, with torch's
+        from tensorboard.summary.writer.record_writer import RecordWriter
+        from torch.utils.tensorboard import summary
+
+        self._events, self._summary = event_pb2, summary
+        make_folder(folder)
+        self.path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+        with writing(self.path):
+            self._file = self.path.open("wb")
+        self._records = RecordWriter(self._file)
+        self._add(file_version="brain.Event:2")
+        self._add(step=start, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+
+    def scalar(self, step: int, name: str, value: float) -> None:
+        """A point of a curve."""
+        self._add(step=step, summary=self._summary.scalar(name, value))
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """A picture (H, W, 3) uint8 RGB."""
+        self._add(step=step, summary=self._summary.image(name, image, dataformats="HWC"))
+
+    def _add(self, **fields: Any) -> None:
+        event = self._events.Event(wall_time=time.time(), **fields)
+        with writing(self.path):
+            self._records.write(event.SerializeToString())
+            self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file; what could not be written to it was said."""
+        with suppress(OSError):
+            self._file.close()
 
 
 class Progress:
@@ -32,9 +79,7 @@ class Progress:
         )
         self.writer = None
         if shown:
-            from torch.utils.tensorboard import SummaryWriter  # takes a second to import
-
-            self.writer = SummaryWriter(str(out / LOG_FOLDER), purge_step=start)
+            self.writer = Curves(out / LOG_FOLDER, start)
         self.log_steps = log_steps
         self._before = before
         self._start_counting()
@@ -66,18 +111,18 @@ class Progress:
         self.bar.update()
         if self.writer and step % self.log_steps == 0:
             self.scalars(step, {**terms, **{f"lr/{name}": rate for name, rate in rates.items()}})
-            self.writer.add_scalar("data_wait_share", self.wait_share, step)
+            self.scalars(step, {"data_wait_share": self.wait_share})
 
     def scalars(self, step: int, values: dict[str, float], group: str = "") -> None:
         """More curves."""
         if self.writer:
             for name, value in values.items():
-                self.writer.add_scalar(f"{group}/{name}" if group else name, value, step)
+                self.writer.scalar(step, f"{group}/{name}" if group else name, value)
 
     def picture(self, step: int, image: np.ndarray) -> None:
         """A picture (H, W, 3) uint8 RGB beside the curves."""
         if self.writer:
-            self.writer.add_image("preview", image, step, dataformats="HWC")
+            self.writer.picture(step, "preview", image)
 
     def say(self, line: str) -> None:
         """A line above the bar."""

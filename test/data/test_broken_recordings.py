@@ -15,6 +15,7 @@ import cv2
 import lz4.frame
 import numpy as np
 import pytest
+from full_disk import full_disk
 from huge_png import huge_png
 from recording_files import (
     PERIOD,
@@ -224,6 +225,20 @@ def test_a_topic_that_changes_size(tmp_path: Path) -> None:
     assert len(lines) == 1 and "skipped 2 of 8" in lines[0] and "20 x 10 pixels, most have 32 x 24" in lines[0]
 
 
+def test_a_time_that_no_clock_tells(tmp_path: Path) -> None:
+    content = messages(4)
+    content[2] = content[2]._replace(stamp=0, recorded=2**63)
+    found, lines = built(write_rosbag2(tmp_path / "bag", content))
+    assert len(used(found)) == 3
+    assert any("its time is 9223372036854775808 ns, later than any clock (at message 3)" in line for line in lines)
+
+
+def test_a_damaged_list_of_files(tmp_path: Path) -> None:
+    bag = write_rosbag2(tmp_path / "bag", messages(4))
+    (bag / "metadata.yaml").write_text("[" * 5000)
+    assert len(used(built(bag)[0])) == 4
+
+
 def test_a_message_that_cannot_be_deserialised(tmp_path: Path) -> None:
     from rosbags.rosbag2 import Writer
 
@@ -287,8 +302,14 @@ def test_nothing_usable_says_what_there_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["x.mcap", "x.db3", "x.bag"])
 def test_a_file_that_only_looks_like_a_bag(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("text, not a bag")
-    with pytest.raises(UserError, match="no image topic"):
+    with pytest.raises(UserError, match=rf"nothing in .*{name} can be read \({name}, .*\): record or copy it again"):
         load_data(DataConfig(sources=[str(tmp_path / name)]), progress=False)
+
+
+def test_a_bag_cut_off_in_its_only_chunk(tmp_path: Path) -> None:
+    bag = cut(write_rosbag2(tmp_path / "bag", messages(2)), 0.5)
+    with pytest.raises(UserError, match=r"nothing in .*bag can be read \(bag\.mcap, .*the file ends inside a record"):
+        load_data(DataConfig(sources=[str(bag)]), progress=False)
 
 
 @pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
@@ -314,15 +335,9 @@ def test_what_is_skipped_is_printed(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_disk_without_room_to_unpack_a_file(tmp_path: Path) -> None:
-    resource = pytest.importorskip("resource")
     bag = BAGS["mcap, file zstd"](tmp_path, messages(2))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    try:
-        with pytest.raises(UserError, match=r"mcap.zstd cannot be unpacked into .*too large.*TMPDIR"):
-            built(bag)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with full_disk(100), pytest.raises(UserError, match=r"mcap.zstd cannot be unpacked into .*too large.*TMPDIR"):
+        built(bag)
 
 
 @pytest.mark.parametrize("kind", ["mcap", "mcap, file zstd"])

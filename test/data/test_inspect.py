@@ -67,6 +67,12 @@ def test_several_sources_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert (tmp_path / "out" / "sheet.png").exists()
 
 
+def test_a_file_of_which_nothing_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "junk.mcap").write_text("text, not a bag")
+    status, _, err = run(capsys, tmp_path / "junk.mcap")
+    assert status == 2 and "junk.mcap can be read (junk.mcap, byte 0: is not an mcap file)" in err
+
+
 def test_a_path_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     status, _, err = run(capsys, "/no/such/bag")
     assert status == 2 and "is not there" in err and err.count("\n") == 1

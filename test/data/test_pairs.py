@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
 from pathlib import Path
@@ -16,7 +17,7 @@ from keypoint_perception.errors import UserError
 from training.data import Data, DataConfig, load_data, loader
 from training.data.config import SAMPLINGS
 from training.method import Batch
-from training.prior import Poses, read_poses, write_poses
+from training.prior import Poses, write_poses
 
 INPUT = (16, 12)
 OTHER = "/wrist/image_raw"
@@ -263,25 +264,13 @@ def test_a_prior_that_is_none(arrays: dict[str, np.ndarray], recordings: list[st
         load(recordings, prior=str(tmp_path / "poses.npz"))
 
 
-@pytest.mark.parametrize("edges", [np.array([[0, 4]]), np.array([[1, 1]]), np.array([0, 1]), np.array([[0.0, 1.0]])])
-def test_edges_of_a_prior_that_are_none(edges: np.ndarray, tmp_path: Path) -> None:
-    np.savez(tmp_path / "poses.npz", keypoints=np.zeros((3, 4, 2)), edges=edges)
-    with pytest.raises(UserError, match="`edges`"):
-        read_poses(tmp_path / "poses.npz")
-
-
-def test_a_prior_has_a_name_for_each_joint_or_none(tmp_path: Path) -> None:
-    np.savez(tmp_path / "poses.npz", keypoints=np.zeros((3, 4, 2)), names=np.array(["a", "b"]))
-    with pytest.raises(UserError, match="2 `names` for 4 joints"):
-        read_poses(tmp_path / "poses.npz")
-
-
-def test_poses_are_read_as_they_were_written(tmp_path: Path) -> None:
-    poses = Poses(np.random.default_rng(0).random((3, 2, 2), np.float32), np.array([[0, 1]]), ("a", "b"), "table")
-    write_poses(tmp_path / "poses.npz", poses)
-    again = read_poses(tmp_path / "poses.npz")
-    np.testing.assert_array_equal(again.keypoints, poses.keypoints)
-    assert (again.edges.tolist(), again.names, again.scene, again.variant) == ([[0, 1]], ("a", "b"), "table", "")
+@pytest.mark.parametrize("most", [1e300, math.inf])
+def test_pairs_may_be_however_far_apart(most: float, recordings: list[str]) -> None:
+    found, all_pairs = (load(recordings, max_seconds=far).train.batch(0, 32, 0) for far in (most, 1e6))
+    assert torch.equal(found["image"], all_pairs["image"]) and torch.equal(found["reference"], all_pairs["reference"])
+    with pytest.raises(UserError, match="no two frames of a recording are inf to inf seconds apart"):
+        load(recordings, min_seconds=math.inf)
+    assert "reference" in load(recordings, max_frames=2**63 - 2).train.batch(0, 2, 0)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)

@@ -270,6 +270,19 @@ def test_bag_files_in_a_folder_are_one_recording_only_if_they_are_called_so(tmp_
     assert sorted(source.path.name for source in open_source(split)) == ["other.mcap", "run_0.mcap"]
 
 
+def test_a_file_that_was_unpacked_beside_the_packed_one_is_one_recording(tmp_path: Path) -> None:
+    for split in (False, True):
+        bag = tmp_path / f"run{split:d}"
+        (split_bag(bag, messages(COUNT), MCAP) if split else write_rosbag2(bag, messages(COUNT)))
+        for file in bag.glob("*.mcap"):
+            file.with_name(f"{file.name}.zstd").write_bytes(zstd.compress(file.read_bytes()))
+        assert len(read(only(bag))[0]) == COUNT
+        assert len(read(only(without_metadata(bag)))[0]) == COUNT
+    one_file(without_metadata(write_rosbag2(tmp_path / "third", messages(COUNT)))).rename(bag / "third.mcap")
+    (bag / "third.mcap.zstd").write_bytes(zstd.compress((bag / "third.mcap").read_bytes()))
+    assert [source.path.name for source in open_source(bag)] == ["run1_0.mcap", "run1_1.mcap", "third.mcap"]
+
+
 @pytest.mark.parametrize("kind", ["mcap", "ROS 1"])
 def test_reading_goes_on_from_any_item(kind: str, tmp_path: Path) -> None:
     source = only(BAGS[kind](tmp_path, messages(COUNT)))

@@ -1,13 +1,28 @@
 """What the benchmark runs, and what it leaves as it is; no training here."""
 
 import json
+import os
+import signal
+import threading
+import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from predictions import video
 
+from keypoint_perception.command_line import run_command
 from keypoint_perception.errors import UserError
 from training.evaluation import benchmark
-from training.evaluation.benchmark import Plan, main, measure_cell, parse_minutes, prepare_scene, train
+from training.evaluation.benchmark import (
+    Plan,
+    main,
+    measure_cell,
+    measure_references,
+    parse_minutes,
+    prepare_scene,
+    train,
+)
 from training.evaluation.scenes import SCENES
 from training.fit import MODEL_NAME
 
@@ -88,6 +103,53 @@ def test_what_has_no_config_is_left_out_and_nothing_at_all_is_an_error(tmp_path,
     with pytest.raises(UserError, match="has no measured cell"):
         main(["--methods", "imm", "--scenes", "whcm", "-o", str(tmp_path)])
     assert "left out: no config" in capsys.readouterr().err
+
+
+def test_bodies_without_labels_are_named_before_anything_is_trained(tmp_path, monkeypatch):
+    points = np.zeros((4, 3, 2))
+    bodies = {"train": ("a", "b"), "labels": ("a",), "test": ("a", "b")}
+    videos = {split: [video(points, points, variant=body).video for body in bodies[split]] for split in bodies}
+    monkeypatch.setattr(benchmark, "_labelled", lambda scene, folder, size: videos[folder.name])
+    monkeypatch.setattr(benchmark, "train_for", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(UserError, match=r"has labels of a, and of b none: .*; --labels-episodes makes more"):
+        measure_references(plan(tmp_path), SCENES["cartpoles"], tmp_path)
+
+
+WRITES_A_CHECKPOINT = """
+import signal, sys, time
+from pathlib import Path
+
+def stop(number, frame):
+    time.sleep(1)
+    Path("checkpoint").touch()
+    sys.exit(128 + number)
+
+signal.signal(signal.SIGTERM, stop)
+Path("runs").touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_writes_its_checkpoint_where_the_benchmark_is_stopped(tmp_path, monkeypatch, number):
+    (tmp_path / "training.py").write_text(WRITES_A_CHECKPOINT)
+    monkeypatch.setattr(benchmark, "ROOT", tmp_path)
+
+    def interrupt():
+        while not (tmp_path / "runs").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    assert run_command(lambda: benchmark._training("fit")) == 128 + number
+    assert (tmp_path / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("seeds", [("0", "-1"), ("9" * 25,)])
+def test_seeds_that_are_none_are_refused(tmp_path, commands, seeds):
+    with pytest.raises(UserError, match=f"--seeds is {' '.join(seeds)}: give numbers from 0"):
+        main(["--seeds", *seeds, "-o", str(tmp_path)])
+    assert not commands
 
 
 def _no_config(scene, method):

@@ -98,3 +98,56 @@ def test_a_file_without_joints_or_of_two_categories_is_refused(tmp_path):
     file.write_text(json.dumps(content))
     with pytest.raises(UserError, match="annotations of categories 1, 2: give a file for each"):
         next(read_labelled(file))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "says"),
+    [
+        (("categories",), 5, "its `categories` are no list of objects"),
+        (("categories", 0), "mouse", "its `categories` are no list of objects"),
+        (("images",), None, "its `images` are no list of objects"),
+        (("annotations",), {"a": 1}, "its `annotations` are no list of objects"),
+        (("images", 0, "file_name"), 7, "an image with the file_name 7: give the name of its file"),
+        (("images", 0, "file_name"), None, "an image with the file_name None"),
+        (("images", 0, "file_name"), ["a.png"], r"an image with the file_name \['a\.png'\]"),
+        (("images", 0, "file_name"), "a\0.png", "an image with the file_name 'a.x00.png'"),
+        (("images", 0, "file_name"), "\ud800.png", "an image with the file_name '.ud800.png'"),
+        (("images", 1, "file_name"), "a.png", "two images with the file_name 'a.png': give each file once"),
+        (("images", 1, "id"), 0, "two images with the id 0: give each its own"),
+        (("images", 1, "id"), [1], r"an image with the id \[1\]: give each image a number"),
+        (("annotations", 0, "image_id"), 99, "an annotation of image 99, which is none of its images, such as 0"),
+        (("annotations", 0, "image_id"), "0", "an annotation of image '0', which is none of its images, such as 0"),
+        (("annotations", 0, "image_id"), {}, "an annotation of image {}, which is none"),
+        (("annotations", 0, "keypoints", 0), 10**400, "not a COCO keypoints file .*too large"),
+        (("annotations", 0, "category_id"), 3, "annotations of category 3, which is none of its categories"),
+        (("categories", 0, "skeleton"), 5, "not a COCO keypoints file"),
+        (("categories", 0, "skeleton"), [[1, 10**400]], "not a COCO keypoints file"),
+    ],
+    ids=lambda given: str(given)[:40],
+)
+def test_what_makes_no_sense_is_one_clear_line(tmp_path, place, value, says):
+    file = coco(tmp_path)
+    content = json.loads(file.read_text())
+    *above, last = place
+    inner = content
+    for key in above:
+        inner = inner[key]
+    inner[last] = value
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=says) as caught:
+        next(read_labelled(file))
+    assert "\n" not in str(caught.value)
+
+
+def test_categories_of_several_types_and_json_without_an_end(tmp_path):
+    file = coco(tmp_path)
+    content = json.loads(file.read_text())
+    for annotation, category in zip(content["annotations"], (1, "1", None), strict=True):
+        annotation["category_id"] = category
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="annotations of categories 1, '1': give a file for each"):
+        next(read_labelled(file))
+    for text in ("[" * 100_000, "{", "[]"):
+        file.write_text(text)
+        with pytest.raises(UserError, match=r"labels\.json (cannot be read as JSON|is not a COCO keypoints file)"):
+            next(read_labelled(file))

@@ -132,6 +132,11 @@ def test_without_a_mask_the_true_skeleton_says_what_is_on_the_object():
     assert identity([hands()])["on_object"] is None
 
 
+def test_a_seed_below_0_is_refused(tmp_path, capsys):
+    assert main(["evaluate", "model.onnx", "--data", str(tmp_path), "--seed", "-1"]) == 2
+    assert "--seed is -1: give a number from 0" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("epsilon", ["0", "-1", "nan"])
 def test_a_distance_that_matches_nothing_is_refused(epsilon, tmp_path, capsys):
     assert main(["evaluate", "model.onnx", "--data", str(tmp_path), "--epsilon", epsilon]) == 2

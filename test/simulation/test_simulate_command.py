@@ -81,6 +81,8 @@ def test_poses_of_the_table_are_of_its_arm(tmp_path):
         (["spiders", "-o", "a", "--episodes", "many"], "--episodes"),
         (["spiders", "-o", "a", "--variant", "spider9"], "spider8"),
         (["spiders", "-o", "a", "--seconds", "3"], "--seconds"),
+        (["spiders", "-o", "a", "--seed", "-1"], "from 0"),
+        (["spiders", "-o", "a", "--seed", "9" * 25], "below 2^63"),
         (["spiders", "-o", "poses.npz", "--poses", "0"], "from 1"),
         (["spiders", "-o", "a", "--poses", "9"], ".npz"),
         (["tabletop", "-o", "a", "--poses", "9"], ".npz"),

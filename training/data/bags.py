@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -58,6 +58,14 @@ class Bag(Source):
                     counts[name, type_name] = counts.get((name, type_name), 0) + count
         return [Topic(*key, count, key[1] in IMAGE_TYPES) for key, count in sorted(counts.items())]
 
+    def choose(self, topic: str, option: str = "--topic") -> str:
+        """See Source. Raises UserError that says so, too, where the files are damaged and nothing is found in them."""
+        damage = [] if self.topics() else [found for found in self.raw_messages(topic) if isinstance(found, Damage)]
+        if damage:
+            found = f"{damage[-1].where}: {damage[-1].why}"
+            raise UserError(f"nothing in {self.path} can be read ({found}): record or copy it again")
+        return super().choose(topic, option)
+
     def items(self, topic: str, start: int = 0) -> Iterator[Item | Damage]:
         """See Source."""
         for number, found in enumerate(self.raw_messages(topic)):
@@ -73,6 +81,9 @@ class Bag(Source):
                 continue
             stamp = stamp_ns(message.header) or found.log_time  # when it was recorded, where it does not say
             decode = partial(image_to_rgb, message)
+            if stamp >= 2**63:
+                yield Damage(f"message {number}", f"its time is {stamp} ns, later than any clock")
+                continue
             yield Item(self.path.name, stamp, f"message {number}", encoding_of(message), decode)
 
     def raw_messages(self, topic: str) -> Iterator[RawMessage | Damage]:
@@ -101,14 +112,20 @@ def _types(store: Stores) -> Typestore:
 def _storage_files(folder: Path) -> tuple[list[Path], list[str]]:
     """A rosbag2 folder's files in order, and the names of those that are missing."""
     there = {path.name: path for path in folder.iterdir() if _storage_suffix(path) in (".mcap", ".db3")}
+    ordered = sorted(unpacked(there), key=natural)
     try:
         text = (folder / "metadata.yaml").read_text()
         names = [Path(name).name for name in yaml.safe_load(text)["rosbag2_bagfile_information"]["relative_file_paths"]]
-    except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):  # a recording that did not end well
-        names = sorted(there, key=natural)
+    except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError, RecursionError):
+        names = ordered  # a recording that did not end well
     if not any(name in there for name in names):
-        names = sorted(there, key=natural)  # renamed since
+        names = ordered  # renamed since
     return [there[name] for name in names if name in there], [name for name in names if name not in there]
+
+
+def unpacked(names: Collection[str]) -> list[str]:
+    """Names of files without those that are packed as a whole and stand beside what `zstd -d` made of them."""
+    return [name for name in names if not (name.endswith(".zstd") and name.removesuffix(".zstd") in names)]
 
 
 def _storage_suffix(path: Path) -> str:

@@ -176,11 +176,14 @@ def main(argv: list[str]) -> int:
     given = parser.parse_args(argv)
     keep_freed_memory()
     every: list[TopicReport] = []
-    for source in open_sources(given.sources):
+    sources = open_sources(given.sources)
+    for source in sources:
         images = [topic for topic in source.topics() if topic.is_image]
         reports = [inspect_topic(source, topic, progress=sys.stderr.isatty()) for topic in images]
         print(describe(source, reports))
         every += reports
+    if not any(source.topics() for source in sources):
+        sources[0].choose("")  # raises, and says why there is none
     if not any(report.samples for report in every):
         raise UserError(f"nothing in {', '.join(given.sources)} can be trained on: see the table's last column")
     out = given.out or Path("out/inspect", f"{Path(given.sources[0]).resolve().name}.png")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from keypoint_perception.errors import UserError
-from training.data.bags import Bag
+from training.data.bags import Bag, unpacked
 from training.data.pictures import IMAGE_SUFFIXES, Episodes, ImageFolder, Video
 from training.data.sources import Source, natural
 from training.data.store import STORE_SUFFIX
@@ -73,9 +73,9 @@ def _kind(path: Path) -> type[Source] | None:
 
 
 def _names(path: Path) -> list[str]:
-    """What is in a folder, in natural order; nothing where it may not be read."""
+    """What is in a folder, in natural order, without files that are unpacked beside; nothing if unreadable."""
     try:
-        return sorted((name for name in os.listdir(path) if not name.startswith(".")), key=natural)
+        return sorted((name for name in unpacked(os.listdir(path)) if not name.startswith(".")), key=natural)
     except OSError:
         return []
 

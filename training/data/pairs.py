@@ -160,12 +160,14 @@ def _later(stamps: np.ndarray, drawing: Drawing) -> np.ndarray:
     """(2, T): for each frame the range [first, end) of later frames of its track that may be its partner."""
     count = len(stamps)
     if drawing.unit == "frames":
-        ahead = np.arange(count) + np.array([[max(drawing.low, 1)], [drawing.high + 1]])
+        ahead = np.arange(count) + np.array([[min(max(drawing.low, 1), count)], [min(drawing.high, count) + 1]])
         return np.minimum(ahead, count).astype(np.int64)
     tolerance = 1_000_000  # a millisecond: stamps jitter around the frame rate
-    low, high = (int(seconds * 1e9) for seconds in (drawing.low, drawing.high))
-    first = np.searchsorted(stamps, stamps + low - tolerance)
-    return np.stack((np.maximum(first, np.arange(count) + 1), np.searchsorted(stamps, stamps + high + tolerance)))
+    since = stamps - stamps[0]
+    most = int(since[-1]) + 2 * tolerance  # farther apart than any two; what is asked for may be infinite
+    low, high = (int(min(seconds * 1e9, most)) for seconds in (drawing.low, drawing.high))
+    first = np.searchsorted(since, since + low - tolerance)
+    return np.stack((np.maximum(first, np.arange(count) + 1), np.searchsorted(since, since + high + tolerance)))
 
 
 class CameraPairs(Sampler):

@@ -257,6 +257,14 @@ def enough_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"the frame store {folder} needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: name another "
-            "place with --data.store, or a smaller --data.input_size"
+            f"the frame store {folder} needs {_amount(needed)} and {_amount(free)} are free: name another place with "
+            "--data.store, or a smaller --data.input_size"
         )
+
+
+def _amount(size: int) -> str:
+    """A number of bytes, in a unit that fits."""
+    for power, unit in ((9, "GB"), (6, "MB"), (3, "kB")):
+        if size >= 10**power:
+            return f"{size / 10**power:.1f} {unit}"
+    return f"{size} bytes"

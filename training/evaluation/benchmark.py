@@ -35,7 +35,7 @@ from training.evaluation.reference import (
     train_for,
     untrained_network,
 )
-from training.evaluation.regression import fitted_on, regression
+from training.evaluation.regression import check_fittable, fitted_on, regression
 from training.evaluation.report import TABLE_NAME, picture_of, write_report
 from training.evaluation.results import collect
 from training.evaluation.scenes import SCENES, SPLITS, Scene
@@ -49,6 +49,8 @@ DEFAULT_EPISODES = {"train": 400, "labels": 120, "test": 60}
 DEFAULT_RECORDINGS = {"train": 8, "labels": 4, "test": 4}
 SUPERVISED_SHARE = 0.5
 """The supervised reference is trained for this share of a cell's time; it needs less."""
+STOP_SECONDS = 60
+"""A run that is stopped has so long for the step in progress and its checkpoint."""
 REFERENCE_WIDTH = 128
 """Reference networks see frames of at most this many pixels in width."""
 
@@ -132,6 +134,10 @@ def measure_references(plan: Plan, scene: Scene, data: Path) -> None:
         return
     size = scene.input_size((REFERENCE_WIDTH, REFERENCE_WIDTH))
     train, labels, test = (_labelled(scene, data / split, size) for split in SPLITS)
+    try:
+        check_fittable(labels, test)  # before anything is trained for hours
+    except UserError as error:
+        raise UserError(f"{data}: {error}; --labels-episodes makes more") from None
     most = max(video.joints.shape[1] for video in train)
     seconds = plan.minutes * 60 * SUPERVISED_SHARE
     supervised = train_for(lambda: HeatmapNetwork(most), heatmap_loss, train, seconds, seed=0)
@@ -213,11 +219,29 @@ def supervised_direct(plan: Plan, scene: Scene, folder: Path, data: Path) -> dic
 
 
 def _training(*arguments: str) -> None:
-    """A training command in a process of its own. Raises UserError with its last line where it fails."""
-    done = subprocess.run([sys.executable, "-m", "training", *arguments], cwd=ROOT, stderr=subprocess.PIPE, check=False)
-    if done.returncode:
-        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+    """A training command in a process of its own, which may write its checkpoint where this one is stopped.
+
+    Raises UserError with its last line where it fails.
+    """
+    command = [sys.executable, "-m", "training", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as process:
+        try:
+            said = process.communicate()[1]
+        except KeyboardInterrupt:
+            process.terminate()
+            _end(process)
+            raise
+    if process.returncode:
+        lines = said.decode(errors="replace").strip().splitlines() or ["no message"]
         raise UserError(f"`python -m training {' '.join(arguments)}` failed: {lines[-1].removeprefix('error: ')}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Waits for a process that was told to end; one that does not is killed."""
+    try:
+        process.communicate(timeout=STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def main(argv: list[str]) -> int:
@@ -241,6 +265,8 @@ def main(argv: list[str]) -> int:
     folder = f"sets, runs, results and report; what is there is not made again. The tables are DIR/{TABLE_NAME}"
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help=folder)
     given = parser.parse_args(argv)
+    if not all(0 <= seed < 2**63 for seed in given.seeds):
+        raise UserError(f"--seeds is {' '.join(map(str, given.seeds))}: give numbers from 0, below 2^63")
     out = given.out.resolve()
     if given.report:
         report(out)

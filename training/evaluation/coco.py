@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -68,17 +69,24 @@ def _parsed(path: Path) -> _Labels:
     """Raises UserError where it is no such file, names no joints or annotations, or has several of one image."""
     try:
         content = json.loads(path.read_text())
-        images = {image["id"]: image for image in content["images"]}
-        annotations = sorted(content["annotations"], key=lambda a: images[a["image_id"]]["file_name"])
-        category = _category(path, content["categories"], annotations)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}): give a COCO keypoints file") from None
+    images = _images(path, _objects(path, content, "images"))
+    annotations = _objects(path, content, "annotations")
+    for annotation in annotations:
+        if _key(annotation.get("image_id")) not in images:
+            raise UserError(
+                f"{path} has an annotation of image {annotation.get('image_id')!r}, which is none of its images, such "
+                f"as {next(iter(images), 'none at all')!r}: give it the `id` of its image"
+            )
+    annotations.sort(key=lambda a: images[a["image_id"]]["file_name"])
+    category = _category(path, _objects(path, content, "categories"), annotations)
+    try:
         names = tuple(map(str, category["keypoints"]))
         values = np.array([np.reshape(a["keypoints"], (len(names), 3)) for a in annotations], dtype=np.float64)
         adjacency = _adjacency(path, category.get("skeleton") or [], len(names))
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise UserError(
-            f"{path} is not a COCO keypoints file ({type(error).__name__}: {error}): it needs images, annotations with "
-            "3 N numbers in `keypoints`, and one category with names in `keypoints`"
-        ) from None
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
+        raise UserError(f"{_no_coco(path)} ({type(error).__name__}: {error}): {_NEEDS}") from None
     if not annotations or not names:
         raise UserError(f"{path} has no {'joints' if annotations else 'annotations'}: give a file with at least one")
     used = [images[a["image_id"]] for a in annotations]
@@ -88,16 +96,61 @@ def _parsed(path: Path) -> _Labels:
     return _Labels(str(category.get("name", path.stem)), names, adjacency, values, used)
 
 
-def _category(path: Path, categories: list[Any], annotations: list[Any]) -> Any:
+_NEEDS = "it needs images, annotations with 3 N numbers in `keypoints`, and one category with names in `keypoints`"
+
+
+def _no_coco(path: Path) -> str:
+    return f"{path} is not a COCO keypoints file"
+
+
+def _objects(path: Path, content: Any, key: str) -> list[dict[str, Any]]:
+    """A file's list of that name. Raises UserError where it has none."""
+    found = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+        raise UserError(f"{_no_coco(path)} (its `{key}` are no list of objects): {_NEEDS}")
+    return found
+
+
+def _key(given: Any) -> Any:
+    """An id as it can be looked up: None where it is neither a number nor a text."""
+    return given if isinstance(given, (int, float, str)) else None
+
+
+def _images(path: Path, images: list[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+    """The images by id. Raises UserError where an id or a file's name is none, or of two images."""
+    by_id: dict[Any, dict[str, Any]] = {}
+    names = set()
+    for image in images:
+        number, name = image.get("id"), image.get("file_name")
+        if _key(number) is None:
+            raise UserError(f"{path} has an image with the id {number!r}: give each image a number")
+        if not _is_file_name(name):
+            raise UserError(f"{path} has an image with the file_name {name!r}: give the name of its file")
+        if number in by_id:
+            raise UserError(f"{path} has two images with the id {number!r}: give each its own")
+        if name in names:
+            raise UserError(f"{path} has two images with the file_name {name!r}: give each file once")
+        by_id[number] = image
+        names.add(name)
+    return by_id
+
+
+def _is_file_name(given: Any) -> bool:
+    try:
+        return isinstance(given, str) and b"\0" not in os.fsencode(given)
+    except UnicodeEncodeError:  # half of a character, as JSON can have it
+        return False
+
+
+def _category(path: Path, categories: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> dict[str, Any]:
     """The one that all annotations are of; the first where they do not say."""
-    named = {a.get("category_id") for a in annotations} - {None}
+    named = {_key(a.get("category_id")) for a in annotations} - {None}
     if len(named) > 1:
-        raise UserError(
-            f"{path} has annotations of categories {', '.join(map(str, sorted(named)))}: give a file for each"
-        )
-    known = [category for category in categories if not named or category.get("id") in named]
+        listed = ", ".join(map(repr, sorted(named, key=lambda c: (isinstance(c, str), c))))
+        raise UserError(f"{path} has annotations of categories {listed}: give a file for each")
+    known = [category for category in categories if not named or _key(category.get("id")) in named]
     if not known:
-        raise UserError(f"{path} has annotations of category {named.pop()}, which is none of its categories: add it")
+        raise UserError(f"{path} has annotations of category {named.pop()!r}, which is none of its categories: add it")
     return known[0]
 
 

@@ -87,6 +87,8 @@ def main(argv: list[str]) -> int:
     epsilon = scene_epsilon(given.data) if given.epsilon is None else given.epsilon
     if not 0 < epsilon < math.inf:
         raise UserError(f"--epsilon is {epsilon}: give a distance above 0, of images that are 2 wide and high")
+    if given.seed < 0:
+        raise UserError(f"--seed is {given.seed}: give a number from 0")
     model = read_model(_model_file(given.model))
     videos = predict_all(model, given.data, topic=given.topic, fit_on=given.fit_on, seed=given.seed)
     fitted = predict_all(model, given.fit_data, topic=given.topic) if given.fit_data else []

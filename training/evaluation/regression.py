@@ -76,25 +76,30 @@ def fitted_on(fitted: Sequence[PredictedVideo], videos: Sequence[PredictedVideo]
     """
     if not fitted:
         return videos
-    known = {video.video.variant: video for video in fitted}
-    unknown = sorted({video.video.variant for video in videos} - known.keys())
+    check_fittable([video.video for video in fitted], [video.video for video in videos])
+    return [*(_marked(video, True) for video in fitted), *(_marked(video, False) for video in videos)]
+
+
+def check_fittable(fitted: Sequence[LabelledVideo], videos: Sequence[LabelledVideo]) -> None:
+    """Raises UserError where a variant of `videos` is not among those `fitted`, or has other joints there."""
+    known = {video.variant: video for video in fitted}
+    unknown = sorted({video.variant for video in videos} - known.keys())
     if unknown:
         raise UserError(
             f"the data to fit on has labels of {', '.join(sorted(known))}, and of {', '.join(unknown)} none: fit on "
             "data with all that is measured"
         )
     for video in videos:
-        there, here = _joints_of(known[video.video.variant]), _joints_of(video)
+        there, here = _joints_of(known[video.variant]), _joints_of(video)
         if there != here:
             raise UserError(
-                f"the joints of {video.video.variant} are {there} in the data to fit on, and {here} in what is "
+                f"the joints of {video.variant} are {there} in the data to fit on, and {here} in what is "
                 "measured: give data with the same joints in the same order"
             )
-    return [*(_marked(video, True) for video in fitted), *(_marked(video, False) for video in videos)]
 
 
-def _joints_of(video: PredictedVideo) -> str:
-    return ", ".join(video.video.names) or f"{video.joints.shape[1]} without names"
+def _joints_of(video: LabelledVideo) -> str:
+    return ", ".join(video.names) or f"{video.joints.shape[1]} without names"
 
 
 def _marked(video: PredictedVideo, fit: bool) -> PredictedVideo:

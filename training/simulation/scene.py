@@ -79,12 +79,12 @@ class Picture(NamedTuple):
 
 
 def check_setting(seed: int, size: tuple[int, int], supersampling: int = 1) -> None:
-    """Raises UserError for a negative seed and for pictures (width, height) too small or too large to render.
+    """Raises UserError for a seed that is none and for pictures (width, height) too small or too large to render.
 
     `supersampling` is how many times larger than `size` they are rendered.
     """
-    if seed < 0:
-        raise UserError(f"seed {seed}: give a number from 0")
+    if not 0 <= seed < 2**63:
+        raise UserError(f"seed {seed}: give a number from 0, below 2^63")
     most = _MAX_SIDE // supersampling
     if len(size) != 2 or not all(_MIN_SIDE <= side <= most for side in size):
         given = "x".join(map(str, size))
