@@ -118,7 +118,8 @@ class UNet(nn.Module):
 
     `depth` steps down (2 x 2 max-pooling) double the channels from `width` to at most `widest`; each step up doubles
     the size (bilinear) and sees the map of the same size on the way down. H and W: multiples of stride · 2^depth.
-    With a `stride` above 1 a convolution shrinks the input first, and the output stays that small: cheap.
+    With a `stride` above 1 a convolution shrinks the input first, and the output stays that small: cheap. The last
+    convolution sees `last_kernel` pixels a side.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class UNet(nn.Module):
         widest: int | None = None,
         stride: int = 1,
         norm: NormName = "batch",
+        last_kernel: int = 1,
     ) -> None:
         super().__init__()
         widths = [min(width * 2**level, widest or width * 2**level) for level in range(depth + 1)]
@@ -138,7 +140,7 @@ class UNet(nn.Module):
         self.down = nn.ModuleList([_double(width if stride > 1 else in_channels, widths[0], norm)])
         self.down.extend(_double(above, below, norm) for above, below in steps)
         self.up = nn.ModuleList(_double(above + below, above, norm) for above, below in reversed(steps))
-        self.last = nn.Conv2d(widths[0], out_channels, 1)
+        self.last = nn.Conv2d(widths[0], out_channels, last_kernel, padding=last_kernel // 2)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C_in, H, W) to (B, C_out, H / stride, W / stride)."""

@@ -23,8 +23,8 @@ is 3 x 3. Of torch's own start the heatmaps are so flat that all keypoints begin
 Not from the code, of whose networks only the sizes are taken; ours cost less, and other methods share their blocks:
 - It convolves at full size and halves bilinearly; the detector here has a stride of 2, the decoder max-pooling. Its
   shortcuts are 3 x 3 with BatchNorm, ours 1 x 1 without. Its decoder opens with one convolution without BatchNorm, ours
-  with two with it, and takes in the maps of the way down after a level's convolutions, ours before: its last one is
-  3 x 3 on 64 + 64 channels, ours 1 x 1 on 64. Its ReLUs leak 0.2, ours do not.
+  with two with it, and takes in the maps of the way down after a level's convolutions, ours before: its last one, 3 x 3
+  here too, is on 64 + 64 channels, ours on 64. Its ReLUs leak 0.2, ours do not.
 
 In neither, but here: the loss compares the image itself too, as a layer before Γ's own, as IMM's and KeypointGAN's do:
 `compare_image`.
@@ -134,8 +134,8 @@ class AutoLink(Method):
         self.register_buffer("map_extent", map_extent(input_size, stride), persistent=False)
         self.register_buffer("edge_extent", map_extent(input_size, config.edge_stride), persistent=False)
         self.detector = KeypointDetector(config.keypoints, config.detector_widths, config.upsamplings)
-        size = (config.decoder_width, config.decoder_depth)
-        self.decoder = LayeredDecoder(*size, widest=512) if config.layered else UNet(4, 3, *size, widest=512)
+        size = (config.decoder_width, config.decoder_depth, 512)
+        self.decoder = LayeredDecoder(*size) if config.layered else UNet(4, 3, *size, last_kernel=3)
         if config.initialisation == "kaiming":
             initialise_kaiming(self, leak=LEAK)
         self.register_buffer("pairs", torch.triu_indices(config.keypoints, config.keypoints, 1), persistent=False)
