@@ -22,7 +22,9 @@ def picture_topics(topics: Collection[tuple[str, str]], first_encoding: FirstEnc
     overlays = {f"{prefix}overlay{rest}" for prefix in detectors for rest in ("", "/compressed")}
     images = sorted({name for name, kind in topics if kind in IMAGE_TYPES} - overlays)
     encodings = {name: first_encoding(name) for name in images}
-    return [name for name, encoding in encodings.items() if encoding is not None and not is_depth(encoding)]
+    pictures = [name for name, encoding in encodings.items() if encoding and not is_depth(encoding)]
+    pictures = pictures or [name for name, encoding in encodings.items() if encoding == ""]
+    return [name for name in pictures if "depth" not in name] or pictures  # depth may call itself mono16 or png
 
 
 def only_picture_topic(
@@ -33,8 +35,6 @@ def only_picture_topic(
     Raises UserError where there is not just one.
     """
     pictures = picture_topics(topics, first_encoding)
-    if len(pictures) > 1:  # depth may call itself mono16 or png
-        pictures = [name for name in pictures if "depth" not in name] or pictures
     if len(pictures) > 1:
         raise UserError(f"{where} has several image topics: {', '.join(pictures)}: choose with --topic")
     if not pictures:

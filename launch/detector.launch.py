@@ -68,7 +68,7 @@ ARGUMENTS = [
         "rviz",
         default_value="false",
         choices=["true", "false"],
-        description="Start RViz on the overlay and the markers; of several cameras, on those of the first.",
+        description="Start RViz on the overlay and the markers; of several cameras given here, on those of the first.",
     ),
     DeclareLaunchArgument(
         "frame",
@@ -154,7 +154,7 @@ def rviz(value: dict, cameras: list) -> Node:
         package="rviz2",
         executable="rviz2",
         arguments=["-d", config, *(["-f", value["frame"]] if value["frame"] else [])],
-        parameters=[{"use_sim_time": value["use_sim_time"] == "true"}],
+        parameters=[{"use_sim_time": value["use_sim_time"] == "true"}] if value["use_sim_time"] else [],
         remappings=[(f"/detector/{topic}", f"{node}/{prefix}{topic}") for topic in ("overlay", "markers")],
         output="screen",
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from keypoint_perception.errors import UserError, first_line
 from keypoint_perception.files import written_whole
@@ -40,7 +41,7 @@ class Checkpoint:
     def build(self) -> Method:
         """The trained method in eval mode on the CPU, with averaged weights where there are some."""
         method = build_method(self.config)
-        method.load_state_dict(self.method if self.average is None else self.average)
+        restore(method, self.method if self.average is None else self.average)
         method.step = self.step
         return method.eval()
 
@@ -48,6 +49,16 @@ class Checkpoint:
 def build_method(config: RunConfig) -> Method:
     """A new, untrained method of this config."""
     return method_class(config.name)(config.options, input_size=tuple(config.data.input_size))
+
+
+def restore(module: nn.Module, state: dict[str, Any]) -> None:
+    """Loads a state dict. Raises UserError where it is of other layers."""
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(
+            f"the checkpoint is of another release, whose network has other layers ({first_line(error)}): train again"
+        ) from None
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

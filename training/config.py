@@ -120,7 +120,8 @@ def parse_config(name: str, arguments: Sequence[str]) -> RunConfig:
     parser = config_parser(name)
     groups = _plain(parser.get_defaults().as_dict())
     for path in _config_files(arguments):
-        _check_groups(path, _read_yaml(path), groups)
+        if not path.is_fifo():  # which can be read only once
+            _check_groups(path, _read_yaml(path), groups)
     with _one_line_errors(parser):
         return _run_config(name, parser, parser.parse_args(list(arguments)))
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from keypoint_perception.drawing import write_png
 from keypoint_perception.errors import UserError
-from training.checkpoint import CHECKPOINT_NAME, Checkpoint, build_method, write_checkpoint
+from training.checkpoint import CHECKPOINT_NAME, Checkpoint, build_method, restore, write_checkpoint
 from training.config import RunConfig
 from training.data import loader
 from training.method import Batch, Method, OptimizerConfig
@@ -251,9 +251,9 @@ class Trainer:
             different.append("the recordings, or the poses of data.prior, have changed")
         if different:
             raise UserError(f"{self.out} cannot be resumed: {'; '.join(different)}: start a new run with another -o")
-        self.method.load_state_dict(checkpoint.method)
+        restore(self.method, checkpoint.method)
         if self.average is not None and checkpoint.average is not None:
-            self.average.load_state_dict(checkpoint.average)
+            restore(self.average, checkpoint.average)
         for phase, state in checkpoint.optimizers.items():
             self._optimizer(phase).load_state_dict(state)
         self.step, self.seconds = checkpoint.step, 60 * checkpoint.about["minutes"]

@@ -177,6 +177,17 @@ def test_damaged_checkpoints_are_refused_in_a_line(tmp_path):
         read_checkpoint(tmp_path / "nothing")
 
 
+def test_a_checkpoint_of_other_layers_is_refused_in_a_line(tmp_path):
+    tiny_train(tmp_path / "run", "--steps", "1")
+    checkpoint = read_checkpoint(tmp_path / "run")
+    other = replace(checkpoint, method=checkpoint.method | {"detector.1.weight": torch.zeros(1)})
+    with pytest.raises(UserError, match=r"other layers .*: train again"):
+        other.build()
+    write_checkpoint(tmp_path / "run" / CHECKPOINT_NAME, other)
+    with pytest.raises(UserError, match=r"other layers .*: train again"):
+        tiny_train(tmp_path / "run", "--steps", "2", resume=True)
+
+
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
     tiny_train(tmp_path / "run", "--steps", "1")
     path = tmp_path / "run" / CHECKPOINT_NAME

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,14 @@ def test_flags_override_files_and_files_override_defaults(tmp_path):
     assert (config.loop.steps, config.options.sigma, config.options.optimizer.lr) == (77, 0.2, 0.5)
     assert config.options.optimizer.weight_decay == 5e-4
     assert config_from_dict("imm", config.to_dict()) == config
+
+
+def test_a_config_may_come_through_a_pipe():
+    reading, writing = os.pipe()
+    os.write(writing, b"steps: 77")
+    os.close(writing)
+    assert parse_config("imm", [f"--config=/dev/fd/{reading}"]).loop.steps == 77
+    os.close(reading)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config" / "train").glob("*.yaml")), ids=lambda path: path.stem)

@@ -58,13 +58,13 @@ class Bag(Source):
                     counts[name, type_name] = counts.get((name, type_name), 0) + count
         return [Topic(*key, count, key[1] in IMAGE_TYPES) for key, count in sorted(counts.items())]
 
-    def choose(self, topic: str, option: str = "--topic") -> str:
+    def choose(self, topic: str) -> str:
         """See Source. Raises UserError that says so, too, where the files are damaged and nothing is found in them."""
         damage = [] if self.topics() else [found for found in self.raw_messages(topic) if isinstance(found, Damage)]
         if damage:
             found = f"{damage[-1].where}: {damage[-1].why}"
             raise UserError(f"nothing in {self.path} can be read ({found}): record or copy it again")
-        return super().choose(topic, option)
+        return super().choose(topic)
 
     def items(self, topic: str, start: int = 0) -> Iterator[Item | Damage]:
         """See Source."""

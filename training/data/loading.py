@@ -94,7 +94,7 @@ def _partner_stores(sources: list[Source], config: DataConfig, progress: bool) -
             "pairs are between cameras and only one is named: set --data.reference_topic, or --data.reference_roi"
         )
     topic = config.reference_topic or config.topic
-    return [_store(source, config, topic, roi, progress, "--data.reference_topic") for source in sources]
+    return [_store(source, config, topic, roi, progress) for source in sources]
 
 
 def split(tracks: list[Track], share: float, how: str) -> tuple[list[Track], list[Track]]:
@@ -171,9 +171,8 @@ def _store(
     topic: str,
     roi: tuple[float, float, float, float] | None,
     progress: bool,
-    topic_option: str = "--topic",
 ) -> FrameStore:
-    view = View(source.choose(topic, topic_option), config.input_size, roi)
+    view = View(source.choose(topic), config.input_size, roi)
     store = build_store(source, view, Path(config.store) if config.store else None, progress=progress)
     if progress:
         for line in report(source, store):

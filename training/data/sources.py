@@ -66,11 +66,8 @@ class Source(ABC):
         Damage counts as an item, so that a store that was cut off goes on where it stopped.
         """
 
-    def choose(self, topic: str, option: str = "--topic") -> str:
-        """The topic itself, or the only topic of pictures where none is asked for. Raises UserError that lists them.
-
-        option: what the topic was given with.
-        """
+    def choose(self, topic: str) -> str:
+        """The topic itself, or the only topic of pictures where none is asked for. Raises UserError that lists them."""
         images = sorted({t.name for t in self.topics() if t.is_image})  # one topic may have both types of images
         if images == [""]:  # a topic is for the bags among several sources
             return ""
@@ -78,7 +75,7 @@ class Source(ABC):
             return only_picture_topic(self.path, [(t.name, t.type_name) for t in self.topics()], self._first_encoding)
         if topic not in images:
             listed = ", ".join(images) or "none at all"
-            raise UserError(f"{self.path} has no image topic {topic!r}, it has {listed}: choose with {option}")
+            raise UserError(f"{self.path} has no image topic {topic!r}, it has {listed}: choose one that it has")
         return topic
 
     def _first_encoding(self, topic: str) -> str | None:

@@ -68,8 +68,10 @@ def read_bag(path: Path, topic: str = "") -> LabelledVideo:
         }
         pictures = picture_topics(topics_of(reader), partial(first_encoding, reader))
         labelled = {i: truth for i in pictures for camera, truth in cameras.items() if i.startswith(f"{camera}/")}
-        if not labelled:
+        if not cameras:
             raise UserError(f"{path} has no true keypoints: give a bag of `python -m training simulate`")
+        if not labelled:
+            raise UserError(f"{path} has true keypoints of {', '.join(cameras)} and no pictures of it: record both")
         if topic not in labelled and (topic or len(labelled) != 1):
             raise UserError(f"{path} has true keypoints for {', '.join(labelled)}: choose with --topic")
         topic = topic or next(iter(labelled))

@@ -24,7 +24,7 @@ Not from the code, of whose networks only the sizes are taken; ours cost less, a
 - It convolves at full size and halves bilinearly; the detector here has a stride of 2, the decoder max-pooling. Its
   shortcuts are 3 x 3 with BatchNorm, ours 1 x 1 without. Its decoder opens with one convolution without BatchNorm, ours
   with two with it, and takes in the maps of the way down after a level's convolutions, ours before: its last one, 3 x 3
-  here too, is on 64 + 64 channels, ours on 64. Its ReLUs leak 0.2, ours do not.
+  here too but for `layered`, is on 64 + 64 channels, ours on 64. Its ReLUs leak 0.2, ours do not.
 
 In neither, but here: the loss compares the image itself too, as a layer before Γ's own, as IMM's and KeypointGAN's do:
 `compare_image`.
