@@ -37,7 +37,7 @@ from keypoint_perception.drawing import SCORE_THRESHOLD, Style, draw
 from keypoint_perception.errors import UserError
 from keypoint_perception.lifting import lift, why_flat
 from keypoint_perception.model import Model
-from keypoint_perception.picture_topics import first_encoding, only_picture_topic, topics_of
+from keypoint_perception.picture_topics import encodings_in, only_picture_topic, topics_of
 from keypoint_perception.recorded_images import RecordedImages
 from keypoint_perception.ros.conversions import is_topic_part
 from keypoint_perception.ros.depth import MAX_DELAY_S
@@ -73,7 +73,7 @@ def annotate(options: argparse.Namespace) -> int:
     _check(options)
     detector = Detector(options.model or shipped_model(), options.backend, options.threads, print)
     with open_bag(options.bag) as reader:
-        topic = options.topic or only_picture_topic(options.bag, topics_of(reader), partial(first_encoding, reader))
+        topic = options.topic or only_picture_topic(options.bag, topics_of(reader), partial(encodings_in, reader))
         images = RecordedImages(reader, topic, options.depth, options.camera_info, rectified=options.rectified)
         print(f"{detector.model.id} in {detector.backend.describe()}, {images.count} images on {topic}", flush=True)
         tally, start = Tally(), time.monotonic()

@@ -39,6 +39,7 @@ IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 BAG_VERSION: Literal[8, 9] = 8
 """What every distribution from Humble on reads."""
 _MESSAGES = "keypoint_perception_msgs"
+KEYPOINT_ARRAY = f"{_MESSAGES}/msg/KeypointArray"
 _FOREVER = QosTime(9223372036, 854775807)
 """What ROS writes for an unlimited duration."""
 _IDL = "=" * 80 + "\nIDL: "
@@ -207,7 +208,7 @@ def message_store() -> Typestore:
     for folder in _message_folders():
         for file in sorted((folder / "msg").glob("*.msg")):
             store.register(get_types_from_msg(file.read_text(), f"{_MESSAGES}/msg/{file.stem}"))
-    if f"{_MESSAGES}/msg/KeypointArray" not in store.fielddefs:
+    if KEYPOINT_ARRAY not in store.fielddefs:
         raise UserError(f"{_MESSAGES} is not found: build the workspace and source it, or run from a checkout")
     return store
 

@@ -47,12 +47,21 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises UserError where it cannot be written.
     """
     path = Path(path)
+    with temporary_beside(path) as temporary, writing(path):
+        yield temporary
+        os.replace(temporary, path)
+
+
+@contextmanager
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """A temporary path in the folder of `path`, which is made, with the same suffix; what is there at the end goes.
+
+    Raises UserError where the folder cannot be made.
+    """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
-        with writing(path):
-            yield temporary
-            os.replace(temporary, path)
+        yield temporary
     finally:
-        with suppress(OSError):  # of a disk that cannot be written, which is said above
+        with suppress(OSError):  # of a disk that cannot be written, which was said as it was tried
             temporary.unlink(missing_ok=True)

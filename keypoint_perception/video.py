@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from keypoint_perception.errors import UserError
-from keypoint_perception.files import make_folder, writing
+from keypoint_perception.files import temporary_beside, writing
 
 
 @contextmanager
@@ -21,10 +21,6 @@ def video_writer(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None
 
     All pictures are brought to the size of the first. Raises UserError where it cannot be written.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
-    make_folder(path.parent)
-    with writing(path):
-        temporary.touch()
     writer: Any = None
     size, count = (0, 0), 0
 
@@ -40,16 +36,15 @@ def video_writer(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None
         writer.write(cv2.resize(picture, size)[:, :, ::-1])
         count += 1
 
-    try:
+    with temporary_beside(path) as temporary:
+        with writing(path):
+            temporary.touch()
         yield write
         if writer is not None:
             writer.release()
             _check_whole(temporary, count, path)
             with writing(path):
                 os.replace(temporary, path)
-    finally:
-        with suppress(OSError):  # of a disk that cannot be written, which is said above
-            temporary.unlink(missing_ok=True)
 
 
 def _check_whole(video: Path, count: int, path: Path) -> None:

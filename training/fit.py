@@ -67,8 +67,7 @@ def train(
     if checkpoint.exists():
         trainer.resume(read_checkpoint(checkpoint))
     if fabric.is_global_zero:
-        with written_whole(out / CONFIG_NAME) as temporary:
-            temporary.write_text(config.to_yaml())
+        _write_config(out, config)
     with stop_on_signal(trainer):
         trainer.run()
     return trainer
@@ -138,9 +137,13 @@ def _resumed(given: argparse.Namespace) -> RunConfig | None:
     if was.name != given.method:
         raise UserError(f"{given.out} cannot be resumed: method is {given.method}, was {was.name}: name that one")
     if not (given.out / CONFIG_NAME).exists():
-        with written_whole(given.out / CONFIG_NAME) as temporary:
-            temporary.write_text(was.to_yaml())
+        _write_config(given.out, was)
     return was
+
+
+def _write_config(out: Path, config: RunConfig) -> None:
+    with written_whole(out / CONFIG_NAME) as temporary:
+        temporary.write_text(config.to_yaml())
 
 
 def main(argv: list[str]) -> int:

@@ -166,11 +166,7 @@ class _Batches(Dataset[Batch]):
 
 
 def _store(
-    source: Source,
-    config: DataConfig,
-    topic: str,
-    roi: tuple[float, float, float, float] | None,
-    progress: bool,
+    source: Source, config: DataConfig, topic: str, roi: tuple[float, float, float, float] | None, progress: bool
 ) -> FrameStore:
     view = View(source.choose(topic), config.input_size, roi)
     store = build_store(source, view, Path(config.store) if config.store else None, progress=progress)

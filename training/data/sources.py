@@ -72,20 +72,15 @@ class Source(ABC):
         if images == [""]:  # a topic is for the bags among several sources
             return ""
         if not topic:
-            return only_picture_topic(self.path, [(t.name, t.type_name) for t in self.topics()], self._first_encoding)
+            return only_picture_topic(self.path, [(t.name, t.type_name) for t in self.topics()], self._encodings)
         if topic not in images:
             listed = ", ".join(images) or "none at all"
             raise UserError(f"{self.path} has no image topic {topic!r}, it has {listed}: choose one that it has")
         return topic
 
-    def _first_encoding(self, topic: str) -> str | None:
-        """See picture_topics.FirstEncoding."""
-        found = None
-        for item in self.items(topic):
-            if isinstance(item, Item):
-                return item.encoding
-            found = ""
-        return found
+    def _encodings(self, topic: str) -> Iterator[str | None]:
+        """See picture_topics.Encodings."""
+        return (item.encoding if isinstance(item, Item) else None for item in self.items(topic))
 
     def count(self, topic: str) -> int:
         """About how many items a topic has, for the progress bar."""

@@ -13,7 +13,7 @@ from keypoint_perception.errors import UserError
 from keypoint_perception.images import image_to_depth, image_to_rgb
 from keypoint_perception.lifting import Intrinsics
 from keypoint_perception.observation import adjacency_of
-from keypoint_perception.picture_topics import first_encoding, picture_topics, topics_of
+from keypoint_perception.picture_topics import encodings_in, picture_topics, topics_of
 from keypoint_perception.smoothing import State
 from training.evaluation.videos import Depth, LabelledVideo
 from training.simulation.bag import TRUE_KEYPOINTS, TRUE_SKELETON
@@ -66,7 +66,7 @@ def read_bag(path: Path, topic: str = "") -> LabelledVideo:
             for c in reader.connections
             if c.topic.endswith(TRUE_KEYPOINTS)
         }
-        pictures = picture_topics(topics_of(reader), partial(first_encoding, reader))
+        pictures = picture_topics(topics_of(reader), partial(encodings_in, reader))
         labelled = {i: truth for i in pictures for camera, truth in cameras.items() if i.startswith(f"{camera}/")}
         if not cameras:
             raise UserError(f"{path} has no true keypoints: give a bag of `python -m training simulate`")

@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from keypoint_perception.bags import KEYPOINT_ARRAY
 from keypoint_perception.errors import UserError
 from keypoint_perception.smoothing import State
 from training.simulation.bag import TRUE_KEYPOINTS, TRUE_SKELETON, Bag, new_bag
@@ -194,7 +195,7 @@ class _Recorder:
                 )
             )  # fmt: skip
         self._bag.send(
-            stream.topic + TRUE_KEYPOINTS, "keypoint_perception_msgs/msg/KeypointArray", stamp,
+            stream.topic + TRUE_KEYPOINTS, KEYPOINT_ARRAY, stamp,
             header=header, model_id="ground_truth", image_width=width, image_height=height,
             position_frame_id=stream.frame, keypoints=keypoints,
         )  # fmt: skip
